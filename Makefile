@@ -1,0 +1,57 @@
+# Interlock: everything a person or CI runs. `make help` lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PY := .venv/bin/python
+STAMP := .venv/.installed
+
+.PHONY: help setup setup-test demo test check unit bench docs fuzz sabotage format clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(STAMP): pyproject.toml requirements.lock
+	@command -v python3 >/dev/null || { echo "python3 is missing: apt-get install python3 python3-venv"; exit 2; }
+	@test -x $(PY) || python3 -m venv .venv || { echo "python3 can't make a venv: apt-get install python3-venv"; exit 2; }
+	@echo "installing into .venv (locked, by hash) …"
+	@$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(PY) -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+setup: $(STAMP) ## create .venv with everything, so that .venv/bin/interlock runs
+
+setup-test: setup ## install what the tests need by apt (PostgreSQL, sshd, Chromium, …); says what it installs
+	@deploy/setup-test.sh
+
+demo: setup ## see an agent stopped, a human answer, the command run, the proof verify
+	@deploy/demo/run.sh
+
+test: setup-test ## everything, against real servers and clients
+	$(PY) -m pytest tests
+
+unit: setup ## the fast part: no servers
+	$(PY) -m pytest tests -m "not interop and not blackbox"
+
+check: setup ## format, lint, types, imports
+	.venv/bin/ruff format --check proxy tests
+	.venv/bin/ruff check proxy tests
+	.venv/bin/mypy
+	.venv/bin/lint-imports --no-cache
+
+format: setup ## apply the formatter and the safe fixes
+	.venv/bin/ruff format proxy tests
+	.venv/bin/ruff check --fix proxy tests
+
+bench: setup-test ## ratios against direct, pgbouncer and ProxyJump in one run
+	$(PY) -m tests.bench
+
+docs: setup ## regenerate the reference pages from the code
+	$(PY) -m docs.generate
+
+fuzz: setup ## property tests with fresh seeds and many examples
+	FUZZ=1 $(PY) -m pytest tests -m "not interop and not blackbox" -p no:cacheprovider
+
+sabotage: setup-test ## apply one-line patches that must each make their named test fail
+	$(PY) -m tests.sabotage
+
+clean: ## remove what was built
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .demo

@@ -1,0 +1,1 @@
+"""Requests, votes and their one desk. Channels are thin clients of it."""

@@ -1,0 +1,1 @@
+"""Text into facts, never into verdicts. Closed by construction: what is not understood is opaque."""

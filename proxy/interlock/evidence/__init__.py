@@ -1,0 +1,1 @@
+"""What happened, so that somebody who does not trust us can check it."""

@@ -1,0 +1,557 @@
+"""The one path every command takes, and the only place where its order is written down.
+
+    Command → classify → decide → (hold for a human) → record → release, or refuse
+
+A front end turns bytes into a `Command` and a `Release` or `Refusal` back into bytes. It never decides. The gate never
+touches a socket. The invariant (tests/test_gate_invariant.py):
+
+    No byte of a command reaches a target before a decision about those bytes is recorded; the bytes released are the
+    bytes decided (or their re-rendering, and then both are in the record); when anything on this path fails, nothing
+    is released.
+
+Fast path: a command that policy allows is answered synchronously, without a task switch: cached classification, cached
+decision, one write to the transcript.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from interlock.approvals import wording
+from interlock.approvals.model import ApprovalRequest, RequestDraft, State, VoteVerdict
+from interlock.approvals.wording import Notice, Refusal
+from interlock.clock import Clock, rfc3339
+from interlock.commands.model import Analysis, Command, HeldInput, Stdin
+from interlock.errors import SENTENCES, EvidenceError, InputError, InterlockError, Reason
+from interlock.evidence.events import EventDraft, Json, Recorder
+from interlock.identity.principal import Principal
+from interlock.policy.model import Access, Decision, Facts, ReviewTerms, SessionFacts, Target, Verdict
+
+WAITING_EVERY = 60.0
+"""Seconds between two lines to a client that waits."""
+
+
+class Classifier(Protocol):
+    """commands/: text into effects."""
+
+    def classify_now(self, command: Command) -> Analysis | None:
+        """Return the analysis when it costs no wait (cached, or small enough to do here), else None."""
+        ...
+
+    async def classify(self, command: Command) -> Analysis:
+        """Analyse in a child process. A crash or a limit is an opaque analysis, never an exception."""
+        ...
+
+
+class Policy(Protocol):
+    """policy/: facts into a decision."""
+
+    @property
+    def digest(self) -> str: ...
+
+    def may_open(self, principal: Principal, target: Target) -> Access: ...
+
+    def decide(self, facts: Facts) -> Decision: ...
+
+
+class PolicySource(Protocol):
+    """Holds the policy in force. A reload swaps it whole."""
+
+    @property
+    def current(self) -> Policy: ...
+
+
+class Ticket(Protocol):
+    """A place in the queue for one request."""
+
+    @property
+    def request(self) -> ApprovalRequest: ...
+
+    async def settled(self, timeout: float) -> ApprovalRequest:
+        """Return the request once it is not pending any more, or as it is after `timeout` seconds."""
+        ...
+
+    async def consume(self) -> ApprovalRequest | None:
+        """Turn `approved` into `consumed` atomically; None when something else came first. Checks the voters again."""
+        ...
+
+    async def give_back(self) -> ApprovalRequest:
+        """The requester stops waiting in place: held → returned, or cancelled when the rule is hold-only."""
+        ...
+
+    async def revoke(self, why: str) -> None:
+        """An approval may not be used any more: the policy is now stricter."""
+        ...
+
+
+class Approvals(Protocol):
+    """approvals/: the desk behind its store."""
+
+    async def submit(self, draft: RequestDraft) -> Ticket:
+        """Open a request, attach to a pending one with the same match, or find one approved and unused."""
+        ...
+
+    def link(self, request: ApprovalRequest) -> str:
+        """Return the address of the page that shows the request, or an empty string."""
+        ...
+
+
+class Transcripts(Protocol):
+    """evidence/: opens a transcript for a session; `session.open` is on disk when this returns."""
+
+    async def open(self, session: SessionFacts, opened: EventDraft) -> Recorder: ...
+
+    @property
+    def journal(self) -> Recorder: ...
+
+
+class Caller(Protocol):
+    """The waiting client as the gate sees it; implemented by each front end."""
+
+    @property
+    def max_hold(self) -> float | None:
+        """Seconds after which waiting in place harms the client (open transaction), or None."""
+        ...
+
+    async def read_input(self) -> HeldInput:
+        """Read standard input to EOF within bounds. Raise InputError."""
+        ...
+
+    async def ready_to_wait(self) -> Refusal | None:
+        """Called once before a human is asked: drain earlier answers. Return a refusal when asking is pointless."""
+        ...
+
+    def notify(self, notice: Notice) -> None:
+        """Tell the client something while it waits. Must not block."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Permission to send exactly `payload`.
+
+    `stdin` is the held input to send with EOF; None means: stream it (only for allowed commands whose analysis says
+    so). `approved` means that a human looked: under `pin: reviewed` the target itself must enforce the bytes.
+    """
+
+    payload: bytes
+    decision: int
+    forward: int
+    analysis: Analysis
+    stdin: HeldInput | None = None
+    approved: bool = False
+    request: str | None = None
+
+
+class Session:
+    """One principal at one target. Made by `Gate.open`; every command of the connection goes through `submit`."""
+
+    def __init__(self, gate: Gate, principal: Principal, target: Target, facts: SessionFacts, recorder: Recorder) -> None:
+        self.principal = principal
+        self.target = target
+        self.facts = facts
+        self.recorder = recorder
+        self._gate = gate
+        self._closed = False
+        self._released = 0
+        self._refused = 0
+
+    @property
+    def id(self) -> str:
+        return self.facts.id
+
+    def submit(self, command: Command, caller: Caller) -> Release | Pending:
+        """Decide one command. A `Release` may be acted on at once; a `Pending` must be awaited for its outcome."""
+        analysis = self._gate.classifier.classify_now(command)
+        if analysis is None or analysis.stdin is Stdin.CODE or self.recorder.sync_every:
+            return Pending(self, command, caller, analysis, None)
+        decision = self._decide(command, analysis)
+        if decision.verdict is not Verdict.ALLOW or self._forbidden() is not None:
+            return Pending(self, command, caller, analysis, decision)
+        try:
+            return self._release_allowed(command, analysis, decision)
+        except EvidenceError:
+            return Pending(self, command, caller, analysis, decision)
+
+    def record(self, *drafts: EventDraft) -> int:
+        """Append what happened around commands (channels, output, results). Raise EvidenceError."""
+        return self.recorder.append(*drafts)
+
+    async def close(self, reason: str, fields: Mapping[str, Json] | None = None) -> None:
+        """End and seal the transcript. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        totals: dict[str, Json] = {"released": self._released, "refused": self._refused}
+        await self.recorder.close({"reason": reason, **totals, **(fields or {})})
+
+    # -- the steps of the path ------------------------------------------------------------------------------------
+
+    def _forbidden(self) -> Refusal | None:
+        """Conditions of the session itself that end the path before policy is asked."""
+        if self._closed or self._gate.draining:
+            return Refusal(Reason.SHUTTING_DOWN, SENTENCES[Reason.SHUTTING_DOWN])
+        if self.principal.expired(self._gate.clock.now()):
+            return Refusal(Reason.CREDENTIAL_EXPIRED, SENTENCES[Reason.CREDENTIAL_EXPIRED])
+        return None
+
+    def _decide(self, command: Command, analysis: Analysis) -> Decision:
+        policy = self._gate.policies.current
+        if analysis.unreadable is not None:
+            return Decision(
+                Verdict.DENY, "interlock/unreadable", analysis.unreadable.message, policy.digest,
+                hint=SENTENCES[analysis.unreadable.reason],
+            )  # fmt: skip
+        facts = Facts(self.principal, self.target, command, analysis, self.facts, self._gate.clock.now())
+        return policy.decide(facts)
+
+    def _release_allowed(self, command: Command, analysis: Analysis, decision: Decision) -> Release:
+        if analysis.sent is None:
+            # Closed by construction: an automatic allow sends what was classified, so without a rendering there is
+            # nothing that may be sent.
+            raise EvidenceError("an allowed command has no rendering that may be sent")
+        payload = analysis.sent.encode()
+        first = self.recorder.append(
+            described(command, analysis), decided(decision, self._seq(0)), forwarded(self._seq(1), command, payload)
+        )
+        self._released += 1
+        return Release(payload, first + 1, first + 2, analysis, command.stdin)
+
+    def _seq(self, ahead: int) -> int:
+        return self.recorder.next_seq + ahead
+
+    def _refuse(self, command: Command, analysis: Analysis, decision: Decision | None, refusal: Refusal) -> Refusal:
+        """Record a refusal. A refusal stands even when it can't be recorded: nothing is released either way."""
+        self._refused += 1
+        verdict = decision or Decision(Verdict.DENY, "interlock/session", refusal.message, self._gate.policies.current.digest)
+        try:
+            self.recorder.append(described(command, analysis), decided(verdict, self._seq(0)), blocked(self._seq(1), refusal))
+        except EvidenceError as error:
+            return replace(refusal, reason=error.code, message=str(error), hint=error.next_step)
+        return refusal
+
+
+class Pending:
+    """A command whose answer takes time: classification in a child, a sync, or a human.
+
+    Await `outcome()` in a task of its own. Cancelling that task means that the client has left (disconnect or
+    CancelRequest): a held request becomes returned, and nothing is released.
+    """
+
+    def __init__(
+        self, session: Session, command: Command, caller: Caller, analysis: Analysis | None, decision: Decision | None
+    ) -> None:
+        self._session = session
+        self._gate = session._gate
+        self._command = command
+        self._caller = caller
+        self._analysis = analysis
+        self._decision = decision
+
+    async def outcome(self) -> Release | Refusal:
+        """Walk the rest of the path. Never raises but CancelledError: whatever fails is a refusal."""
+        try:
+            return await self._walk()
+        except InterlockError as error:
+            return Refusal(error.code, str(error), error.next_step)
+
+    async def _walk(self) -> Release | Refusal:
+        session, gate = self._session, self._gate
+        command = self._command
+        analysis = self._analysis or await gate.classifier.classify(command)
+        if analysis.stdin is Stdin.CODE and command.stdin is None and analysis.unreadable is None:
+            command, analysis = await self._read_code(command)
+        if (forbidden := session._forbidden()) is not None:
+            return session._refuse(command, analysis, None, forbidden)
+        if analysis.unreadable is not None:
+            unreadable = analysis.unreadable
+            decision = session._decide(command, analysis)
+            refusal = Refusal(unreadable.reason, unreadable.message, SENTENCES[unreadable.reason], rule=decision.rule)
+            return await self._denied(command, analysis, decision, refusal)
+        decision = session._decide(command, analysis)
+        match decision.verdict:
+            case Verdict.ALLOW:
+                release = session._release_allowed(command, analysis, decision)
+                if session.recorder.sync_every:
+                    await session.recorder.sync()
+                return release
+            case Verdict.DENY:
+                refusal = Refusal(Reason.DENIED_BY_POLICY, decision.reason, decision.hint, rule=decision.rule)
+                return await self._denied(command, analysis, decision, refusal)
+            case Verdict.REVIEW:
+                return await self._review(command, analysis, decision)
+
+    async def _read_code(self, command: Command) -> tuple[Command, Analysis]:
+        command = command.with_stdin(await self._caller.read_input())
+        return command, await self._gate.classifier.classify(command)
+
+    async def _denied(self, command: Command, analysis: Analysis, decision: Decision, refusal: Refusal) -> Refusal:
+        refused = self._session._refuse(command, analysis, decision, refusal)
+        await self._session.recorder.sync()
+        return refused
+
+    async def _review(self, command: Command, analysis: Analysis, decision: Decision) -> Release | Refusal:
+        """Ask a human, wait in place, and release exactly what was approved."""
+        session, gate = self._session, self._gate
+        if (pointless := await self._caller.ready_to_wait()) is not None:
+            return session._refuse(command, analysis, decision, pointless)
+        if analysis.stdin is Stdin.DATA and command.stdin is None:
+            try:
+                command = command.with_stdin(await self._caller.read_input())
+            except InputError as error:
+                return session._refuse(command, analysis, decision, Refusal(error.code, str(error), error.next_step))
+        terms = decision.review or ReviewTerms()
+        described_at = session.recorder.append(described(command, analysis), decided(decision, session._seq(0)))
+        draft = RequestDraft(
+            session.principal, session.target, command, analysis, decision, terms, session.id, session.facts.client
+        )
+        ticket = await gate.approvals.submit(draft)
+        request = ticket.request
+        session.recorder.append(requested(described_at + 1, request))
+        await session.recorder.sync()
+        try:
+            request = await self._wait(ticket, terms)
+        except asyncio.CancelledError:
+            await asyncio.shield(self._left(ticket, described_at + 1))
+            raise
+        match request.state:
+            case State.APPROVED:
+                return await self._release_approved(ticket, command, analysis, described_at + 1)
+            case State.PENDING:
+                refusal = wording.pending(request, max(5, min(60, self._remaining(request))))
+            case _:
+                session.recorder.append(answered(request))
+                refusal = wording.settled(request)
+        session._refused += 1
+        session.recorder.append(blocked(described_at + 1, refusal))
+        await session.recorder.sync()
+        return refusal
+
+    async def _wait(self, ticket: Ticket, terms: ReviewTerms) -> ApprovalRequest:
+        """Wait in place until the request is settled or waiting longer harms; then hand it back."""
+        gate, request = self._gate, ticket.request
+        if request.state is not State.PENDING:
+            return request
+        limits = [float(terms.hold), float(self._remaining(request))]
+        if self._caller.max_hold is not None:
+            limits.append(self._caller.max_hold)
+        left = max(0.0, min(limits))
+        self._caller.notify(wording.held(request, self._remaining(request), gate.approvals.link(request)))
+        while left > 0:
+            step = min(left, WAITING_EVERY)
+            request = await ticket.settled(step)
+            if request.state is not State.PENDING or gate.draining:
+                break
+            left -= step
+            if left > 0:
+                self._caller.notify(wording.waiting(request, self._remaining(request)))
+        return request if request.state is not State.PENDING else await ticket.give_back()
+
+    async def _left(self, ticket: Ticket, decision_seq: int) -> None:
+        """The client left while its request was held: hand the request back and say so in the record."""
+        await ticket.give_back()
+        refusal = Refusal(Reason.APPROVAL_PENDING, "the client left while the request was held", request=ticket.request.id)
+        self._session._refused += 1
+        try:
+            self._session.recorder.append(blocked(decision_seq, refusal))
+        except EvidenceError:
+            return  # nothing was released; the broken recorder ends the session
+
+    async def _release_approved(
+        self, ticket: Ticket, command: Command, analysis: Analysis, decision_seq: int
+    ) -> Release | Refusal:
+        """Decide again, consume, record, sync, release: in this order, each step able to stop the next."""
+        session = self._session
+        again = session._decide(command, analysis)
+        stricter = again.verdict is Verdict.DENY or (
+            again.verdict is Verdict.REVIEW and again.review != ticket.request.draft.terms
+        )
+        if stricter or session._forbidden() is not None:
+            await ticket.revoke("the policy became stricter, or the session ended, after the approval")
+            consumed = None
+        else:
+            consumed = await ticket.consume()
+        if consumed is None:
+            refusal = Refusal(
+                Reason.APPROVAL_REVOKED, SENTENCES[Reason.APPROVAL_REVOKED],
+                request=ticket.request.id, rule=again.rule,
+            )  # fmt: skip
+            session._refused += 1
+            session.recorder.append(blocked(decision_seq, refusal))
+            await session.recorder.sync()
+            return refusal
+        forward = session.recorder.append(answered(consumed), forwarded(decision_seq, command, command.text)) + 1
+        await session.recorder.sync()
+        session._released += 1
+        self._caller.notify(wording.approved(consumed))
+        stdin = command.stdin if command.stdin is not None else HeldInput(b"")
+        return Release(command.text, decision_seq, forward, analysis, stdin, approved=True, request=consumed.id)
+
+    def _remaining(self, request: ApprovalRequest) -> int:
+        return max(0, int((request.expires - self._gate.clock.now()).total_seconds()))
+
+
+class Gate:
+    """Holds the parts of the path. One a process; sessions are opened on it."""
+
+    def __init__(
+        self,
+        *,
+        policies: PolicySource,
+        classifier: Classifier,
+        approvals: Approvals,
+        transcripts: Transcripts,
+        clock: Clock,
+    ) -> None:
+        self.policies = policies
+        self.classifier = classifier
+        self.approvals = approvals
+        self.transcripts = transcripts
+        self.clock = clock
+        self.draining = False
+
+    async def open(
+        self, principal: Principal, target: Target, facts: SessionFacts, extra: Mapping[str, Json] | None = None
+    ) -> Session | Refusal:
+        """Check access and open a transcript. A refusal is in the node's journal when this returns."""
+        access = self.policies.current.may_open(principal, target)
+        if self.draining:
+            return Refusal(Reason.SHUTTING_DOWN, SENTENCES[Reason.SHUTTING_DOWN])
+        if not access.granted:
+            refusal = Refusal(Reason.NO_ACCESS, access.reason, SENTENCES[Reason.NO_ACCESS], rule=access.rule)
+            self.transcripts.journal.append(
+                EventDraft(
+                    "access.refused", {"reason": str(refusal.reason), "client": facts.client, **who(principal), **where(target)}
+                )
+            )
+            return refusal
+        opened = EventDraft(
+            "session.open",
+            {
+                "client": facts.client, "access_rule": access.rule, "policy": self.policies.current.digest,
+                **who(principal), **where(target), **(extra or {}),
+            },
+        )  # fmt: skip
+        recorder = await self.transcripts.open(facts, opened)
+        return Session(self, principal, target, facts, recorder)
+
+
+# -- events of the path: what is plain and what is committed to (evidence.md §1, rule 2) ------------------------------
+
+
+def who(principal: Principal) -> dict[str, Json]:
+    return {
+        "principal": str(principal.identity),
+        "handle": principal.handle,
+        "kind": str(principal.kind),
+        "owner": str(principal.owner) if principal.owner else None,
+        "acting_for": [str(i) for i in principal.acting_for],
+        "credential": {"kind": str(principal.credential.kind), "ident": principal.credential.ident},
+    }
+
+
+def where(target: Target) -> dict[str, Json]:
+    return {
+        "target": target.name,
+        "protocol": target.protocol,
+        "account": target.account,
+        "role": target.role,
+        "database": target.database,
+    }
+
+
+def described(command: Command, analysis: Analysis) -> EventDraft:
+    """What was asked and what it would do. Texts, objects and reasons' texts are committed to, codes are plain."""
+    fields: dict[str, Json] = {
+        "parser": analysis.parser,
+        "status": "unreadable" if analysis.unreadable else "opaque" if analysis.opaque else "static",
+        "verbs": sorted({e.verb for e in analysis.effects}),
+        "opaque": sorted({o.reason for o in analysis.opaque}),
+        "statements": analysis.statements,
+    }
+    secret: dict[str, Json] = {
+        "text": command.text.decode("utf-8", "backslashreplace"),
+        "effects": [e.to_json() for e in analysis.effects],
+    }
+    try:
+        command.text.decode("utf-8")
+    except UnicodeDecodeError:
+        secret["text_base64"] = base64.b64encode(command.text).decode()
+    if analysis.opaque:
+        secret["opaque_texts"] = [o.to_json() for o in analysis.opaque]
+    if command.binds:
+        secret["binds"] = [
+            {
+                "raw": None if b.raw is None else base64.b64encode(b.raw).decode(),
+                "format": b.format,
+                "type": b.type_oid,
+                "shown": b.shown,
+            }
+            for b in command.binds
+        ]
+    if command.stdin is not None:
+        secret["stdin"] = base64.b64encode(command.stdin.data).decode()
+    if command.env:
+        fields["env"] = dict(command.env)
+    return EventDraft(str(command.kind), fields, secret)
+
+
+def decided(decision: Decision, command_seq: int) -> EventDraft:
+    fields: dict[str, Json] = {
+        "ref": command_seq,
+        "verdict": str(decision.verdict),
+        "rule": decision.rule,
+        "policy": decision.policy,
+    }
+    if decision.observed:
+        fields["observed"] = list(decision.observed)
+    if decision.errors:
+        fields["errors"] = list(decision.errors)
+    return EventDraft("decision", fields, {"reason": decision.reason})
+
+
+def forwarded(decision_seq: int, command: Command, payload: bytes) -> EventDraft:
+    """The release. The re-rendering is in the record when it differs from the text."""
+    if payload == command.text:
+        return EventDraft("forward", {"ref": decision_seq, "sent": "exact"})
+    return EventDraft(
+        "forward", {"ref": decision_seq, "sent": "rendered"}, {"sent_text": payload.decode("utf-8", "backslashreplace")}
+    )
+
+
+def blocked(decision_seq: int, refusal: Refusal) -> EventDraft:
+    return EventDraft(
+        "block", {"ref": decision_seq, "reason": str(refusal.reason), "request": refusal.request}, {"message": refusal.message}
+    )
+
+
+def requested(decision_seq: int, request: ApprovalRequest) -> EventDraft:
+    return EventDraft(
+        "approval.request",
+        {
+            "ref": decision_seq, "request": request.id, "digest": request.digest, "match": request.match,
+            "groups": list(request.draft.terms.groups), "quorum": request.draft.terms.quorum,
+            "expires": rfc3339(request.expires), "excluded": sorted(str(i) for i in request.excluded),
+        },
+    )  # fmt: skip
+
+
+def answered(request: ApprovalRequest) -> EventDraft:
+    votes: list[Json] = [
+        {
+            "reviewer": str(v.reviewer), "handle": v.reviewer_handle, "channel": v.channel, "actor": v.channel_actor,
+            "verdict": str(v.verdict), "scope": v.scope, "proof": str(v.proof), "digest": v.digest, "at": rfc3339(v.at),
+        }
+        for v in request.votes
+    ]  # fmt: skip
+    verdict = "approve" if request.state in (State.APPROVED, State.CONSUMED) else str(request.state)
+    reasons: list[Json] = [v.reason for v in request.votes if v.verdict is VoteVerdict.DENY or v.reason]
+    return EventDraft(
+        "approval.response",
+        {"request": request.id, "digest": request.digest, "state": str(request.state), "verdict": verdict, "votes": votes},
+        {"reasons": reasons} if any(reasons) else {},
+    )

@@ -1,0 +1,1 @@
+"""Who is asking: principals, the directory, and the ways to prove an identity."""

@@ -1,0 +1,88 @@
+"""The principal: who is asking, for whom, and by what proof. Established once a connection, carried everywhere."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+HANDLE = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z")
+"""A handle is the unique name of a principal in addresses (`psql user=HANDLE`). Authority never follows from it."""
+
+MAX_CHAIN = 3
+"""Longest delegation chain that is accepted (newest first)."""
+
+
+class Kind(StrEnum):
+    HUMAN = "human"
+    AGENT = "agent"
+    SERVICE = "service"
+
+
+class CredentialKind(StrEnum):
+    SSH_KEY = "ssh-key"
+    TOKEN = "token"
+    SCRAM = "scram"
+    JWT = "jwt"
+    PASSPHRASE = "passphrase"
+    PEER = "unix-peer"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A stable identifier: the issuer that vouches and its subject. Names and e-mails are not part of it."""
+
+    issuer: str
+    subject: str
+
+    def __str__(self) -> str:
+        return f"{self.issuer}:{self.subject}"
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What was proven. `ident` is a key fingerprint, token id or jti: never the secret itself."""
+
+    kind: CredentialKind
+    ident: str
+    expires: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Assurance:
+    """How strongly, in the words of OIDC Core §2 (acr, amr, auth_time)."""
+
+    acr: str = ""
+    amr: tuple[str, ...] = ()
+    auth_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is asking.
+
+    `acting_for` is the delegation chain, newest first, at most `MAX_CHAIN`. `owner` answers for an agent.
+    """
+
+    identity: Identity
+    handle: str
+    kind: Kind
+    credential: Credential
+    groups: frozenset[str] = frozenset()
+    owner: Identity | None = None
+    acting_for: tuple[Identity, ...] = ()
+    linked: frozenset[Identity] = frozenset()
+    assurance: Assurance = field(default_factory=Assurance)
+    acting_for_handles: tuple[str, ...] = ()
+    owner_handle: str = ""
+
+    def excluded(self) -> frozenset[Identity]:
+        """Everybody who can't answer a request of this principal: itself, its linked accounts, chain and owner."""
+        chain = {self.identity, *self.linked, *self.acting_for}
+        if self.owner is not None:
+            chain.add(self.owner)
+        return frozenset(chain)
+
+    def expired(self, now: datetime) -> bool:
+        return self.credential.expires is not None and now >= self.credential.expires

@@ -1,0 +1,1 @@
+"""Rules over facts. Pure: no bytes, sockets, clock or channels."""

@@ -1,0 +1,102 @@
+"""The words of policy: the facts that rules read and the decision they give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from interlock.commands.model import Analysis, Command
+from interlock.identity.principal import Principal
+
+
+class Verdict(StrEnum):
+    ALLOW = "allow"
+    DENY = "deny"
+    REVIEW = "review"
+
+
+class StepUp(StrEnum):
+    NONE = "none"
+    REAUTH = "reauth"
+    PASSKEY = "passkey"
+
+
+class Risk(StrEnum):
+    LOW = "low"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What rules may know of a target. `account` is the SSH account, `role` and `database` are Postgres's."""
+
+    name: str
+    protocol: str  # ssh | postgres | tcp
+    labels: Mapping[str, str] = field(default_factory=dict)
+    account: str = ""
+    role: str = ""
+    database: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFacts:
+    id: str = ""
+    client: str = ""  # source address, without the port
+    opened: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything a rule can read, and nothing else. `now` is passed in: rules that read time are not cached."""
+
+    principal: Principal
+    target: Target
+    command: Command
+    analysis: Analysis
+    session: SessionFacts
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewTerms:
+    """Who must answer, and for how long the question stands. Durations in seconds."""
+
+    groups: tuple[str, ...] = ()
+    quorum: int = 1
+    expires: int = 900
+    hold: int = 60
+    returns: bool = True  # False: hold-only
+    step_up: StepUp = StepUp.NONE
+    risk: Risk = Risk.HIGH
+    scopes: tuple[str, ...] = ("once",)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The answer of policy to one command.
+
+    `rule` is `pack/id` of the rule that carried the verdict, or `default`. `policy` is `sha256:…` of the loaded
+    policy bytes. `matched` lists every rule that matched, `observed` those in observe mode.
+    """
+
+    verdict: Verdict
+    rule: str
+    reason: str
+    policy: str
+    hint: str = ""
+    review: ReviewTerms | None = None
+    matched: tuple[str, ...] = ()
+    observed: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Whether a principal may open a target at all. `rule` is the index in `access:` that granted it."""
+
+    granted: bool
+    rule: str
+    reason: str

@@ -1,0 +1,1 @@
+"""What tests stand on: clocks that are set by hand, real servers, principals."""
