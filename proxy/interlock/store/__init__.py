@@ -1,0 +1,1 @@
+"""Rows that outlive the process: requests, votes and the directory. One schema for SQLite and PostgreSQL."""

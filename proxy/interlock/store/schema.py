@@ -1,0 +1,208 @@
+"""The tables, once, for both engines (architecture.md, "Where state lives").
+
+Knows columns and types. Must not know what a state means or who may do what: that is the desk's and the directory's.
+The migrations in `migrations/versions` build exactly this; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Dialect,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.types import TypeDecorator
+
+if TYPE_CHECKING:
+    # At run time the class is not subscriptable.
+    _Moment = TypeDecorator[datetime]
+else:
+    _Moment = TypeDecorator
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Moment(_Moment):
+    """A UTC instant as microseconds since 1970: exact, and compares the same way in both engines."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        return None if value is None else (value - _EPOCH) // _MICROSECOND
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else _EPOCH + value * _MICROSECOND
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _of_principal(table: str) -> list[Column[str] | ForeignKeyConstraint]:
+    return [
+        Column("issuer", String(255), nullable=False),
+        Column("subject", String(255), nullable=False),
+        ForeignKeyConstraint(
+            ["issuer", "subject"], ["principals.issuer", "principals.subject"],
+            ondelete="CASCADE", name=f"fk_{table}_principal",
+        ),
+    ]  # fmt: skip
+
+
+# -- the directory ----------------------------------------------------------------------------------------------------
+
+principals = Table(
+    "principals",
+    metadata,
+    Column("issuer", String(255), nullable=False),
+    Column("subject", String(255), nullable=False),
+    Column("handle", String(63), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("owner_issuer", String(255)),
+    Column("owner_subject", String(255)),
+    Column("disabled", Boolean, nullable=False),
+    Column("passphrase", Text),  # Argon2id, PHC string
+    Column("created", Moment, nullable=False),
+    Column("changed", Moment, nullable=False),
+    PrimaryKeyConstraint("issuer", "subject"),
+    UniqueConstraint("handle"),
+    CheckConstraint("kind in ('human', 'agent', 'service')", name="kind"),
+)
+
+ssh_keys = Table(
+    "ssh_keys",
+    metadata,
+    Column("fingerprint", String(64), primary_key=True),  # SHA256:…
+    *_of_principal("ssh_keys"),
+    Column("blob", LargeBinary, nullable=False),  # the public key in RFC 4253 §6.6 form
+    Column("comment", String(255), nullable=False),
+    Column("created", Moment, nullable=False),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    *_of_principal("tokens"),
+    Column("hash", LargeBinary, nullable=False),  # SHA-256 of an opaque token of full entropy
+    Column("created", Moment, nullable=False),
+    Column("expires", Moment),
+    UniqueConstraint("hash"),
+)
+
+scram_verifiers = Table(
+    "scram_verifiers",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    *_of_principal("scram_verifiers"),
+    Column("salt", LargeBinary, nullable=False),
+    Column("iterations", Integer, nullable=False),
+    Column("stored_key", LargeBinary, nullable=False),
+    Column("server_key", LargeBinary, nullable=False),
+    Column("created", Moment, nullable=False),
+    Column("expires", Moment),
+)
+
+memberships = Table(
+    "memberships",
+    metadata,
+    *_of_principal("memberships"),
+    Column("name", String(255), nullable=False),
+    Column("created", Moment, nullable=False),
+    PrimaryKeyConstraint("issuer", "subject", "name"),
+)
+
+links = Table(
+    "links",
+    metadata,
+    *_of_principal("links"),
+    Column("other_issuer", String(255), nullable=False),
+    Column("other_subject", String(255), nullable=False),
+    Column("created", Moment, nullable=False),
+    PrimaryKeyConstraint("issuer", "subject", "other_issuer", "other_subject"),
+)
+
+teams_identities = Table(
+    "teams_identities",
+    metadata,
+    Column("tenant", String(64), nullable=False),
+    Column("oid", String(64), nullable=False),
+    *_of_principal("teams_identities"),
+    Column("created", Moment, nullable=False),
+    PrimaryKeyConstraint("tenant", "oid"),
+)
+
+# -- approvals --------------------------------------------------------------------------------------------------------
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("presence", String(16), nullable=False),
+    Column("digest", String(80), nullable=False),
+    Column("match_hmac", String(96), nullable=False),
+    Column("issuer", String(255), nullable=False),  # of the requester; not a foreign key: a request outlives a directory entry
+    Column("subject", String(255), nullable=False),
+    Column("created", Moment, nullable=False),
+    Column("expires", Moment, nullable=False),
+    Column("decided_at", Moment),
+    Column("valid_until", Moment),
+    Column("form", LargeBinary, nullable=False),  # the frozen part, approvals/portable.py
+    CheckConstraint(
+        "state in ('pending', 'approved', 'denied', 'expired', 'cancelled', 'superseded', 'consumed', 'lapsed', 'revoked')",
+        name="state",
+    ),
+    CheckConstraint("presence in ('held', 'returned')", name="presence"),
+    Index(None, "match_hmac", "state"),
+    Index(None, "state", "expires"),
+)
+
+votes = Table(
+    "votes",
+    metadata,
+    Column("request", String(40), ForeignKey("requests.id", ondelete="CASCADE"), nullable=False),
+    Column("issuer", String(255), nullable=False),
+    Column("subject", String(255), nullable=False),
+    Column("place", Integer, nullable=False),  # order of counting
+    Column("event", String(255), nullable=False),
+    Column("form", LargeBinary, nullable=False),
+    # One person, one vote: the database itself refuses a second one, whatever the process believes.
+    PrimaryKeyConstraint("request", "issuer", "subject"),
+)
+
+ledger = Table(
+    "ledger",
+    metadata,
+    # One row. `generation` counts every write to approvals; the log mirrors it, so that a restored backup shows.
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("high_water", Moment, nullable=False),
+    Column("match_key", LargeBinary, nullable=False),
+    CheckConstraint("id = 1", name="single"),
+)
