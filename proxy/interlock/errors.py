@@ -57,6 +57,7 @@ class Reason(StrEnum):
     DIGEST_MISMATCH = "digest-mismatch"
     DELIVERY_REJECTED = "delivery-rejected"
     STEP_UP_TOO_WEAK = "step-up-too-weak"
+    SCOPE_NOT_OFFERED = "scope-not-offered"
 
     # what failed on our side or beyond it
     EVIDENCE_UNAVAILABLE = "evidence-unavailable"
@@ -110,6 +111,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.DIGEST_MISMATCH: "The answer names another request than the one stored. Open it again and read it.",
     Reason.DELIVERY_REJECTED: "The message did not pass authentication and was ignored.",
     Reason.STEP_UP_TOO_WEAK: "The rule asks for a stronger proof than this channel gives. Use the page that the card links to.",
+    Reason.SCOPE_NOT_OFFERED: "The rule does not offer this scope. Answer with one that the request lists.",
     Reason.EVIDENCE_UNAVAILABLE: "The transcript can't be written, so nothing is released. Check the disk of the proxy.",
     Reason.STORE_UNAVAILABLE: "The store does not answer, so nothing is released. Check the database of the proxy.",
     Reason.POLICY_INVALID: "The policy does not load. `interlock policy check` shows the place.",

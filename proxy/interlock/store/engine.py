@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import fcntl
 import os
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config as AlembicConfig
-from sqlalchemy import URL, Connection, exc, make_url
+from sqlalchemy import URL, Connection, exc, insert, make_url, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from interlock.approvals.digest import MATCH_KEY_BYTES
 from interlock.clock import Entropy, system_entropy
 from interlock.errors import ConfigError, StoreError
+from interlock.store.approvals import ApprovalRows
 from interlock.store.database import Database
 from interlock.store.principals import PrincipalRows
+from interlock.store.schema import ledger
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -27,6 +32,7 @@ class Store:
 
     def __init__(self, database: Database, lock: ProcessLock | None) -> None:
         self.principals = PrincipalRows(database)
+        self.approvals = ApprovalRows(database)
         self._database = database
         self._lock = lock
 
@@ -78,6 +84,7 @@ async def open_store(url: str, data_dir: Path, *, entropy: Entropy = system_entr
     database = Database(parsed)
     try:
         await database.run(_migrate)
+        await database.run(partial(_begin_ledger, entropy=entropy))
         return Store(database, lock)
     except BaseException:
         await database.close()
@@ -106,6 +113,14 @@ def _locate(url: str, data_dir: Path) -> URL:
 def _create_private(path: Path) -> None:
     """Make the file readable by us alone before SQLite does it with the umask; WAL and journal take its mode."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+async def _begin_ledger(connection: AsyncConnection, entropy: Entropy) -> None:
+    """Write the one row of the ledger when the store is new: the match key is made once and never leaves the store."""
+    if (await connection.execute(select(ledger.c.id))).first() is None:
+        beginning = datetime(1970, 1, 1, tzinfo=UTC)
+        row = {"id": 1, "generation": 0, "high_water": beginning, "match_key": entropy(MATCH_KEY_BYTES)}
+        await connection.execute(insert(ledger).values(row))
 
 
 async def _migrate(connection: AsyncConnection) -> None:

@@ -26,6 +26,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.types import TypeDecorator
 
@@ -180,6 +181,14 @@ requests = Table(
     ),
     CheckConstraint("presence in ('held', 'returned')", name="presence"),
     Index(None, "match_hmac", "state"),
+    # The same thing is asked once at a time (property 30); `match` has the requester in it.
+    Index(
+        "uq_requests_pending_match",
+        "match_hmac",
+        unique=True,
+        sqlite_where=text("state = 'pending'"),
+        postgresql_where=text("state = 'pending'"),
+    ),
     Index(None, "state", "expires"),
 )
 
@@ -192,8 +201,10 @@ votes = Table(
     Column("place", Integer, nullable=False),  # order of counting
     Column("event", String(255), nullable=False),
     Column("form", LargeBinary, nullable=False),
-    # One person, one vote: the database itself refuses a second one, whatever the process believes.
-    PrimaryKeyConstraint("request", "issuer", "subject"),
+    Column("verdict", String(16), nullable=False),
+    # One person, one vote (and the way from approving to denying): the database itself refuses a second one, whatever
+    # the process believes.
+    PrimaryKeyConstraint("request", "issuer", "subject", "verdict"),
 )
 
 ledger = Table(

@@ -58,6 +58,14 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_requests_match_hmac_state"), "requests", ["match_hmac", "state"], unique=False)
     op.create_index(op.f("ix_requests_state_expires"), "requests", ["state", "expires"], unique=False)
+    op.create_index(
+        "uq_requests_pending_match",
+        "requests",
+        ["match_hmac"],
+        unique=True,
+        sqlite_where=sa.text("state = 'pending'"),
+        postgresql_where=sa.text("state = 'pending'"),
+    )
     op.create_table(
         "links",
         sa.Column("issuer", sa.String(length=255), nullable=False),
@@ -153,6 +161,7 @@ def upgrade() -> None:
         sa.Column("place", sa.Integer(), nullable=False),
         sa.Column("event", sa.String(length=255), nullable=False),
         sa.Column("form", sa.LargeBinary(), nullable=False),
+        sa.Column("verdict", sa.String(length=16), nullable=False),
         sa.ForeignKeyConstraint(["request"], ["requests.id"], name=op.f("fk_votes_request"), ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("request", "issuer", "subject", name=op.f("pk_votes")),
+        sa.PrimaryKeyConstraint("request", "issuer", "subject", "verdict", name=op.f("pk_votes")),
     )

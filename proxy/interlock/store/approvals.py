@@ -1,0 +1,211 @@
+"""Rows of requests and votes, and the one compare-and-swap that changes a state.
+
+Knows columns, forms and transactions. Must not know which change is allowed: the desk says that, inside the transaction,
+of the row as it is there. The ledger's generation counts every write; `high_water` is the latest instant that the desk
+ever reckoned (approvals.md, "Model"; architecture.md, "Where state lives").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, and_, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from interlock.approvals.digest import checked
+from interlock.approvals.model import ApprovalRequest, Presence, State, Vote
+from interlock.approvals.portable import FormError, read_request, read_vote, request_form, vote_form
+from interlock.errors import NotFoundError, StoreError
+from interlock.store.database import Database
+from interlock.store.schema import ledger, requests, votes
+
+Change = Callable[[ApprovalRequest], ApprovalRequest]
+"""The desk's answer to the row as it is: the next value, or a VoteError that ends the transaction."""
+
+OPEN = (State.PENDING, State.APPROVED)
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """`generation` counts writes; a store older than what the log mirrors of it was restored from a backup."""
+
+    generation: int
+    high_water: datetime
+    match_key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a transaction left behind."""
+
+    request: ApprovalRequest
+    generation: int
+
+
+class ApprovalRows:
+    """The desk's memory. Each method is one transaction; each raises StoreError, and then nothing was written."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def ledger(self) -> Ledger:
+        async def read(connection: AsyncConnection) -> Ledger:
+            row = (await connection.execute(select(ledger))).one()
+            return Ledger(row.generation, row.high_water, row.match_key)
+
+        return await self._database.run(read)
+
+    async def advance(self, now: datetime) -> int:
+        """Write the high-water mark alone; return the generation."""
+
+        async def write(connection: AsyncConnection) -> int:
+            return await _advance(connection, now)
+
+        return await self._database.run(write)
+
+    async def insert(self, request: ApprovalRequest, *, now: datetime, superseding: ApprovalRequest | None = None) -> Written:
+        """Write a new request, and in the same transaction end the one it takes the place of.
+
+        `superseding` is that older request in its new state. Raise StoreError also when the older one changed meanwhile.
+        """
+
+        async def write(connection: AsyncConnection) -> Written:
+            if superseding is not None:
+                await _swap(connection, superseding, State.PENDING, in_time=None)
+            await connection.execute(insert(requests).values(_columns(request)))
+            return Written(request, await _advance(connection, now))
+
+        return await self._database.run(write)
+
+    async def apply(self, known: ApprovalRequest, change: Change, *, now: datetime, in_time: bool = False) -> Written:
+        """Change one request by compare-and-swap, its new votes with it.
+
+        `known` gives the frozen part; state and votes are read anew, in the transaction. With `in_time` the swap also
+        asks that the deadline of the state lies after `now`. Whatever `change` raises ends the transaction.
+        """
+
+        async def write(connection: AsyncConnection) -> Written:
+            # FOR UPDATE serialises voters on PostgreSQL; SQLite's BEGIN IMMEDIATE did already.
+            row = (await connection.execute(select(requests).where(requests.c.id == known.id).with_for_update())).one_or_none()
+            if row is None:
+                raise NotFoundError(f"there is no request {known.id}")
+            if row.digest != known.digest:
+                raise FormError(f"the row of {known.id} was changed from outside")
+            before = _thawed(known, row, await _votes_of(connection, [known.id]))
+            after = change(before)
+            if after == before:
+                return Written(before, await _generation(connection))
+            await _swap(connection, after, before.state, in_time=now if in_time else None)
+            for place, vote in enumerate(after.votes[len(before.votes) :], start=len(before.votes)):
+                await connection.execute(
+                    insert(votes).values(
+                        request=after.id, issuer=vote.reviewer.issuer, subject=vote.reviewer.subject,
+                        verdict=str(vote.verdict), place=place, event=vote.event, form=vote_form(vote),
+                    )
+                )  # fmt: skip
+            return Written(after, await _advance(connection, now))
+
+        return await self._database.run(write)
+
+    async def get(self, request_id: str) -> ApprovalRequest | None:
+        found = await self._select(requests.c.id == request_id)
+        return found[0] if found else None
+
+    async def open_requests(self) -> Sequence[ApprovalRequest]:
+        """Return everything pending or approved, oldest first."""
+        return await self._select(requests.c.state.in_([str(s) for s in OPEN]))
+
+    async def with_match(self, match: str, states: Sequence[State]) -> Sequence[ApprovalRequest]:
+        """Return requests for the same thing, oldest first."""
+        return await self._select(and_(requests.c.match_hmac == match, requests.c.state.in_([str(s) for s in states])))
+
+    async def recent(self, state: State | None, limit: int) -> Sequence[ApprovalRequest]:
+        """Return at most `limit` requests, the newest ones, oldest first."""
+        return await self._select(requests.c.state == str(state) if state else None, limit)
+
+    async def _select(self, condition: Any, limit: int | None = None) -> Sequence[ApprovalRequest]:
+        async def read(connection: AsyncConnection) -> Sequence[ApprovalRequest]:
+            query = select(requests).order_by(requests.c.created.desc(), requests.c.id.desc())
+            query = query if condition is None else query.where(condition)
+            rows = (await connection.execute(query if limit is None else query.limit(limit))).all()
+            given = await _votes_of(connection, [row.id for row in rows])
+            return [_read(row, given) for row in reversed(rows)]
+
+        return await self._database.run(read)
+
+
+def _columns(request: ApprovalRequest) -> dict[str, Any]:
+    identity = request.draft.principal.identity
+    return {
+        "id": request.id, "digest": request.digest, "match_hmac": request.match,
+        "issuer": identity.issuer, "subject": identity.subject,
+        "created": request.created, "expires": request.expires,
+        "form": checked(request_form(request), request.digest),
+        **_mutable(request),
+    }  # fmt: skip
+
+
+def _mutable(request: ApprovalRequest) -> dict[str, Any]:
+    return {
+        "state": str(request.state),
+        "presence": str(request.presence),
+        "decided_at": request.decided_at,
+        "valid_until": request.valid_until,
+    }
+
+
+def _thawed(frozen: ApprovalRequest, row: Row[Any], given: dict[str, tuple[Vote, ...]]) -> ApprovalRequest:
+    return replace(
+        frozen,
+        state=State(row.state),
+        presence=Presence(row.presence),
+        decided_at=row.decided_at,
+        valid_until=row.valid_until,
+        votes=given.get(row.id, ()),
+    )
+
+
+def _read(row: Row[Any], given: dict[str, tuple[Vote, ...]]) -> ApprovalRequest:
+    frozen = read_request(checked(row.form, row.digest), row.digest)
+    if (frozen.id, frozen.match, frozen.expires) != (row.id, row.match_hmac, row.expires):
+        raise FormError(f"the row of {row.id} was changed from outside")
+    return _thawed(frozen, row, given)
+
+
+_IN = 500
+"""Ids in one IN list: well below SQLite's and PostgreSQL's limits on parameters."""
+
+
+async def _votes_of(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, tuple[Vote, ...]]:
+    found: dict[str, tuple[Vote, ...]] = {}
+    for start in range(0, len(ids), _IN):
+        part = votes.c.request.in_(ids[start : start + _IN])
+        for row in await connection.execute(select(votes).where(part).order_by(votes.c.request, votes.c.place)):
+            vote = read_vote(row.form)
+            if (vote.reviewer.issuer, vote.reviewer.subject, str(vote.verdict)) != (row.issuer, row.subject, row.verdict):
+                raise FormError(f"a vote on {row.request} was changed from outside")
+            found[row.request] = (*found.get(row.request, ()), vote)
+    return found
+
+
+async def _swap(connection: AsyncConnection, after: ApprovalRequest, before: State, *, in_time: datetime | None) -> None:
+    where = [requests.c.id == after.id, requests.c.state == str(before), requests.c.digest == after.digest]
+    if in_time is not None:
+        where.append((requests.c.expires if before is State.PENDING else requests.c.valid_until) > in_time)
+    result = await connection.execute(update(requests).where(*where).values(_mutable(after)))
+    if result.rowcount != 1:
+        raise StoreError(f"{after.id} changed in the meantime, so nothing was written")
+
+
+async def _advance(connection: AsyncConnection, now: datetime) -> int:
+    """Count one write and raise the high-water mark, never lower it. Return the generation."""
+    row = (await connection.execute(select(ledger.c.generation, ledger.c.high_water).with_for_update())).one()
+    await connection.execute(update(ledger).values(generation=row.generation + 1, high_water=max(row.high_water, now)))
+    return int(row.generation) + 1
+
+
+async def _generation(connection: AsyncConnection) -> int:
+    return int((await connection.execute(select(ledger.c.generation))).scalar_one())
