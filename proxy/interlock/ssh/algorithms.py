@@ -1,0 +1,47 @@
+"""The algorithms of both legs, and the rule that both need strict key exchange.
+
+AES-GCM comes first: it is the fastest in this process by far and not open to prefix truncation. chacha20-poly1305 and
+CBC are not offered, so that a client whose first choice is chacha20 (OpenSSH) takes GCM; SHA-1 is nowhere, neither in
+key exchange nor in signatures. Strict key exchange (kex-strict-*-v00@openssh.com, the answer to CVE-2023-48795) is
+required of clients and of targets alike: a peer without it is refused in words, before anything is authenticated.
+"""
+
+from __future__ import annotations
+
+from asyncssh.kex import get_kex_algs
+
+_WANTED_KEX = (
+    "mlkem768x25519-sha256", "curve25519-sha256", "curve25519-sha256@libssh.org",
+    "ecdh-sha2-nistp256", "ecdh-sha2-nistp384", "ecdh-sha2-nistp521", "diffie-hellman-group16-sha512",
+)  # fmt: skip
+
+KEX = tuple(name for name in _WANTED_KEX if name.encode() in get_kex_algs())
+"""Those of the wanted ones that the crypto library of this machine has."""
+
+CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes256-ctr", "aes128-ctr")
+MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com")
+COMPRESSION = ("none",)
+
+SIGNATURES = (
+    "ssh-ed25519", "sk-ssh-ed25519@openssh.com", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521",
+    "sk-ecdsa-sha2-nistp256@openssh.com", "rsa-sha2-512", "rsa-sha2-256",
+)  # fmt: skip
+"""By which a client may sign. `ssh-rsa` (SHA-1) is not here: an RSA key signs with rsa-sha2-*."""
+
+HOST_KEYS = (
+    "ssh-ed25519-cert-v01@openssh.com", "rsa-sha2-512-cert-v01@openssh.com", "rsa-sha2-256-cert-v01@openssh.com",
+    "ecdsa-sha2-nistp256-cert-v01@openssh.com", "ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521", "rsa-sha2-512", "rsa-sha2-256",
+)  # fmt: skip
+"""By which a target may prove itself."""
+
+OLD_PEER = (
+    "strict key exchange (kex-strict-*-v00@openssh.com, CVE-2023-48795) is required and the peer does not offer it: "
+    "update it (OpenSSH 9.6 or later, or a distribution's backport)"
+)
+
+
+def signature_algorithm(signature: bytes) -> str:
+    """Return the algorithm that an SSH signature names (RFC 4253 §6.6), or an empty string when it names none."""
+    size = int.from_bytes(signature[:4], "big")
+    return signature[4 : 4 + size].decode("ascii", "replace") if 0 < size <= 64 else ""

@@ -1,0 +1,425 @@
+"""One client connection: who it is, the one gate session it gets, and its channels.
+
+Authority comes from the method that completed, for the user name it completed with, and from nothing else: a key that
+was only offered, or signed for another name, proves nothing (CVE-2024-45337). The session is opened before the client
+is told that it is in, so that no request can come before the answer to "may you open this target".
+
+asyncssh has no public hooks for most of this; see channel.py on private parts and the pinned version.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import asyncssh
+import structlog
+from asyncssh.auth import Auth
+from asyncssh.constants import (
+    DISC_BY_APPLICATION,
+    MSG_CHANNEL_OPEN,
+    MSG_GLOBAL_REQUEST,
+    MSG_KEXINIT,
+    MSG_REQUEST_FAILURE,
+    OPEN_ADMINISTRATIVELY_PROHIBITED,
+    OPEN_RESOURCE_SHORTAGE,
+)
+from asyncssh.packet import SSHPacket
+
+from interlock.approvals.wording import Refusal
+from interlock.clock import Clock, Entropy, ulid
+from interlock.commands.model import ShellContext
+from interlock.config import Config, TargetConfig
+from interlock.errors import SENTENCES, AuthenticationError, EvidenceError, InterlockError, Reason
+from interlock.evidence.events import EventDraft, Json
+from interlock.gate import Gate, Session
+from interlock.identity.principal import Principal
+from interlock.policy.model import SessionFacts, Target
+from interlock.ssh import address, algorithms, records, refusals, requests
+from interlock.ssh.channel import ClientChannel, ClientSession
+from interlock.ssh.credentials import Credentials
+from interlock.ssh.exec import Execution
+from interlock.ssh.limits import Doorkeeper, Limits
+from interlock.ssh.relay import ClientSide
+from interlock.ssh.requests import Scope, Told
+from interlock.ssh.upstream import Upstream
+
+log = structlog.get_logger()
+
+TOKEN_PROMPT = ("Interlock", "", "", (("Token: ", False),))
+
+
+class Authenticator(Protocol):
+    """identity.authenticate, as far as SSH asks it."""
+
+    def ssh_key(self, blob: bytes) -> Principal | None: ...
+
+    async def token(self, secret: str) -> Principal: ...
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What all connections of a listener share."""
+
+    config: Config
+    gate: Gate
+    authenticator: Authenticator
+    credentials: dict[str, Credentials]
+    clock: Clock
+    entropy: Entropy
+    limits: Limits
+    door: Doorkeeper
+    connections: set[ClientConnection]
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """A completed authentication: the method object that completed, the name it was for, and whose it is."""
+
+    method: Auth
+    username: str
+    principal: Principal
+
+
+class Owner(asyncssh.SSHServer):
+    """asyncssh wants one. It says yes only to keys that `ClientConnection` has found in the directory already."""
+
+    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        return True
+
+
+class ClientConnection(asyncssh.SSHServerConnection):
+    """A client of the proxy."""
+
+    def __init__(self, house: House, options: asyncssh.SSHServerConnectionOptions) -> None:
+        self._house = house
+        self._proven: Proven | None = None
+        self._entering = False
+        self._opening: asyncio.Task[Session | Refusal] | None = None
+        self._recognised = False
+        self._gate_session: Session | None = None
+        self._upstream: Upstream | None = None
+        self._target: TargetConfig | None = None
+        self._address: address.Address | None = None
+        self._admitted = False
+        self._failures = 0
+        self._refusals = 0
+        self._numbered = 0
+        self._later: list[str] = []
+        self._work: set[asyncio.Task[None]] = set()
+        self._handshake: asyncio.TimerHandle | None = None
+        self._why = "closed"
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        super().__init__(asyncio.get_running_loop(), options)
+
+    # -- arrival and departure ------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        peer = transport.get_extra_info("peername")
+        self._source = str(peer[0]).partition("%")[0] if peer else "unknown"
+        if not self._house.door.admit(self._source):
+            self._cancel_login_timer()
+            assert isinstance(transport, asyncio.Transport)
+            transport.abort()
+            self.over.set_result(None)
+            return
+        self._admitted = True
+        self._house.connections.add(self)
+        self._handshake = self._loop.call_later(self._house.limits.handshake, self._too_slow)
+        super().connection_made(transport)
+
+    def _too_slow(self) -> None:
+        self._why = "handshake-deadline"
+        self.abort()
+
+    def _cleanup(self, exc: Exception | None) -> None:
+        super()._cleanup(exc)
+        if self._handshake is not None:
+            self._handshake.cancel()
+        if not self._admitted:
+            return
+        self._admitted = False
+        self._house.door.leave(self._source, stranger=not self._recognised)
+        if exc is not None and not isinstance(exc, (asyncssh.DisconnectError, OSError)):
+            log.error("ssh.connection.failed", client=self._source, error=exc.__class__.__name__)
+        if self._gate_session is None and self._failures:
+            self._journal("access.refused", {"reason": str(Reason.NOT_AUTHENTICATED), "attempts": self._failures})
+        farewell = self._loop.create_task(self._depart())
+        self._work.add(farewell)
+        farewell.add_done_callback(self._departed)
+
+    async def _depart(self) -> None:
+        """End what runs, hand back what is held, seal the transcript."""
+        me = asyncio.current_task()
+        work = [task for task in self._work if task is not me]
+        for task in work:
+            task.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
+        if self._upstream is not None:
+            await self._upstream.close()
+        session = self._gate_session or await self._opened_late()
+        if session is not None:
+            try:
+                await session.close(self._why, {"channels": self._numbered})
+            except EvidenceError as error:
+                log.error("ssh.transcript.not_sealed", session=session.id, reason=str(error.code))
+
+    async def _opened_late(self) -> Session | None:
+        """The client may go away while its session is being opened: then it is sealed empty."""
+        if self._opening is None:
+            return None
+        opened = (await asyncio.gather(self._opening, return_exceptions=True))[0]
+        return opened if isinstance(opened, Session) else None
+
+    def _departed(self, task: asyncio.Task[None]) -> None:
+        self._work.discard(task)
+        self._house.connections.discard(self)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("ssh.departure.failed", error=repr(task.exception()))
+        if not self.over.done():
+            self.over.set_result(None)
+
+    def leave(self, refusal: Refusal) -> None:
+        """End the connection with a sentence that a stock client prints."""
+        self._why = str(refusal.reason)
+        self.disconnect(DISC_BY_APPLICATION, refusals.sentence(refusal))
+
+    def internal_error(self, exc_info: Any = None, error_logger: Any = None) -> None:
+        self._why = str(Reason.PROTOCOL_VIOLATION)
+        super().internal_error(exc_info, error_logger)
+
+    def pause_writing(self) -> None:
+        """The socket is full: a client with a huge window that does not read must not fill our memory."""
+        for channel in self._session_channels():
+            if channel.outlet is not None:
+                channel.outlet.clog("socket")
+
+    def resume_writing(self) -> None:
+        for channel in self._session_channels():
+            if channel.outlet is not None:
+                channel.outlet.free("socket")
+
+    def _session_channels(self) -> list[ClientChannel]:
+        return [chan for chan in self._channels.values() if isinstance(chan, ClientChannel)]
+
+    # -- key exchange ---------------------------------------------------------------------------------------------
+
+    async def _process_strict_kexinit(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        await super()._process_kexinit(pkttype, pktid, packet)
+        if not self._strict_kex:
+            raise asyncssh.KeyExchangeFailed(algorithms.OLD_PEER)
+
+    def send_newkeys(self, k: bytes, h: bytes) -> None:
+        super().send_newkeys(k, h)
+        if self._handshake is not None:
+            self._handshake.cancel()
+            self._handshake = None
+
+    async def reload_config(self) -> None:
+        """There is no per-user configuration file; asyncssh would read all keys again for each name that is tried."""
+
+    # -- authentication -------------------------------------------------------------------------------------------
+
+    def public_key_auth_supported(self) -> bool:
+        return True
+
+    def password_auth_supported(self) -> bool:
+        return True
+
+    def kbdint_auth_supported(self) -> bool:
+        return True
+
+    def host_based_auth_supported(self) -> bool:
+        return False
+
+    async def validate_public_key(self, username: str, key_data: bytes, msg: bytes, signature: bytes) -> bool:
+        """Say whether a key may be used (no `msg`), or whether it signed. Only the second proves anything."""
+        principal = self._house.authenticator.ssh_key(key_data)
+        if principal is None:
+            return False
+        if msg and algorithms.signature_algorithm(signature) not in algorithms.SIGNATURES:
+            return False
+        if not await super().validate_public_key(username, key_data, msg, signature):
+            return False
+        if msg:
+            self._prove(username, principal)
+        return True
+
+    async def validate_password(self, username: str, password: str) -> bool:
+        try:
+            principal = await self._house.authenticator.token(password)
+        except AuthenticationError as error:
+            log.info("ssh.token.refused", client=self._source, reason=str(error.code))
+            return False
+        except InterlockError as error:
+            log.error("ssh.authentication.failed", client=self._source, reason=str(error.code))
+            return False
+        self._prove(username, principal)
+        return True
+
+    async def change_password(self, username: str, old_password: str, new_password: str) -> bool:
+        return False
+
+    async def get_kbdint_challenge(self, username: str, lang: str, submethods: str) -> Any:
+        return TOKEN_PROMPT
+
+    async def validate_kbdint_response(self, username: str, responses: Any) -> Any:
+        return len(responses) == 1 and await self.validate_password(username, responses[0])
+
+    def _prove(self, username: str, principal: Principal) -> None:
+        if self.auth is not None:
+            self._proven = Proven(self.auth, username, principal)
+
+    def send_userauth_failure(self, partial_success: bool) -> None:
+        self._failures += 1
+        if self._failures > self._house.limits.login_failures:
+            raise asyncssh.PermissionDenied("interlock: too many authentication failures")
+        super().send_userauth_failure(partial_success)
+
+    async def send_userauth_success(self) -> None:
+        """Open the gate's session, and only then tell the client that it is in."""
+        proven, self._proven = self._proven, None
+        if proven is None or proven.method is not self.auth or proven.username != self._username or self._entering:
+            raise asyncssh.PermissionDenied("interlock: nothing was proven")
+        self._entering = True
+        refusal = await self._open(proven.principal, self._username)
+        if refusal is not None:
+            self.leave(refusal)
+            return
+        if self.auth is not proven.method:
+            raise asyncssh.PermissionDenied("interlock: another authentication began")
+        self._recognised = True
+        self._house.door.recognise(self._source)
+        await super().send_userauth_success()
+
+    async def _open(self, principal: Principal, username: str) -> Refusal | None:
+        """Find the target and open the session on it. A refusal is in the node's journal when this returns."""
+        wanted = address.parse(username)
+        config = self._house.config.target(wanted.target) if wanted is not None else None
+        if wanted is None or config is None or config.protocol != "ssh":
+            self._journal("access.refused", {"reason": str(Reason.NO_ACCESS), "principal": str(principal.identity)},
+                          {"user": username})  # fmt: skip
+            return Refusal(
+                Reason.NO_ACCESS, f"there is no SSH target {username} that is open to you", SENTENCES[Reason.NO_ACCESS]
+            )
+        account = wanted.account or config.account
+        target = Target(name=config.name, protocol="ssh", labels=config.labels, account=account)
+        facts = SessionFacts(id=ulid(self._house.clock, self._house.entropy), client=self._source, opened=self._house.clock.now())
+        self._opening = self._loop.create_task(self._house.gate.open(principal, target, facts, self._transport_facts()))
+        try:
+            opened = await asyncio.shield(self._opening)
+        except InterlockError as error:
+            return Refusal(error.code, str(error), error.next_step)
+        if isinstance(opened, Refusal):
+            return opened
+        self._gate_session, self._target, self._address = opened, config, wanted
+        self._upstream = Upstream(self._house.config, config, account, self._house.credentials[config.name], self._house.limits)
+        return None
+
+    def _transport_facts(self) -> dict[str, Json]:
+        """What of the connection belongs to the record: the client's software and the algorithms in use."""
+        version = self._client_version[:128].decode("ascii", "replace")
+        return {"software": "".join(c if c.isprintable() else "?" for c in version),
+                "cipher": self._enc_alg_cs.decode("ascii", "replace"), "strict_kex": self._strict_kex}  # fmt: skip
+
+    # -- channels and requests ------------------------------------------------------------------------------------
+
+    def _process_gated_open(self, _pkttype: int, _pktid: int, packet: SSHPacket) -> None:
+        kind = requests.shown_name(packet.get_string())
+        peer, window, size = packet.get_uint32(), packet.get_uint32(), packet.get_uint32()
+        if size <= 0:
+            raise asyncssh.ProtocolError("Invalid maximum packet size")
+        row = requests.find(Scope.OPEN, kind)
+        if row.refused:
+            detail = packet.get_remaining_payload()[:512].decode("utf-8", "backslashreplace")
+            self.record(records.refused_request(Scope.OPEN, kind, detail=detail))
+            self.send_channel_open_failure(peer, OPEN_ADMINISTRATIVELY_PROHIBITED, f"interlock: {row.sentence}", "en")
+            return
+        packet.check_end()
+        if len(self._channels) >= self._house.limits.channels:
+            self.refuse_limit(Scope.OPEN, kind)
+            self.send_channel_open_failure(peer, OPEN_RESOURCE_SHORTAGE, "interlock: too many channels at once", "en")
+            return
+        self._numbered += 1
+        channel = ClientChannel(self, self._numbered, self._house.limits)
+        channel.process_open(peer, window, size, ClientSession(self))
+
+    def _process_gated_global_request(self, _pkttype: int, _pktid: int, packet: SSHPacket) -> None:
+        kind = requests.shown_name(packet.get_string())
+        want_reply = packet.get_boolean()
+        row = requests.find(Scope.GLOBAL, kind)
+        if row.refused:
+            detail = packet.get_remaining_payload()[:512].decode("utf-8", "backslashreplace")
+            self.record(records.refused_request(Scope.GLOBAL, kind, detail=detail))
+            if row.told is Told.NEXT_CHANNEL and row.sentence not in self._later:
+                self._later.append(row.sentence)
+        if want_reply:
+            self.send_packet(MSG_REQUEST_FAILURE)  # also to a keepalive: any answer says that we live (RFC 4254 §4)
+
+    _packet_handlers = {  # noqa: RUF012
+        **asyncssh.SSHServerConnection._packet_handlers,
+        MSG_KEXINIT: _process_strict_kexinit,
+        MSG_CHANNEL_OPEN: _process_gated_open,
+        MSG_GLOBAL_REQUEST: _process_gated_global_request,
+    }
+
+    def channel_opened(self, channel: ClientChannel) -> None:
+        self.record(records.opened(channel.number))
+        while self._later:
+            channel.say(self._later.pop(0))
+
+    def channel_closed(self, channel: ClientChannel) -> None:
+        if channel.execution is None:
+            self.record(records.closed(channel.number, "refused", {}))
+
+    def execution(self, channel: int, text: bytes, env: tuple[tuple[str, str], ...], client: ClientSide) -> Execution:
+        session, upstream = self._gate_session, self._upstream
+        assert session is not None
+        assert upstream is not None
+        return Execution(
+            channel, text, env, session=session, upstream=upstream, client=client, limits=self._house.limits,
+            context=self._shell_context(),
+        )  # fmt: skip
+
+    def _shell_context(self) -> ShellContext:
+        """The enrolled shell is that of the configured account; of another account's shell nothing is known."""
+        assert self._target is not None
+        assert self._address is not None
+        own = self._address.account in ("", self._target.account)
+        return ShellContext(shell=self._target.shell if own else "unknown", utf8_locale=True)
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run work of this connection; it is cancelled and awaited when the connection ends."""
+        task = self._loop.create_task(work)
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+        return task
+
+    # -- the record -----------------------------------------------------------------------------------------------
+
+    def record(self, draft: EventDraft) -> None:
+        """Write what happened around commands. A transcript that can't be written ends the connection."""
+        if draft.type == "channel.refuse":
+            self._refusals += 1
+            if self._refusals > self._house.limits.refusals:
+                raise asyncssh.ProtocolError("interlock: too many refused requests")
+        if self._gate_session is None:
+            return
+        try:
+            self._gate_session.record(draft)
+        except EvidenceError as error:
+            if not self.is_closed():
+                self.leave(Refusal(error.code, str(error), error.next_step))
+
+    def refuse_limit(self, scope: Scope, what: str, channel: int | None = None) -> None:
+        self.record(records.refused_limit(scope, what, channel=channel))
+
+    def _journal(self, kind: str, fields: dict[str, Json], secret: dict[str, Json] | None = None) -> None:
+        try:
+            self._house.gate.transcripts.journal.append(
+                EventDraft(kind, {"client": self._source, "protocol": "ssh", **fields}, secret or {})
+            )
+        except EvidenceError as error:
+            log.error("ssh.journal.failed", reason=str(error.code))

@@ -1,0 +1,80 @@
+"""Bounds of the SSH front end, and the doorkeeper that counts connections. Pure.
+
+Every buffer, queue and counter that a client can grow has its bound here (threats.md §4.1). Sizes are in bytes, times
+in seconds.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one client, and all of them together, may use."""
+
+    connections: int = 2000
+    connections_per_source: int = 1000
+    strangers: int = 1000  # connections that have not authenticated yet
+    strangers_per_source: int = 250
+    handshake: float = 15.0  # from accept to the end of the first key exchange
+    login: float = 60.0  # from accept to the end of authentication
+    login_failures: int = 20  # a stock client offers each key of its agent; sshd's own default is 6
+    channels: int = 64
+    channel_requests: int = 64  # before something runs
+    signals: int = 256  # and other requests while something runs
+    refusals: int = 200  # refused requests a connection; each one is an event in the transcript
+    env_count: int = 16
+    command: int = 256 * 1024  # the gate's own bound on shown text is smaller; this one protects the parser's queue
+    held_window: int = 64 * 1024  # what a client may send ahead of a decision
+    stream_window: int = 2 * 1024 * 1024
+    stdin: int = 256 * 1024
+    stdin_idle: float = 10.0
+    stdin_total: float = 120.0
+    connect: float = 15.0  # to the target, with authentication
+    keepalive: float = 30.0
+    keepalive_count: int = 4
+
+
+@dataclass(slots=True)
+class Doorkeeper:
+    """Counts connections by source address, before and after authentication."""
+
+    limits: Limits
+    _all: Counter[str] = field(default_factory=Counter)
+    _strangers: Counter[str] = field(default_factory=Counter)
+
+    def admit(self, source: str) -> bool:
+        """Count a new connection in, or say that it is one too many."""
+        full = (
+            self._all.total() >= self.limits.connections
+            or self._all[source] >= self.limits.connections_per_source
+            or self._strangers.total() >= self.limits.strangers
+            or self._strangers[source] >= self.limits.strangers_per_source
+        )
+        if full:
+            return False
+        self._all[source] += 1
+        self._strangers[source] += 1
+        return True
+
+    def recognise(self, source: str) -> None:
+        """An admitted connection has authenticated."""
+        _less(self._strangers, source)
+
+    def leave(self, source: str, *, stranger: bool) -> None:
+        """An admitted connection has ended. `stranger`: it never authenticated."""
+        _less(self._all, source)
+        if stranger:
+            _less(self._strangers, source)
+
+    @property
+    def inside(self) -> int:
+        return self._all.total()
+
+
+def _less(counter: Counter[str], source: str) -> None:
+    counter[source] -= 1
+    if counter[source] <= 0:
+        del counter[source]  # sources that left take no memory

@@ -1,0 +1,108 @@
+"""The SSH listener: accepts connections, hands each to its own protocol object, and drains at the end.
+
+Nothing of a handshake runs in the accept loop: each connection is a protocol of its own with its own deadlines, so that
+connections which never speak cost a slot and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import asyncssh
+import structlog
+
+from interlock.approvals.wording import Refusal
+from interlock.clock import Clock, Entropy
+from interlock.config import Config, split_address
+from interlock.errors import SENTENCES, ConfigError, Reason
+from interlock.gate import Gate
+from interlock.ssh import algorithms, credentials
+from interlock.ssh.connection import Authenticator, ClientConnection, House, Owner
+from interlock.ssh.limits import Doorkeeper, Limits
+
+log = structlog.get_logger()
+
+HOST_KEY = "ssh_host_ed25519_key"
+"""Under data_dir."""
+
+
+class SshListener:
+    """`listen.ssh` at work. `port` is known after `start`."""
+
+    def __init__(
+        self,
+        config: Config,
+        gate: Gate,
+        authenticator: Authenticator,
+        *,
+        clock: Clock,
+        entropy: Entropy,
+        limits: Limits | None = None,
+    ) -> None:
+        bounds = limits or Limits()
+        ready = {
+            target.name: credentials.load(config, target, clock=clock, entropy=entropy)
+            for target in config.targets
+            if target.protocol == "ssh"
+        }
+        self._house = House(config, gate, authenticator, ready, clock, entropy, bounds, Doorkeeper(bounds), set())
+        self._server: asyncio.Server | None = None
+        self.port = 0
+        self.host_key = ""
+
+    async def start(self) -> None:
+        """Bind and accept. Raise ConfigError when the address or the host key can't be used."""
+        # Its INFO has every command and its DEBUG every packet: neither belongs into a log.
+        asyncssh.set_log_level(logging.WARNING)
+        config = self._house.config
+        if config.listen.ssh is None:
+            raise ConfigError("listen.ssh is not set")
+        path = config.path(config.node.data_dir) / HOST_KEY
+        key = await asyncio.to_thread(credentials.own_host_key, path)
+        self.host_key = key.export_public_key().decode().strip()
+        options = asyncssh.SSHServerConnectionOptions(
+            server_factory=Owner,
+            server_version="Interlock",
+            server_host_keys=[key],
+            config=None,
+            authorized_client_keys=None,
+            gss_host=None,
+            allow_pty=False,
+            line_editor=False,
+            agent_forwarding=False,
+            x11_forwarding=False,
+            allow_scp=False,
+            encoding=None,
+            kex_algs=algorithms.KEX,
+            encryption_algs=algorithms.CIPHERS,
+            mac_algs=algorithms.MACS,
+            compression_algs=algorithms.COMPRESSION,
+            signature_algs=algorithms.SIGNATURES,
+            x509_trusted_certs=None,
+            login_timeout=self._house.limits.login,
+            keepalive_interval=self._house.limits.keepalive,
+            keepalive_count_max=self._house.limits.keepalive_count,
+        )
+        host, port = split_address(config.listen.ssh)
+        loop = asyncio.get_running_loop()
+        try:
+            self._server = await loop.create_server(
+                lambda: ClientConnection(self._house, options), host or None, port, backlog=512, reuse_address=True
+            )
+        except OSError as error:
+            raise ConfigError(f"listen.ssh {config.listen.ssh} can't be bound: {error.strerror}") from None
+        self.port = self._server.sockets[0].getsockname()[1]
+        log.info("ssh.listening", port=self.port, host_key=key.get_fingerprint())
+
+    async def close(self) -> None:
+        """Stop accepting, end every connection with a sentence, hand back what is held, seal the transcripts."""
+        if self._server is not None:
+            self._server.close()
+        connections = list(self._house.connections)
+        for connection in connections:
+            connection.leave(Refusal(Reason.SHUTTING_DOWN, SENTENCES[Reason.SHUTTING_DOWN]))
+        await asyncio.gather(*(connection.over for connection in connections))
+        if self._server is not None:
+            await self._server.wait_closed()
+            self._server = None

@@ -1,0 +1,55 @@
+"""The events that the SSH front end writes around commands. Pure.
+
+Bytes, names and places that a client or a target chose are committed to (`secret`); codes and counts are plain.
+"""
+
+from __future__ import annotations
+
+import base64
+
+from interlock.evidence.events import EventDraft, Json
+from interlock.ssh.requests import Scope
+
+STDOUT, STDERR = 1, 2
+
+
+def refused_request(scope: Scope, request: str, *, channel: int | None = None, detail: str = "") -> EventDraft:
+    """A request that the table refuses. `detail` is what it asked for: a variable, a destination, a command."""
+    fields: dict[str, Json] = {"scope": str(scope), "request": request, "reason": "request-not-offered"}
+    if channel is not None:
+        fields["channel"] = channel
+    return EventDraft("channel.refuse", fields, {"detail": detail} if detail else {})
+
+
+def refused_limit(scope: Scope, what: str, *, channel: int | None = None) -> EventDraft:
+    fields: dict[str, Json] = {"scope": str(scope), "request": what, "reason": "limit-reached"}
+    if channel is not None:
+        fields["channel"] = channel
+    return EventDraft("channel.refuse", fields)
+
+
+def opened(channel: int) -> EventDraft:
+    """A session channel of the client."""
+    return EventDraft("channel.open", {"channel": channel, "side": "client"})
+
+
+def routed(channel: int, forward: int, about: dict[str, Json]) -> EventDraft:
+    """A released command goes to the target: by which credential, on a connection of its own or the shared one."""
+    return EventDraft("channel.open", {"channel": channel, "side": "target", "ref": forward, **about})
+
+
+def output(channel: int, stream: int, data: bytes) -> EventDraft:
+    return EventDraft(
+        "term.output",
+        {"channel": channel, "stream": stream, "bytes": len(data)},
+        {"data": base64.b64encode(data).decode()},
+    )
+
+
+def typed(channel: int, data: bytes) -> EventDraft:
+    return EventDraft("term.input", {"channel": channel, "bytes": len(data)}, {"data": base64.b64encode(data).decode()})
+
+
+def closed(channel: int, ended: str, fields: dict[str, Json]) -> EventDraft:
+    """A channel of the client ended. `ended`: exit | signal | refused | lost | left | failed."""
+    return EventDraft("channel.close", {"channel": channel, "ended": ended, **fields})
