@@ -1,0 +1,77 @@
+"""Salted commitments in the disclosure form of RFC 9901 §4.2 (SD-JWT). Pure: salts come in as arguments.
+
+An event carries only `_sd`, the sorted digests of its disclosures. A disclosure is base64url of the JSON array
+`[salt, name, value]`; its digest is base64url of the SHA-256 of that text. Deleting a disclosure leaves the chain, the
+seal and every proof valid, and nobody can guess a value back from its digest.
+
+A line of `disclosures.jsonl` is the canonical object `{"d": disclosure, "seq": the event that commits to it}`.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from dataclasses import dataclass
+from hashlib import sha256
+
+from interlock.errors import EvidenceError, Reason
+from interlock.evidence import jcs
+from interlock.evidence.events import Json
+
+SALT = 16
+"""Bytes of salt: 128 bits (RFC 9901 §9.3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disclosed:
+    """What a disclosure says. `seq` is the event that committed to it, -1 for the seal."""
+
+    name: str
+    value: Json
+    digest: str
+    seq: int
+
+
+def commit(salt: bytes, name: str, value: Json) -> tuple[str, str]:
+    """Return (disclosure, digest) of one named value. Raise NotCanonicalError."""
+    disclosure = urlsafe_b64encode(b'["%b",%b,%b]' % (_b64(salt), jcs.encode(name), jcs.encode(value))).rstrip(b"=")
+    return disclosure.decode(), _b64(sha256(disclosure).digest()).decode()
+
+
+def digest(disclosure: str) -> str:
+    """Return the digest of a disclosure (RFC 9901 §4.2.3)."""
+    return _b64(sha256(disclosure.encode("ascii")).digest()).decode()
+
+
+def line(disclosure: str, seq: int) -> bytes:
+    """Return the line of `disclosures.jsonl`, newline included. Keys stand in canonical order."""
+    return b'{"d":"%b","seq":%d}\n' % (disclosure.encode("ascii"), seq)
+
+
+def parse_line(data: bytes) -> Disclosed:
+    """Read one line of `disclosures.jsonl` back. Raise EvidenceError: the file is not what we wrote."""
+    try:
+        record = json.loads(data)
+        disclosure, seq = record["d"], record["seq"]
+        _, name, value = json.loads(urlsafe_b64decode(disclosure + "=" * (-len(disclosure) % 4)))
+        if not isinstance(seq, int) or not isinstance(name, str):
+            raise TypeError
+        return Disclosed(name, value, digest(disclosure), seq)
+    except (ValueError, TypeError, KeyError):
+        raise EvidenceError("a line of the disclosures can't be read", reason=Reason.EVIDENCE_INVALID) from None
+
+
+def seq_of(data: bytes) -> int:
+    """Return only the `seq` of a line, or raise EvidenceError."""
+    try:
+        record = json.loads(data)
+        seq = record["seq"]
+        if isinstance(record["d"], str) and isinstance(seq, int):
+            return seq
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise EvidenceError("a line of the disclosures can't be read", reason=Reason.EVIDENCE_INVALID)
+
+
+def _b64(data: bytes) -> bytes:
+    return urlsafe_b64encode(data).rstrip(b"=")

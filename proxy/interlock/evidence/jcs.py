@@ -1,0 +1,83 @@
+"""RFC 8785 (JSON Canonicalization Scheme) of the values that events may hold. Pure.
+
+Narrower than the RFC on purpose: no floats, no integer of 2^53 or more, no lone surrogates. What is left is what every
+JSON reader, jq and shell loop agree on byte for byte.
+
+Two paths, one result: our own keys are ASCII, so their order by UTF-16 units (RFC 8785 §3.2.3) is the order by bytes
+and msgspec encodes them; anything else goes the slow way. tests/evidence/test_jcs.py holds both against `rfc8785`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from interlock.errors import EvidenceError
+from interlock.evidence.events import Json
+
+LIMIT = 2**53
+"""Integers must lie strictly between -LIMIT and LIMIT (RFC 7493 §2.2)."""
+
+_fast = msgspec.json.Encoder(order="sorted").encode
+
+
+class NotCanonicalError(EvidenceError):
+    """A value that has no canonical form here: a float, a huge integer, a lone surrogate, an unknown type."""
+
+
+def encode(value: Json) -> bytes:
+    """Return the canonical UTF-8 bytes of `value`, without a newline. Raise NotCanonicalError."""
+    try:
+        return _fast(value) if _plain(value) else _slow(value).encode()
+    except UnicodeEncodeError:
+        raise NotCanonicalError("a string holds a lone surrogate") from None
+    except RecursionError:
+        raise NotCanonicalError("the value is nested too deeply") from None
+
+
+def _plain(value: object) -> bool:
+    """Check every leaf; True when the fast encoder gives the canonical form as it is."""
+    kind = type(value)
+    if kind is str or kind is bool or value is None:
+        return True
+    if kind is int:
+        if not -LIMIT < value < LIMIT:  # type: ignore[operator]  # `kind is int` does not narrow
+            raise NotCanonicalError("an integer of 2^53 or more has no canonical form")
+        return True
+    if kind is dict:
+        plain = True
+        for key, item in value.items():  # type: ignore[attr-defined]  # `kind is dict` does not narrow
+            if type(key) is not str or not key.isascii():
+                plain = False
+            if type(item) is not str and not _plain(item):
+                plain = False
+        return plain
+    if kind is list or kind is tuple:
+        plain = True
+        for item in value:  # type: ignore[attr-defined]  # the same
+            if type(item) is not str and not _plain(item):
+                plain = False
+        return plain
+    return False
+
+
+def _slow(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else "true" if value else "false"
+    if isinstance(value, str):
+        return json.dumps(str(value), ensure_ascii=False)
+    if isinstance(value, int):
+        if not -LIMIT < value < LIMIT:
+            raise NotCanonicalError("an integer of 2^53 or more has no canonical form")
+        return str(int(value))
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise NotCanonicalError("a key is not a string")
+        ordered = sorted(value.items(), key=lambda item: item[0].encode("utf-16-be"))
+        return "{" + ",".join(f"{_slow(key)}:{_slow(item)}" for key, item in ordered) + "}"
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray, memoryview)):
+        return "[" + ",".join(map(_slow, value)) + "]"
+    raise NotCanonicalError(f"a {type(value).__name__} has no canonical form")

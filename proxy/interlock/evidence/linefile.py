@@ -1,0 +1,66 @@
+"""An append-only file of whole lines: one write a call, and broken for good after the first that fails.
+
+Newline is the commit mark. Nothing here knows what the lines mean.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from interlock.errors import EvidenceError
+
+
+class LineFile:
+    """An open file. `append` writes at the end in one system call; `sync` may run in another thread."""
+
+    __slots__ = ("_fd", "name", "unsynced")
+
+    def __init__(self, path: Path, *, create: bool) -> None:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT | os.O_EXCL if create else 0)
+        self.name = path.name
+        self.unsynced = create
+        self._fd = os.open(path, flags, 0o600)
+
+    def append(self, data: bytes) -> None:
+        """Write `data` whole. A short write is a full disk or a limit: the tail is torn and stays so. Raise OSError."""
+        self.unsynced = True
+        written = os.write(self._fd, data)
+        if written != len(data):
+            raise EvidenceError(f"{self.name}: only {written} of {len(data)} bytes could be written; the disk is full")
+
+    def sync(self) -> None:
+        """Bring what was appended before this call to stable storage. Raise OSError."""
+        if self.unsynced:
+            self.unsynced = False
+            try:
+                os.fdatasync(self._fd)
+            except OSError:
+                self.unsynced = True
+                raise
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def replace_file(path: Path, data: bytes, mode: int = 0o400) -> None:
+    """Put a file in place whole and durably: write beside, sync, rename. The directory is the caller's to sync."""
+    beside = path.with_name(path.name + ".tmp")
+    beside.unlink(missing_ok=True)
+    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(fd)
+    beside.rename(path)

@@ -1,0 +1,166 @@
+"""One transcript: a chain of events in a directory of its own, and its disclosures beside it.
+
+Theory of operation. An append encodes all its events first (a value without a canonical form refuses the whole append
+and writes nothing), then writes the disclosures in one write, then the events in one write. So a process that dies at
+any moment leaves disclosures of events that were not written, never events whose texts are lost. `prev` is the RFC 6962
+leaf hash of the line before, so the chain, the Merkle tree and a shell loop use the same hash.
+
+Knows files and the chain. Does not know sessions, policy or asyncio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+
+from interlock.clock import Clock, Entropy
+from interlock.errors import EvidenceError
+from interlock.evidence import disclosure, jcs
+from interlock.evidence.events import TYPES, EventDraft, Json
+from interlock.evidence.linefile import LineFile
+from interlock.evidence.vault import Vault
+
+VERSION = 1
+EVENTS = "events.jsonl"
+GENESIS = "0" * 64
+"""`prev` of the first event."""
+
+CLOCK_BOUND_US = 1_000_000
+"""Wall and monotonic clock may part by this much between two events; more is a `clock.step`."""
+
+
+class Transcript:
+    """The open end of a chain. Not for several threads, but for `sync`."""
+
+    __slots__ = (
+        "_base", "_broken", "_clock", "_entropy", "_events", "_mentioned", "_on_policy", "_sealed", "_sink", "_wall",
+        "directory", "head", "mono_us", "seq", "session",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        directory: Path,
+        session: str,
+        *,
+        clock: Clock,
+        entropy: Entropy,
+        vault: Vault,
+        on_policy: Callable[[str], None],
+    ) -> None:
+        """Create the files of a new transcript in an existing, empty directory. Raise OSError.
+
+        `on_policy` is told each policy digest before the first event that mentions it is written.
+        """
+        self.directory = directory
+        self.session = session
+        self.seq = 0
+        self.head = GENESIS
+        self.mono_us = 0
+        self._clock = clock
+        self._entropy = entropy
+        self._on_policy = on_policy
+        self._mentioned: set[str] = set()
+        self._broken: str | None = None
+        self._sealed = False
+        self._base = clock.monotonic_us()
+        self._wall = clock.now()
+        self._sink = vault.create(directory)
+        self._events = LineFile(directory / EVENTS, create=True)
+
+    @property
+    def broken(self) -> str | None:
+        """Why nothing can be written any more, or None."""
+        return self._broken
+
+    def break_off(self, why: str) -> None:
+        """Refuse every later append: what is on the disk is not what it should be."""
+        self._broken = self._broken or why
+
+    def append(self, *drafts: EventDraft) -> int:
+        """Write all drafts; return the `seq` of the first. Raise EvidenceError.
+
+        When the clocks parted since the last event, a `clock.step` follows the drafts in the same write: never before
+        them, because callers have counted on `next_seq`.
+        """
+        if self._broken is not None or self._sealed:
+            raise EvidenceError(self._broken or "the transcript is sealed")
+        now, mono = self._clock.now(), max(self.mono_us, self._clock.monotonic_us() - self._base)
+        step = _microseconds(now - self._wall) - (mono - self.mono_us)
+        if not -CLOCK_BOUND_US <= step <= CLOCK_BOUND_US:
+            drafts = (*drafts, EventDraft("clock.step", {"step_us": step, "ref": self.seq}))
+        ts = timestamp(now)
+        first, seq, head = self.seq, self.seq, self.head
+        lines: list[bytes] = []
+        secrets: list[bytes] = []
+        for draft in drafts:
+            line = self._encode(draft, seq, ts, mono, head, secrets)
+            head = sha256(b"\x00" + line).hexdigest()
+            lines.append(line)
+            seq += 1
+        lines.append(b"")
+        try:
+            if secrets:
+                self._sink.append(b"".join(secrets))
+            self._events.append(b"\n".join(lines))
+        except (OSError, EvidenceError) as error:
+            self._broken = f"the transcript can't be written: {getattr(error, 'strerror', None) or error}"
+            raise EvidenceError(self._broken) from None
+        self.seq, self.head, self.mono_us, self._wall = seq, head, mono, now
+        return first
+
+    def _encode(self, draft: EventDraft, seq: int, ts: str, mono: int, prev: str, secrets: list[bytes]) -> bytes:
+        fields = draft.fields
+        event: dict[str, Json] = {
+            **fields, "mono_us": mono, "prev": prev, "seq": seq, "session": self.session, "ts": ts, "type": draft.type,
+            "v": VERSION,
+        }  # fmt: skip
+        if len(event) != len(fields) + 7 or "_sd" in fields:
+            raise EvidenceError(f"a field of {draft.type} has a name that every event has")
+        if draft.type not in TYPES:
+            raise EvidenceError(f"{draft.type} is not a type of event")
+        if draft.secret:
+            salts = self._entropy(disclosure.SALT * len(draft.secret))
+            digests: list[str] = []
+            for at, (name, value) in enumerate(draft.secret.items()):
+                salt = salts[at * disclosure.SALT : (at + 1) * disclosure.SALT]
+                text, digest = disclosure.commit(salt, name, value)
+                secrets.append(disclosure.line(text, seq))
+                digests.append(digest)
+            digests.sort()  # the order of names would say something (RFC 9901 §4.2.4.1)
+            event["_sd"] = digests
+        policy = fields.get("policy")
+        if type(policy) is str and policy not in self._mentioned:
+            self._on_policy(policy)
+            self._mentioned.add(policy)
+        return jcs.encode(event)
+
+    def sync(self) -> None:
+        """Bring everything appended before this call to stable storage. May run in another thread. Raise OSError."""
+        self._sink.sync()
+        self._events.sync()
+
+    def disclose(self, text: str) -> None:
+        """Write the disclosure of a commitment that the seal makes. Raise OSError or EvidenceError."""
+        self._sink.append(disclosure.line(text, -1))
+
+    def finish(self) -> None:
+        """Refuse every later append."""
+        self._sealed = True
+
+    def close(self) -> None:
+        self._sealed = True
+        self._sink.close()
+        self._events.close()
+
+
+def timestamp(moment: datetime) -> str:
+    """Render as RFC 3339 with six digits and Z. Quicker than strftime; the clock's zone is UTC by contract."""
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(timespec="microseconds")[:26] + "Z"
+
+
+def _microseconds(delta: timedelta) -> int:
+    return (delta.days * 86400 + delta.seconds) * 1_000_000 + delta.microseconds
