@@ -19,6 +19,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from interlock.errors import ConfigError
 
+SOCKET = "interlock.sock"
+"""Name of the daemon's socket inside data_dir."""
+
 _DURATION = re.compile(r"(\d+)(ms|s|m|h|d)\Z")
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _ENV = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -198,7 +201,7 @@ class TeamsConfig(Strict):
     service_url: str
     service_hosts: list[str] = ["smba.trafficmanager.net"]
     transport: Literal["native"] = "native"
-    openid_metadata: str = "https://login.botframework.com/v1/.well-known/openidconfiguration"
+    keys_url: str = "https://login.botframework.com/v1/.well-known/keys"
     token_url: str = "https://login.microsoftonline.com/botframework.com/oauth2/v2.0/token"
 
 

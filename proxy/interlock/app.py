@@ -1,0 +1,315 @@
+"""The composition root: builds every part from a configuration, starts them in order, stops them in reverse.
+
+The order of starting is the order of trust: evidence before anything that could need recording, the desk before anything
+that could be held, listeners last. The order of stopping drains: stop accepting, hand held requests back, seal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import ssl
+import stat
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import structlog
+import uvicorn
+
+from interlock.approvals.channels.teams.channel import TeamsChannel
+from interlock.approvals.channels.teams.connector import Connector
+from interlock.approvals.channels.teams.inbound import ISSUER as BOT_ISSUER
+from interlock.approvals.channels.teams.inbound import Expected, service_allowed
+from interlock.approvals.inbox import Inbox
+from interlock.clock import Clock, Entropy, SystemClock, system_entropy
+from interlock.commands.analyzer import Analyzer
+from interlock.commands.pool import ShellPool
+from interlock.config import SOCKET, Config, is_loopback, split_address
+from interlock.errors import ConfigError, InterlockError
+from interlock.evidence.archive import Archive
+from interlock.evidence.events import EventDraft
+from interlock.evidence.seal import SealCa
+from interlock.evidence.writer import TranscriptStore
+from interlock.gate import Gate
+from interlock.identity.authenticate import Authenticator
+from interlock.identity.directory import Directory
+from interlock.identity.keyset import KeySet
+from interlock.identity.stepup import DecisionSessions
+from interlock.policy import packs
+from interlock.policy.source import LivePolicy
+from interlock.postgres.listener import PostgresListener
+from interlock.ssh.listener import SshListener
+from interlock.store.engine import open_store
+from interlock.web.app import Parts, TeamsParts, create_app
+from interlock.web.console.sessions import ConsoleSessions
+
+log = structlog.get_logger()
+
+Stop = Callable[[], Coroutine[Any, Any, None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where the daemon listens; ports are the real ones when the configuration said 0."""
+
+    ssh: str | None
+    postgres: str | None
+    http: str | None
+    socket: Path
+
+
+class Daemon:
+    """One node. `start` either brings everything up or leaves nothing behind and raises."""
+
+    def __init__(self, config: Config, *, clock: Clock | None = None, entropy: Entropy = system_entropy) -> None:
+        self.config = config
+        self.clock: Clock = clock or SystemClock()
+        self._entropy = entropy
+        self._stops: list[tuple[str, Stop]] = []
+        self.addresses: Addresses | None = None
+
+    async def start(self) -> Addresses:
+        try:
+            self.addresses = await self._start()
+        except BaseException:
+            await self.close()
+            raise
+        return self.addresses
+
+    async def _start(self) -> Addresses:
+        config, clock = self.config, self.clock
+        data_dir = prepare_data_dir(config.path(config.node.data_dir))
+        tls = _tls(config)
+        policies = LivePolicy([config.path(p) for p in config.policies] or [packs.shipped()])
+        self._policies = policies
+
+        store = await open_store(config.store.url, data_dir)
+        self._stops.append(("store", store.close))
+        transcripts = TranscriptStore(
+            data_dir,
+            config.node.name,
+            clock=clock,
+            entropy=self._entropy,
+            ca=_seal_ca(config, data_dir),
+            sync=config.evidence.sync,
+            policy_files=lambda: policies.current.files,
+        )
+        await transcripts.start()
+        self._stops.append(("transcripts", transcripts.close))
+        journal = transcripts.journal
+        journal.append(EventDraft("config.change", {"policy": policies.current.digest, "what": "start"}))
+
+        directory = await Directory.open(store.principals, journal=journal, clock=clock, entropy=self._entropy)
+        inbox = Inbox(
+            store.approvals,
+            directory,
+            clock=clock,
+            entropy=self._entropy,
+            journal=journal,
+            public_url=config.public_url,
+            validity=config.approvals.validity,
+        )
+        await inbox.start()
+        self._stops.append(("inbox", inbox.close))
+
+        pool = ShellPool()
+        await pool.start()
+        self._stops.append(("parsers", pool.close))
+        self.gate = Gate(policies=policies, classifier=Analyzer(pool), approvals=inbox, transcripts=transcripts, clock=clock)
+        http = httpx.AsyncClient(follow_redirects=False, trust_env=False)
+        self._stops.append(("http client", http.aclose))
+        authenticator = Authenticator(
+            directory, issuers=config.identity.issuers, journal=journal, clock=clock, entropy=self._entropy, http=http
+        )
+        teams = await self._teams(inbox, directory, store, transcripts, http)
+
+        ssh = postgres = None
+        if config.listen.ssh:
+            ssh_listener = SshListener(config, self.gate, authenticator, clock=clock, entropy=self._entropy)
+            await ssh_listener.start()
+            self._stops.append(("ssh", ssh_listener.close))
+            ssh = _at(config.listen.ssh, ssh_listener.port)
+        if config.listen.postgres:
+            pg_listener = PostgresListener(config, self.gate, authenticator, clock=clock, entropy=self._entropy, tls_context=tls)
+            await pg_listener.start()
+            self._stops.append(("postgres", pg_listener.close))
+            postgres = _at(config.listen.postgres, pg_listener.port)
+
+        def parts(*, local: bool) -> Parts:
+            return Parts(
+                inbox=inbox,
+                directory=directory,
+                authenticator=authenticator,
+                deciding=self._deciding,
+                consoles=self._consoles,
+                archive=Archive(data_dir),
+                config=config,
+                gate=self.gate,
+                clock=clock,
+                teams=teams,
+                local=local,
+                secure=tls is not None,
+            )
+
+        self._deciding = DecisionSessions(clock=clock, entropy=self._entropy)
+        self._consoles = ConsoleSessions(clock, self._entropy)
+        socket = data_dir / SOCKET
+        await self._serve_http("socket", parts(local=True), uds=socket)
+        http_at = None
+        if config.listen.http:
+            http_at = _at(config.listen.http, await self._serve_http("http", parts(local=False), tls=config.tls is not None))
+        log.info("interlock.ready", ssh=ssh, postgres=postgres, http=http_at, policy=policies.current.digest)
+        return Addresses(ssh, postgres, http_at, socket)
+
+    async def reload(self) -> None:
+        """Load the policies anew, whole; a bad file changes nothing and is logged with its place."""
+        try:
+            loaded = self._policies.reload()
+        except InterlockError as error:
+            log.error("policy.reload_refused", reason=str(error.code), error=str(error))
+            return
+        self.gate.transcripts.journal.append(EventDraft("config.change", {"policy": loaded.digest, "what": "reload"}))
+        log.info("policy.reloaded", policy=loaded.digest)
+
+    async def close(self) -> None:
+        """Drain and stop. Idempotent; one part that fails to stop does not keep the others running."""
+        if hasattr(self, "gate"):
+            self.gate.draining = True
+        while self._stops:
+            name, stop = self._stops.pop()
+            try:
+                await stop()
+            except Exception as error:  # every other part must still be stopped, transcripts above all
+                log.exception("interlock.stop_failed", part=name, error=error.__class__.__name__)
+
+    async def _teams(
+        self, inbox: Inbox, directory: Directory, store: Any, transcripts: TranscriptStore, http: httpx.AsyncClient
+    ) -> TeamsParts | None:
+        teams = self.config.approvals.channels.teams
+        if teams is None:
+            return None
+        http_host = split_address(self.config.listen.http)[0] if self.config.listen.http else ""
+        expected = Expected(
+            app_id=teams.app_id,
+            tenants=frozenset(teams.tenants),
+            service_hosts=frozenset(teams.service_hosts),
+            loopback=is_loopback(http_host) and teams.service_url.startswith("http://"),
+        )
+        if not service_allowed(teams.service_url, expected):
+            raise ConfigError("approvals.channels.teams.service_url must be https on one of service_hosts")
+        connector = Connector(
+            app_id=teams.app_id,
+            password=teams.app_password.resolve(self.config.base),
+            token_url=teams.token_url,
+            service_url=teams.service_url,
+            clock=self.clock,
+            http=http,
+        )
+        channel = TeamsChannel(
+            connector=connector,
+            conversation=teams.conversation,
+            inbox=inbox,
+            directory=directory,
+            messages=store.messages,
+            journal=transcripts.journal,
+        )
+        keys = KeySet(BOT_ISSUER, jwks_url=teams.keys_url, clock=self.clock, client=lambda: http)
+        await channel.start()
+        self._stops.append(("teams", channel.close))
+        return TeamsParts(channel, expected, keys)
+
+    async def _serve_http(self, name: str, parts: Parts, *, uds: Path | None = None, tls: bool = False) -> int:
+        """Run one HTTP server inside this loop; return its port (0 for the socket)."""
+        config = self.config
+        options: dict[str, Any] = {"lifespan": "off", "log_config": None, "access_log": False, "server_header": False}
+        if uds is not None:
+            uds.unlink(missing_ok=True)
+            options["uds"] = str(uds)
+        else:
+            assert config.listen.http is not None
+            options["host"], options["port"] = split_address(config.listen.http)
+        if tls and config.tls is not None:
+            options["ssl_certfile"] = str(config.path(config.tls.certificate))
+            options["ssl_keyfile"] = str(config.path(config.tls.key))
+        server = _Server(uvicorn.Config(create_app(parts), **options))
+        task = asyncio.create_task(server.serve(), name=f"http-{name}")
+
+        async def stop() -> None:
+            server.should_exit = True
+            await asyncio.gather(task, return_exceptions=True)
+
+        self._stops.append((f"http {name}", stop))
+        ready = asyncio.create_task(server.ready.wait())
+        await asyncio.wait({ready, task}, return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        if task.done():
+            raise ConfigError(f"listen.{name}: {options.get('uds') or config.listen.http} can't be bound; is it in use?")
+        if uds is not None:
+            uds.chmod(0o600)
+            return 0
+        return int(server.servers[0].sockets[0].getsockname()[1])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handling, and with an event for readiness."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    async def startup(self, sockets: Any = None) -> None:
+        try:
+            await super().startup(sockets)
+        except SystemExit:  # uvicorn's way to say that an address can't be bound
+            return
+        if self.started:
+            self.ready.set()
+
+    def capture_signals(self) -> Any:
+        return contextlib.nullcontext()
+
+
+def prepare_data_dir(path: Path) -> Path:
+    """Create data_dir 0700, or refuse one that others can read. Raise ConfigError."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        info = path.stat()
+    except OSError as error:
+        raise ConfigError(f"node.data_dir {path} can't be used: {error.strerror}") from None
+    if stat.S_IMODE(info.st_mode) & 0o077:
+        raise ConfigError(f"node.data_dir {path} can be read by others; run: chmod 700 {path}")
+    if info.st_uid != os.geteuid():
+        raise ConfigError(f"node.data_dir {path} belongs to another user; run as its owner")
+    if not os.access(path, os.W_OK):
+        raise ConfigError(f"node.data_dir {path} is read-only; transcripts must be written before anything is released")
+    return path
+
+
+def _seal_ca(config: Config, data_dir: Path) -> SealCa:
+    if config.evidence.ca is None:
+        return SealCa.load_or_create(data_dir / "keys" / "evidence_ca")
+    ref = config.evidence.ca.key
+    if ref.kind != "file":
+        raise ConfigError("evidence.ca.key must be file:PATH")
+    return SealCa.load_or_create(config.path(Path(ref.where)))
+
+
+def _tls(config: Config) -> ssl.SSLContext | None:
+    if config.tls is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(config.path(config.tls.certificate), config.path(config.tls.key))
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"tls: certificate and key can't be loaded: {error}") from None
+    return context
+
+
+def _at(address: str, port: int) -> str:
+    host, _ = split_address(address)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,1 @@
+"""The `interlock` command. Talks to the daemon over its socket or URL, never to the database."""

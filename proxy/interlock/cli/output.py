@@ -1,0 +1,71 @@
+"""How every verb prints: data on stdout, talk on stderr, one exit code a reason (interface.md)."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+
+from interlock.errors import InterlockError, Reason
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+talk = Console(stderr=True, highlight=False)
+data = Console(highlight=False, soft_wrap=True)
+
+
+class Output(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+
+
+EXIT: dict[Reason, int] = {
+    Reason.NOT_AUTHENTICATED: 3,
+    Reason.TOKEN_REJECTED: 3,
+    Reason.STEP_UP_REQUIRED: 3,
+    Reason.DENIED_BY_POLICY: 4,
+    Reason.NO_ACCESS: 4,
+    Reason.DENIED_BY_REVIEWER: 5,
+    Reason.APPROVAL_EXPIRED: 6,
+    Reason.TARGET_UNREACHABLE: 7,
+    Reason.EVIDENCE_INVALID: 8,
+    Reason.EVIDENCE_INCOMPLETE: 8,
+    Reason.CONFIG_INVALID: 2,
+    Reason.APPROVAL_PENDING: 75,
+}
+
+
+def emit_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def say(text: str) -> None:
+    """Talk to the person, on stderr. The text is data: no markup is read from it."""
+    talk.print(text, markup=False)
+
+
+def fail(error: InterlockError) -> NoReturn:
+    say(f"interlock: {error}")
+    if error.next_step != str(error):
+        say(f"  {error.next_step}")
+    raise typer.Exit(EXIT.get(error.code, 1))
+
+
+def reporting(verb: Callable[P, T]) -> Callable[P, T]:
+    """Turn an InterlockError of a verb into its sentence and exit code."""
+
+    @functools.wraps(verb)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return verb(*args, **kwargs)
+        except InterlockError as error:
+            fail(error)
+
+    return run

@@ -1,0 +1,146 @@
+"""`serve`, `check`, `init`, `ls`, `whoami`: the verbs around the daemon itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import structlog
+import typer
+from rich.table import Table
+
+from interlock.cli.client import Client
+from interlock.cli.output import Output, data, emit_json, reporting, say
+from interlock.config import Config, load
+from interlock.errors import ConfigError
+
+ConfigFile = Annotated[Path, typer.Option("--config", "-c", envvar="INTERLOCK_CONFIG", help="The configuration file.")]
+Server = Annotated[str | None, typer.Option("--server", help="URL or unix socket of the daemon.", envvar="INTERLOCK_SERVER")]
+Format = Annotated[Output, typer.Option("--output", "-o", help="text or json.")]
+
+DEFAULT_CONFIG = Path("/etc/interlock/interlock.yaml")
+
+FIRST_CONFIG = """\
+# Interlock. `interlock check` validates this file; docs/configuration.md explains every key.
+version: 1
+node: {name: gw-1, data_dir: ./data}
+listen: {ssh: "127.0.0.1:2222", postgres: "127.0.0.1:6432", http: "127.0.0.1:8443"}
+targets: []
+#  - {name: web-1, protocol: ssh, address: "10.0.0.5:22", account: deploy, labels: {env: prod},
+#     credentials: {kind: key, key: "file:web-1.key"}, host_keys: file:known_hosts}
+#  - {name: orders, protocol: postgres, address: "10.0.0.9:5432", database: orders, role: app_ro, labels: {env: prod},
+#     tls: verify-full, credentials: {kind: password, from: "env:ORDERS_PW"}}
+policies: []   # empty: the packs that ship with Interlock
+"""
+
+
+@reporting
+def serve(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Run the proxy in the foreground. SIGHUP reloads the policies, SIGTERM drains and stops."""
+    loaded = load(config)
+    _configure_logs()
+    os.umask(0o077)
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(loaded))
+
+
+async def _serve(config: Config) -> None:
+    from interlock.app import Daemon
+
+    daemon = Daemon(config)
+    stop = asyncio.Event()
+    reloads: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        task = asyncio.get_running_loop().create_task(daemon.reload())
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    loop = asyncio.get_running_loop()
+    addresses = await daemon.start()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    say(
+        f"ready: ssh {addresses.ssh or 'off'}, postgres {addresses.postgres or 'off'}, http {addresses.http or 'off'}"
+    )
+    try:
+        await stop.wait()
+    finally:
+        await daemon.close()
+
+
+@reporting
+def check(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Validate the configuration and its policies, whole, without starting anything."""
+    from interlock.policy import packs
+    from interlock.policy.loader import load as load_policies
+
+    loaded = load(config)
+    policies = load_policies([loaded.path(p) for p in loaded.policies] or [packs.shipped()])
+    for target in loaded.targets:
+        if target.credentials.source is not None:
+            target.credentials.source.resolve(loaded.base)
+    say(f"{config}: {len(loaded.targets)} targets, {len(policies.rules)} rules, policy {policies.digest}")
+    for warning in policies.warnings:
+        say(f"warning: {warning}")
+
+
+@reporting
+def init(config: Annotated[Path, typer.Option("--config", "-c", help="Where to write it.")] = Path("interlock.yaml")) -> None:
+    """Write a first configuration. Never overwrites."""
+    try:
+        with config.open("x") as file:
+            file.write(FIRST_CONFIG)
+    except FileExistsError:
+        raise ConfigError(f"{config} exists; name another place with --config") from None
+    say(f"wrote {config}; next: edit its targets, then `interlock serve --config {config}`")
+
+
+@reporting
+def list_targets(server: Server = None, output: Format = Output.TEXT) -> None:
+    """List the targets you may open."""
+    rows = Client(server).get("/v1/targets")["targets"]
+    if output is Output.JSON:
+        emit_json({"v": 1, "targets": rows})
+        return
+    table = Table("name", "protocol", "account or role", "labels", box=None)
+    for row in rows:
+        labels = ", ".join(f"{k}={v}" for k, v in row["labels"].items())
+        table.add_row(row["name"], row["protocol"], row["account"] or row["role"], labels)
+    data.print(table, markup=False)
+
+
+@reporting
+def whoami(server: Server = None, output: Format = Output.TEXT) -> None:
+    """Say who the daemon takes you for."""
+    row: dict[str, Any] = Client(server, token=os.environ.get("INTERLOCK_TOKEN")).get("/v1/whoami")
+    if output is Output.JSON:
+        emit_json({"v": 1, **row})
+        return
+    owner = f", owned by {row['owner']}" if row["owner"] else ""
+    data.print(f"{row['handle']} ({row['kind']}{owner}) in {', '.join(row['groups']) or 'no groups'}", markup=False)
+
+
+def _configure_logs() -> None:
+    """JSON lines on stderr; the libraries' own logs from warnings up, and asyncssh never with commands in them."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
+    logging.getLogger("asyncssh").setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )

@@ -1,0 +1,121 @@
+"""The HTTP application: API, console and the Teams endpoint put together from their parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import FastAPI
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from interlock import __version__
+from interlock.approvals.channels.teams.channel import TeamsChannel
+from interlock.approvals.channels.teams.inbound import Expected
+from interlock.approvals.inbox import Inbox
+from interlock.clock import Clock
+from interlock.config import Config
+from interlock.errors import InterlockError, Reason
+from interlock.evidence.archive import Archive
+from interlock.gate import Gate
+from interlock.identity.authenticate import Authenticator
+from interlock.identity.directory import Directory
+from interlock.identity.keyset import KeySet
+from interlock.identity.stepup import DecisionSessions
+from interlock.web import api, principals, problems
+from interlock.web.access import Doorkeeper
+from interlock.web.console.routes import console_router
+from interlock.web.console.sessions import ConsoleSessions
+from interlock.web.health import health_router
+from interlock.web.teams import teams_router
+
+MAX_BODY = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class TeamsParts:
+    channel: TeamsChannel
+    expected: Expected
+    keys: KeySet
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the application stands on. `local` is True for the unix socket, `secure` when it is served over TLS."""
+
+    inbox: Inbox
+    directory: Directory
+    authenticator: Authenticator
+    deciding: DecisionSessions
+    consoles: ConsoleSessions
+    archive: Archive
+    config: Config
+    gate: Gate
+    clock: Clock
+    teams: TeamsParts | None
+    local: bool
+    secure: bool
+
+
+def create_app(parts: Parts) -> FastAPI:
+    """Return the application. The console and Teams are served on the listener only, never on the socket."""
+    app = FastAPI(
+        title="Interlock",
+        version=__version__,
+        summary="One command, one decision, one proof.",
+        docs_url=None,
+        redoc_url=None,
+    )
+    problems.install(app)
+    door = Doorkeeper(parts.authenticator, parts.deciding, local=parts.local)
+    app.include_router(api.approvals_router(parts.inbox, door))
+    app.include_router(api.stepup_router(parts.authenticator, parts.deciding))
+    app.include_router(api.sessions_router(parts.archive, door))
+    app.include_router(api.person_router(door))
+    app.include_router(principals.router(parts.directory, door.require_scope))
+    app.include_router(health_router(parts.gate, parts.config, door))
+    if not parts.local:
+        app.include_router(
+            console_router(
+                inbox=parts.inbox,
+                authenticator=parts.authenticator,
+                directory=parts.directory,
+                sessions=parts.consoles,
+                secure=parts.secure,
+                public_url=parts.config.public_url,
+            )
+        )
+        if parts.teams is not None:
+            app.include_router(teams_router(parts.teams.channel, parts.teams.expected, parts.teams.keys, parts.clock))
+
+    app.add_middleware(Bounded)
+    return app
+
+
+class Bounded:
+    """Cuts every request body at MAX_BODY, declared or streamed, and sets the headers every answer has."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > MAX_BODY:
+                raise InterlockError("the body is larger than 1 MiB", reason=Reason.TOO_LARGE)
+            return message
+
+        async def headed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.setdefault("X-Content-Type-Options", "nosniff")
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        await self._app(scope, counted, headed)

@@ -1,0 +1,69 @@
+"""Errors as RFC 9457 problem documents that carry our reason code. Nothing internal leaks through them."""
+
+from __future__ import annotations
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from interlock.errors import SENTENCES, InterlockError, Reason
+
+log = structlog.get_logger()
+
+STATUS: dict[Reason, int] = {
+    Reason.NOT_AUTHENTICATED: 401,
+    Reason.TOKEN_REJECTED: 401,
+    Reason.STEP_UP_REQUIRED: 401,
+    Reason.DELIVERY_REJECTED: 401,
+    Reason.MISSING_SCOPE: 403,
+    Reason.SELF_APPROVAL: 403,
+    Reason.NOT_A_REVIEWER: 403,
+    Reason.NOT_A_PERSON: 403,
+    Reason.UNMAPPED_ACTOR: 403,
+    Reason.UNKNOWN_PRINCIPAL: 403,
+    Reason.DISABLED_PRINCIPAL: 403,
+    Reason.STEP_UP_TOO_WEAK: 403,
+    Reason.NOT_FOUND: 404,
+    Reason.ALREADY_DECIDED: 409,
+    Reason.ALREADY_VOTED: 409,
+    Reason.DIGEST_MISMATCH: 409,
+    Reason.APPROVAL_EXPIRED: 409,
+    Reason.TOO_LARGE: 413,
+    Reason.CONFIG_INVALID: 422,
+    Reason.LIMIT_REACHED: 429,
+    Reason.STORE_UNAVAILABLE: 503,
+    Reason.EVIDENCE_UNAVAILABLE: 503,
+    Reason.SHUTTING_DOWN: 503,
+}
+
+
+def document(reason: Reason, detail: str, status: int | None = None) -> JSONResponse:
+    code = status if status is not None else STATUS.get(reason, 500)
+    body = {"type": "about:blank", "title": SENTENCES[reason], "status": code, "detail": detail, "reason": str(reason)}
+    return JSONResponse(body, code, media_type="application/problem+json")
+
+
+def install(app: FastAPI) -> None:
+    """Map every error of the application to a problem document."""
+
+    @app.exception_handler(InterlockError)
+    async def _ours(_: Request, error: InterlockError) -> JSONResponse:
+        return document(error.code, str(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        # Only places and messages: the input itself may hold a passphrase.
+        told = "; ".join(f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors())
+        return document(Reason.CONFIG_INVALID, told, 422)
+
+    @app.exception_handler(HTTPException)
+    async def _http(_: Request, error: HTTPException) -> JSONResponse:
+        reason = Reason.NOT_FOUND if error.status_code == 404 else Reason.REQUEST_NOT_OFFERED
+        return document(reason, str(error.detail), error.status_code)
+
+    @app.exception_handler(Exception)
+    async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+        log.error("web.unexpected", path=request.url.path, error=error.__class__.__name__, exc_info=error)
+        return document(Reason.INTERNAL, SENTENCES[Reason.INTERNAL])

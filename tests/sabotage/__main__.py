@@ -1,0 +1,106 @@
+"""`make sabotage`: apply each patch to a copy of the tree and demand that exactly its named test notices.
+
+A patch is a TOML file beside this one:
+
+    why  = "what is broken on purpose"
+    file = "proxy/interlock/…"
+    old  = "one line, as it stands exactly once in the file"
+    new  = "the line that replaces it"
+    test = "tests/…::test_name"        # or: demo = true
+
+The named test must pass on the clean copy and fail (not error out, not be missing) on the patched one. A patch whose
+`old` is not found exactly once is itself a failure: it no longer breaks anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).parent
+COPIED = ("proxy", "policies", "tests", "deploy", "docs", "pyproject.toml", "README.md", "Makefile", "CHANGELOG.md")
+PYTEST_FAILED = 1
+
+
+@dataclass(frozen=True)
+class Patch:
+    name: str
+    why: str
+    file: str
+    old: str
+    new: str
+    test: str
+    demo: bool
+
+    @classmethod
+    def read(cls, path: Path) -> Patch:
+        data = tomllib.loads(path.read_text())
+        return cls(path.stem, data["why"], data["file"], data["old"], data["new"], data.get("test", ""), data.get("demo", False))
+
+
+def copy_tree(into: Path) -> Path:
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, into / name, ignore=shutil.ignore_patterns("__pycache__", ".hypothesis"))
+        elif source.exists():
+            shutil.copy(source, into / name)
+    return into
+
+
+def run_test(tree: Path, patch: Patch) -> int:
+    """Run the patch's test in `tree`; the copy comes before the installed package on the path."""
+    environment = {**os.environ, "PYTHONPATH": str(tree / "proxy"), "DEMO_APPROVE": "auto"}
+    argv = (
+        [sys.executable, str(tree / "deploy/demo/demo.py")]
+        if patch.demo
+        else [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", patch.test]
+    )
+    done = subprocess.run(argv, cwd=tree, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    return done.returncode
+
+
+def judge(patch: Patch) -> str | None:
+    """Return what is wrong with a patch, or None when its test noticed it."""
+    with tempfile.TemporaryDirectory(prefix="sabotage-") as scratch:
+        tree = copy_tree(Path(scratch))
+        target = tree / patch.file
+        source = target.read_text()
+        found = source.count(patch.old)
+        if found != 1:
+            return f"its line stands {found} times in {patch.file}, not once"
+        if run_test(tree, patch) != 0:
+            return "its test does not pass on the clean tree"
+        target.write_text(source.replace(patch.old, patch.new))
+        status = run_test(tree, patch)
+        if status != PYTEST_FAILED:
+            return f"its test did not fail on the sabotaged tree (exit {status})"
+    return None
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="sabotage")
+    parser.add_argument("names", nargs="*", help="only these patches")
+    chosen = parser.parse_args(arguments).names
+    patches = [Patch.read(p) for p in sorted(HERE.glob("*.toml")) if not chosen or p.stem in chosen]
+    failed = 0
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        for patch, problem in zip(patches, pool.map(judge, patches), strict=True):
+            failed += problem is not None
+            print(f"{'FAIL' if problem else 'ok  '}  {patch.name}: {problem or patch.why}", flush=True)
+    print(f"{len(patches) - failed} passed, {failed} failed")
+    return 1 if failed or not patches else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
