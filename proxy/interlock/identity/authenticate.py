@@ -1,0 +1,247 @@
+"""From a proven credential to a principal: the one place where all ways of logging in meet.
+
+Knows the directory, the verifier of issuers' tokens, and the limits on guessing. Must not know protocols: a front end
+runs its handshake and asks here what the outcome is worth. Every refusal is recorded as a `login` event without any
+part of the secret, and says the same whether the name or the secret was wrong.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import timedelta
+
+import structlog
+
+from interlock.clock import Clock
+from interlock.config import Issuer
+from interlock.errors import AuthenticationError, EvidenceError, Reason
+from interlock.evidence.events import EventDraft, Json, Recorder
+from interlock.identity.directory import RESERVED_PREFIX, Directory
+from interlock.identity.entries import Entry
+from interlock.identity.oidc import TokenVerifier, VerifiedToken
+from interlock.identity.passphrase import Passphrases
+from interlock.identity.principal import Assurance, Credential, CredentialKind, Identity, Kind, Principal
+from interlock.identity.scram import ScramCredentials
+from interlock.identity.sshkey import fingerprint
+from interlock.identity.throttle import Throttle, ThrottledError
+from interlock.identity.tokens import looks_like_token
+
+log = structlog.get_logger()
+
+PASSPHRASE_LIFETIME = timedelta(minutes=5)
+
+
+class Authenticator:
+    """One a process. `source` is the client's address without the port; with it, guessing from one place slows down."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        *,
+        clock: Clock,
+        journal: Recorder,
+        issuers: Sequence[Issuer] = (),
+        passphrases: Passphrases | None = None,
+        verifier: TokenVerifier | None = None,
+    ) -> None:
+        self._directory = directory
+        self._clock = clock
+        self._journal = journal
+        self._passphrases = passphrases or Passphrases()
+        self._verifier = verifier or TokenVerifier(issuers, clock=clock)
+        self._by_name = Throttle(clock, free=5, longest=300)
+        self._by_source = Throttle(clock, free=20, longest=60)
+
+    async def close(self) -> None:
+        await self._verifier.close()
+
+    # -- SSH keys -----------------------------------------------------------------------------------------------------
+
+    def ssh_key(self, blob: bytes) -> Principal | None:
+        """Return who the owner of a registered key is. Changes nothing: an offered key is not a proven one.
+
+        Take the result into a session only after the signature of exactly this key was verified on this connection.
+        """
+        entry = self._directory.by_ssh_key(blob)
+        if entry is None or entry.disabled:
+            return None
+        return entry.principal(Credential(CredentialKind.SSH_KEY, fingerprint(blob)))
+
+    # -- tokens -------------------------------------------------------------------------------------------------------
+
+    async def token(self, secret: str, *, source: str = "") -> Principal:
+        """Return who an opaque token (`ilk_…`) or a JWT of a configured issuer stands for. Raise AuthenticationError."""
+        self._check_source(source, "token")
+        try:
+            if secret.startswith("ilk_"):
+                return self._opaque(secret)
+            return self._delegated(await self._verifier.verify(secret))
+        except AuthenticationError as error:
+            self.refused("token", error.code, source=source)
+            raise
+
+    def _opaque(self, secret: str) -> Principal:
+        found = self._directory.by_token(secret) if looks_like_token(secret) else None
+        if found is None:
+            raise AuthenticationError(reason=Reason.TOKEN_REJECTED)
+        entry, row = found
+        _active(entry)
+        return entry.principal(Credential(CredentialKind.TOKEN, row.id, row.expires))
+
+    def _delegated(self, token: VerifiedToken) -> Principal:
+        """Who asks is the one that acts now; all behind it are in the chain and can't approve (identity.md)."""
+        credential = Credential(CredentialKind.JWT, token.jti, token.expires)
+        subject = self._subject(token)
+        if not token.actors:
+            return Principal(
+                identity=token.identity,
+                handle=self._handle(token.identity),
+                kind=Kind(token.issuer.kind),
+                credential=credential,
+                groups=token.groups | (subject.groups if subject else frozenset()),
+                owner=subject.owner if subject else None,
+                owner_handle=subject.owner_handle if subject else "",
+                linked=self._accounts(token.identity),
+                assurance=token.assurance,
+            )
+        actor = self._directory.get(token.actors[0])
+        if actor is None or actor.kind is Kind.HUMAN:
+            raise AuthenticationError("the actor of the token is not a registered agent", reason=Reason.UNKNOWN_PRINCIPAL)
+        chain = (*token.actors[1:], token.identity)
+        for identity in (token.actors[0], *chain):
+            if (entry := self._directory.get(identity)) is not None:
+                _active(entry)
+        behind = (*chain, *([actor.owner] if actor.owner else []))
+        return Principal(
+            identity=token.actors[0],
+            handle=actor.handle,
+            kind=actor.kind,
+            credential=credential,
+            # Authority is the intersection: the agent may do no more than the person, nor more than itself.
+            groups=actor.groups & (token.groups | (subject.groups if subject else frozenset())),
+            owner=actor.owner,
+            owner_handle=actor.owner_handle,
+            acting_for=chain,
+            acting_for_handles=tuple(map(self._handle, chain)),
+            linked=frozenset().union(*map(self._accounts, (token.actors[0], *behind))),
+            assurance=token.assurance,
+        )
+
+    def _subject(self, token: VerifiedToken) -> Entry | None:
+        entry, kind = self._directory.get(token.identity), Kind(token.issuer.kind)
+        if entry is None:
+            if kind is Kind.AGENT:
+                raise AuthenticationError(
+                    "this agent is not registered, so nobody answers for it; "
+                    "`interlock principals add … --owner` and `principals link` it",
+                    reason=Reason.UNKNOWN_PRINCIPAL,
+                )
+            return None
+        _active(entry)
+        if entry.kind is not kind:
+            raise AuthenticationError("the token's issuer vouches for another kind of principal", reason=Reason.TOKEN_REJECTED)
+        return entry
+
+    def _handle(self, identity: Identity) -> str:
+        """Return the registered handle; for whom only a token names, one that nobody can register."""
+        entry = self._directory.get(identity)
+        if entry is not None:
+            return entry.handle
+        return RESERVED_PREFIX + hashlib.sha256(f"{identity.issuer}\0{identity.subject}".encode()).hexdigest()[:16]
+
+    def _accounts(self, identity: Identity) -> frozenset[Identity]:
+        """Return all other accounts of whoever this is: what one may not approve, none of them may."""
+        entry = self._directory.get(identity)
+        return frozenset({entry.identity, *entry.linked} - {identity}) if entry else frozenset()
+
+    # -- Postgres passwords --------------------------------------------------------------------------------------------
+
+    def scram(self, handle: str, *, source: str = "") -> ScramCredentials:
+        """Return what `ScramServer` checks against; for nobody, something that looks the same and matches nothing."""
+        self._check_source(source, "scram")
+        return self._directory.scram(handle)
+
+    def scram_principal(self, handle: str, verifier_id: str) -> Principal:
+        """Return who proved the password that `Accepted.verifier` names. Raise AuthenticationError."""
+        entry = self._directory.by_handle(handle)
+        row = next((r for r in entry.passwords if r.id == verifier_id), None) if entry else None
+        if entry is None or row is None or (row.expires is not None and row.expires <= self._clock.now()):
+            raise AuthenticationError("the password was not accepted")
+        _active(entry)
+        return entry.principal(Credential(CredentialKind.SCRAM, row.id, row.expires))
+
+    # -- passphrases --------------------------------------------------------------------------------------------------
+
+    async def passphrase(self, handle: str, passphrase: str, *, source: str = "") -> Principal:
+        """Return the person whose passphrase this is. Raise AuthenticationError, alike for a wrong name and secret.
+
+        Takes a few hundred milliseconds, in a thread. After five failures in a row a name waits, longer each time.
+        """
+        self._check_source(source, "passphrase")
+        try:
+            self._by_name.begin(handle[:64])
+        except ThrottledError as error:
+            if error.first:
+                self.refused("passphrase", error.code, handle=handle, source=source)
+            raise
+        stored = self._stored(handle)
+        matches = await self._passphrases.check(stored, passphrase)
+        entry = self._directory.by_handle(handle)
+        # Looked up again: a thread computed for a while, and the person may have been stopped meanwhile.
+        if not matches or entry is None or self._stored(handle) != stored:
+            self.refused("passphrase", Reason.NOT_AUTHENTICATED, handle=handle, source=source)
+            raise AuthenticationError("the handle or the passphrase is wrong")
+        self._by_name.succeeded(handle[:64])
+        now = self._clock.now()
+        self._journal.append(
+            EventDraft(
+                "login", {"method": "passphrase", "outcome": "accepted", "source": source, "principal": str(entry.identity)}
+            )
+        )
+        credential = Credential(CredentialKind.PASSPHRASE, str(entry.identity), now + PASSPHRASE_LIFETIME)
+        return entry.principal(credential, Assurance(amr=("pwd",), auth_time=now))
+
+    def _stored(self, handle: str) -> str | None:
+        entry = self._directory.by_handle(handle)
+        if entry is None or entry.disabled or entry.kind is not Kind.HUMAN:
+            return None
+        return self._directory.passphrase_of(entry.identity)
+
+    # -- refusals ------------------------------------------------------------------------------------------------------
+
+    def refused(self, method: str, reason: Reason, *, handle: str = "", source: str = "") -> None:
+        """Record a failed login, and count it against its source. Front ends call this when a handshake fails.
+
+        A name that nobody has is committed to, not shown: people type passwords there.
+        """
+        if source:
+            self._by_source.failed(source)
+        self._record_refused(method, reason, handle, source)
+
+    def _check_source(self, source: str, method: str) -> None:
+        try:
+            self._by_source.check(source)
+        except ThrottledError as error:
+            if error.first:
+                self._record_refused(method, error.code, "", source)
+            raise
+
+    def _record_refused(self, method: str, reason: Reason, handle: str, source: str) -> None:
+        entry = self._directory.by_handle(handle)
+        fields: dict[str, Json] = {"method": method, "outcome": "refused", "reason": str(reason), "source": source}
+        secret: dict[str, Json] = {}
+        if entry is not None:
+            fields["principal"] = str(entry.identity)
+        elif handle:
+            secret["handle"] = handle[:64].encode("utf-8", "backslashreplace").decode()
+        try:
+            self._journal.append(EventDraft("login", fields, secret))
+        except EvidenceError:
+            # The login is refused whether or not this can be written; the journal's own failure is reported there.
+            log.error("login.not_recorded", method=method, reason=str(reason))
+
+
+def _active(entry: Entry) -> None:
+    if entry.disabled:
+        raise AuthenticationError(reason=Reason.DISABLED_PRINCIPAL)

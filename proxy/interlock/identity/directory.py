@@ -1,0 +1,536 @@
+"""The directory: who is registered, in memory, over the store's rows.
+
+Reading is synchronous and sees one moment. A change is checked, recorded as `identity.change` in the node's journal and
+synced, then stored, then swapped in, then told to subscribers; what takes authority away is swapped in as soon as it is
+in the journal, so that a failing store prolongs nobody's access. Knows rows, the journal, the rules of the directory.
+Must not know protocols, requests or votes: whoever holds sessions or votes subscribes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+import structlog
+
+from interlock.clock import Clock, Entropy
+from interlock.errors import ConfigError, InterlockError, NotFoundError, Reason
+from interlock.evidence.events import EventDraft, Json, Recorder
+from interlock.identity import sshkey, tokens
+from interlock.identity.entries import LOCAL, Entry, Index, applied, identity_of, indexed, other_of
+from interlock.identity.passphrase import Passphrases
+from interlock.identity.principal import HANDLE, Identity, Kind
+from interlock.identity.scram import ITERATIONS, MAX_VERIFIERS, ScramCredentials, derived_salt, impostor
+from interlock.identity.tokens import Issued
+from interlock.store.principals import (
+    LinkRow,
+    MembershipRow,
+    PrincipalRow,
+    PrincipalRows,
+    Row,
+    ScramRow,
+    SshKeyRow,
+    TeamsRow,
+    TokenRow,
+)
+
+log = structlog.get_logger()
+
+OPERATOR = Identity("unix", "operator")
+"""Who changes things through the daemon's own socket."""
+
+RESERVED_PREFIX = "jwt-"
+"""Handles of principals that only their token names (`oidc`) begin so; nobody registers one."""
+
+DEFAULT_TOKEN = timedelta(days=30)
+MAX_TOKEN = timedelta(days=366)
+DEFAULT_PASSWORD: Mapping[Kind, timedelta] = {
+    Kind.HUMAN: timedelta(hours=8),
+    Kind.AGENT: timedelta(minutes=15),
+    Kind.SERVICE: timedelta(minutes=15),
+}
+MAX_PASSWORD = timedelta(hours=8)
+MAX_KEYS = 32
+
+_GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@ -]{0,126}\Z")
+_GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+_FOREIGN = re.compile(r"[\x21-\x7e]{1,255}\Z")
+
+
+class ChangeKind(StrEnum):
+    ADDED = "added"
+    REMOVED = "removed"
+    DISABLED = "disabled"
+    ENABLED = "enabled"
+    GROUPS = "groups"
+    OWNER = "owner"
+    LINKED = "linked"
+    UNLINKED = "unlinked"
+    KEY_ADDED = "key-added"
+    KEY_REMOVED = "key-removed"
+    TOKEN_ISSUED = "token-issued"
+    TOKEN_REVOKED = "token-revoked"
+    PASSWORD_ISSUED = "password-issued"
+    PASSWORD_REVOKED = "password-revoked"
+    PASSPHRASE_SET = "passphrase-set"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What subscribers are told. `stopped` are all who lost their access by it: the one changed, and agents they own.
+
+    `credentials` are idents (fingerprints, token and password ids) that are not valid any more.
+    """
+
+    kind: ChangeKind
+    identity: Identity
+    handle: str
+    stopped: frozenset[Identity] = frozenset()
+    credentials: frozenset[str] = frozenset()
+
+
+class Directory:
+    """One a process. `load()` before use; every reader is synchronous, every change awaits journal and store."""
+
+    def __init__(
+        self,
+        rows: PrincipalRows,
+        *,
+        clock: Clock,
+        entropy: Entropy,
+        journal: Recorder,
+        salt_secret: bytes | None = None,
+        passphrases: Passphrases | None = None,
+    ) -> None:
+        self._rows = rows
+        self._clock = clock
+        self._entropy = entropy
+        self._journal = journal
+        # Without a secret that survives restarts, only the salts of unknown names change at a restart.
+        self._salt_secret = salt_secret if salt_secret is not None else entropy(32)
+        self._passphrases = passphrases or Passphrases(entropy=entropy)
+        self._index = Index()
+        self._lock = asyncio.Lock()
+        self._subscribers: list[Callable[[Change], None]] = []
+
+    async def load(self) -> None:
+        """Read everything from the store. Raise StoreError."""
+        async with self._lock:
+            self._index = indexed(await self._rows.load_all())
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def entries(self) -> tuple[Entry, ...]:
+        return tuple(sorted(self._index.by_identity.values(), key=lambda e: e.handle))
+
+    def get(self, identity: Identity) -> Entry | None:
+        """Return the entry of an identity: its own, or the one that an outside identity is linked to."""
+        return self._index.by_identity.get(identity) or self._index.by_foreign.get(identity)
+
+    def by_handle(self, handle: str) -> Entry | None:
+        return self._index.by_handle.get(handle)
+
+    def by_ssh_key(self, blob: bytes) -> Entry | None:
+        """Return whose registered key this is. An offered key is not a proven one: nothing follows from it yet."""
+        return self._index.by_ssh_key.get(blob)
+
+    def by_teams(self, tenant: str, oid: str) -> Entry | None:
+        return self._index.by_teams.get((tenant.lower(), oid.lower()))
+
+    def by_token(self, secret: str) -> tuple[Entry, TokenRow] | None:
+        """Return whose opaque token this is, if it has not expired."""
+        found = self._index.by_token.get(tokens.fingerprint(secret))
+        if found is None or (found[1].expires is not None and found[1].expires <= self._clock.now()):
+            return None
+        return found
+
+    def scram(self, handle: str) -> ScramCredentials:
+        """Return the live Postgres verifiers of a handle; for nobody, the disabled and those without one: an impostor's."""
+        entry = self.by_handle(handle)
+        found = self._index.scram(entry, self._clock.now()) if entry is not None and not entry.disabled else None
+        return found or impostor(self._salt_secret, handle)
+
+    def passphrase_of(self, identity: Identity) -> str | None:
+        """Return the stored Argon2id string, for `Passphrases.check` alone."""
+        return self._index.passphrases.get(identity)
+
+    def subscribe(self, callback: Callable[[Change], None]) -> Callable[[], None]:
+        """Call back after every change, on the loop. Return how to stop."""
+        self._subscribers.append(callback)
+        return lambda: self._subscribers.remove(callback)
+
+    # -- changing -----------------------------------------------------------------------------------------------------
+
+    async def add(
+        self,
+        handle: str,
+        kind: Kind,
+        *,
+        owner: str | None = None,
+        groups: Sequence[str] = (),
+        ssh_keys: Sequence[str] = (),
+        teams: Sequence[tuple[str, str]] = (),
+        passphrase: str | None = None,
+        by: Identity = OPERATOR,
+    ) -> Entry:
+        """Register somebody. `owner` is the handle of a person, required for an agent; `ssh_keys` are .pub lines.
+
+        Raise ConfigError for what can't be registered, StoreError or EvidenceError when it can't be kept.
+        """
+        phc = await self._hash(kind, passphrase) if passphrase is not None else None
+        async with self._lock:
+            now = self._clock.now()
+            self._check_handle(handle)
+            owned = self._check_owner(kind, owner)
+            # The suffix makes the subject new for ever: whoever gets a freed handle inherits no agent, link or approval.
+            identity = Identity(LOCAL, f"{handle}#{self._entropy(5).hex()}")
+            i, s = identity.issuer, identity.subject
+            put: list[Row] = [
+                PrincipalRow(
+                    i, s, handle, str(kind), now, now,
+                    owned.issuer if owned else None, owned.subject if owned else None, False, phc,
+                ),
+                *(MembershipRow(i, s, name, now) for name in _checked_groups(groups)),
+                *self._key_rows(identity, ssh_keys),
+                *self._teams_rows(identity, kind, teams),
+            ]  # fmt: skip
+            fields: dict[str, Json] = {
+                "kind": str(kind), "owner": str(owned) if owned else None, "groups": sorted(set(groups)),
+                "keys": sorted(row.fingerprint for row in put if isinstance(row, SshKeyRow)), "reviewer": phc is not None,
+            }  # fmt: skip
+            await self._apply(Change(ChangeKind.ADDED, identity, handle), by, put=put, fields=fields, secret=_teams_secret(teams))
+            return self._entry(handle)
+
+    async def remove(self, handle: str, *, by: Identity = OPERATOR) -> None:
+        """Take somebody out for ever. Agents that they own are stopped until they get another owner."""
+        async with self._lock:
+            entry = self._entry(handle)
+            change = Change(ChangeKind.REMOVED, entry.identity, handle, self._with_agents(entry))
+            inward = [row for row in self._index.rows.links if other_of(row) == entry.identity]
+            await self._apply(change, by, drop=[*inward, self._row(entry)], urgent=True)
+
+    async def set_disabled(self, handle: str, disabled: bool, *, by: Identity = OPERATOR) -> Entry:
+        """Stop somebody, or let them in again."""
+        async with self._lock:
+            entry = self._entry(handle)
+            row = replace(self._row(entry), disabled=disabled)
+            if disabled:
+                change = Change(ChangeKind.DISABLED, entry.identity, handle, self._with_agents(entry))
+            else:
+                change = Change(ChangeKind.ENABLED, entry.identity, handle)
+                row = replace(row, changed=self._clock.now())
+            await self._apply(change, by, put=[row], urgent=disabled)
+            return self._entry(handle)
+
+    async def set_groups(self, handle: str, groups: Sequence[str], *, by: Identity = OPERATOR) -> Entry:
+        """Replace the groups of somebody."""
+        async with self._lock:
+            entry = self._entry(handle)
+            wanted, now = set(_checked_groups(groups)), self._clock.now()
+            i, s = entry.identity.issuer, entry.identity.subject
+            put: list[Row] = [MembershipRow(i, s, name, now) for name in sorted(wanted - entry.groups)]
+            lost = [r for r in self._index.rows.memberships if identity_of(r) == entry.identity and r.name not in wanted]
+            if put:
+                put.append(replace(self._row(entry), changed=now))
+            await self._apply(
+                Change(ChangeKind.GROUPS, entry.identity, handle), by, put=put, drop=lost,
+                fields={"added": sorted(wanted - entry.groups), "removed": sorted(entry.groups - wanted)},
+                urgent=not put,
+            )  # fmt: skip
+            return self._entry(handle)
+
+    async def set_owner(self, handle: str, owner: str, *, by: Identity = OPERATOR) -> Entry:
+        """Give an agent or service to another person."""
+        async with self._lock:
+            entry = self._entry(handle)
+            if entry.kind is Kind.HUMAN:
+                raise ConfigError("a person has no owner")
+            owned = self._check_owner(entry.kind, owner)
+            assert owned is not None
+            row = replace(self._row(entry), owner_issuer=owned.issuer, owner_subject=owned.subject, changed=self._clock.now())
+            await self._apply(Change(ChangeKind.OWNER, entry.identity, handle), by, put=[row], fields={"owner": str(owned)})
+            return self._entry(handle)
+
+    async def add_ssh_key(self, handle: str, line: str, *, by: Identity = OPERATOR) -> Entry:
+        """Register one more public key (a line of a .pub file)."""
+        async with self._lock:
+            entry = self._entry(handle)
+            put = self._key_rows(entry.identity, [line], already=len(entry.ssh_keys))
+            fields: dict[str, Json] = {"keys": [row.fingerprint for row in put]}
+            await self._apply(Change(ChangeKind.KEY_ADDED, entry.identity, handle), by, put=put, fields=fields)
+            return self._entry(handle)
+
+    async def remove_ssh_key(self, handle: str, fingerprint: str, *, by: Identity = OPERATOR) -> Entry:
+        async with self._lock:
+            entry = self._entry(handle)
+            drop = [row for row in entry.ssh_keys if row.fingerprint == fingerprint]
+            await self._revoke(ChangeKind.KEY_REMOVED, entry, drop, fingerprint, by)
+            return self._entry(handle)
+
+    async def link_teams(self, handle: str, tenant: str, oid: str, *, by: Identity = OPERATOR) -> Entry:
+        """Map a Microsoft Entra account, by tenant and object id, to this person and nobody else."""
+        async with self._lock:
+            entry = self._entry(handle)
+            put = self._teams_rows(entry.identity, entry.kind, [(tenant, oid)])
+            await self._apply(
+                Change(ChangeKind.LINKED, entry.identity, handle), by,
+                put=[*put, replace(self._row(entry), changed=self._clock.now())], secret=_teams_secret([(tenant, oid)]),
+            )  # fmt: skip
+            return self._entry(handle)
+
+    async def unlink_teams(self, handle: str, tenant: str, oid: str, *, by: Identity = OPERATOR) -> Entry:
+        async with self._lock:
+            entry = self._entry(handle)
+            key = (tenant.lower(), oid.lower())
+            drop = [r for r in self._index.rows.teams if identity_of(r) == entry.identity and (r.tenant, r.oid) == key]
+            if not drop:
+                raise NotFoundError(f"{handle} has no such link")
+            change = Change(ChangeKind.UNLINKED, entry.identity, handle)
+            await self._apply(change, by, drop=drop, secret=_teams_secret([key]), urgent=True)
+            return self._entry(handle)
+
+    async def link(self, handle: str, other: Identity, *, by: Identity = OPERATOR) -> Entry:
+        """Say that `other` is the same person (or agent): another entry, or a subject of a pinned issuer.
+
+        Linked accounts count as one: what one asked, the other can't approve.
+        """
+        async with self._lock:
+            entry = self._entry(handle)
+            if not (_FOREIGN.match(other.issuer) and _FOREIGN.match(other.subject)):
+                raise ConfigError("a linked identity is an issuer and a subject of printable characters without blanks")
+            if other == entry.identity or other in entry.linked:
+                raise ConfigError(f"{handle} is linked to this identity already")
+            second = self._index.by_identity.get(other)
+            if second is None and other.issuer in (LOCAL, OPERATOR.issuer):
+                raise ConfigError("nobody has this local identity")
+            if second is None and other in self._index.by_foreign:
+                raise ConfigError(f"this identity is linked to {self._index.by_foreign[other].handle} already")
+            if second is not None and (second.kind is not Kind.HUMAN or entry.kind is not Kind.HUMAN):
+                raise ConfigError("only people have several accounts in the directory")
+            now = self._clock.now()
+            put: list[Row] = [
+                LinkRow(entry.identity.issuer, entry.identity.subject, other.issuer, other.subject, now),
+                *(replace(self._row(e), changed=now) for e in (entry, second) if e is not None),
+            ]
+            await self._apply(Change(ChangeKind.LINKED, entry.identity, handle), by, put=put, secret={"other": str(other)})
+            return self._entry(handle)
+
+    async def unlink(self, handle: str, other: Identity, *, by: Identity = OPERATOR) -> Entry:
+        async with self._lock:
+            entry = self._entry(handle)
+            pair = {entry.identity, other}
+            drop = [row for row in self._index.rows.links if {identity_of(row), other_of(row)} == pair]
+            if not drop:
+                raise NotFoundError(f"{handle} has no such link")
+            # Two accounts that stop being one person may answer each other: that is a gain of authority.
+            put = [replace(self._row(e), changed=self._clock.now()) for e in (entry, self.get(other)) if e is not None]
+            change = Change(ChangeKind.UNLINKED, entry.identity, handle)
+            await self._apply(change, by, put=put, drop=drop, secret={"other": str(other)})
+            return self._entry(handle)
+
+    async def issue_token(self, handle: str, lifetime: timedelta | None = None, *, by: Identity = OPERATOR) -> Issued:
+        """Issue an opaque token: shown now, never again."""
+        async with self._lock:
+            entry = self._active(handle)
+            issued, digest = tokens.new_token(self._clock, self._entropy, _bounded(lifetime, DEFAULT_TOKEN, MAX_TOKEN))
+            i, s = entry.identity.issuer, entry.identity.subject
+            row = TokenRow(issued.id, i, s, self._clock.now(), digest, issued.expires)
+            await self._apply(
+                Change(ChangeKind.TOKEN_ISSUED, entry.identity, handle), by,
+                put=[row], drop=self._expired(entry.tokens), fields={"credential": issued.id},
+            )  # fmt: skip
+            return issued
+
+    async def revoke_token(self, handle: str, ident: str, *, by: Identity = OPERATOR) -> None:
+        async with self._lock:
+            entry = self._entry(handle)
+            await self._revoke(ChangeKind.TOKEN_REVOKED, entry, [r for r in entry.tokens if r.id == ident], ident, by)
+
+    async def issue_password(
+        self, handle: str, lifetime: timedelta | None = None, *, not_after: datetime | None = None, by: Identity = OPERATOR
+    ) -> Issued:
+        """Issue a short-lived Postgres password. With eight live ones, the one that ends first makes room.
+
+        `not_after` is the end of the credential that asks for itself: a password never outlives it.
+        """
+        async with self._lock:
+            entry = self._active(handle)
+            now = self._clock.now()
+            span = _bounded(lifetime, DEFAULT_PASSWORD[entry.kind], MAX_PASSWORD)
+            if not_after is not None:
+                span = min(span, not_after - now)
+            live = self._index.scram(entry, now)
+            salt, iterations = (live.salt, live.iterations) if live else (derived_salt(self._salt_secret, handle), ITERATIONS)
+            issued, made = tokens.new_password(self._clock, self._entropy, span, salt, iterations)
+            i, s = entry.identity.issuer, entry.identity.subject
+            row = ScramRow(issued.id, i, s, now, salt, iterations, made.stored_key, made.server_key, issued.expires)
+            kept = [r for r in entry.passwords if (r.salt, r.iterations) == (salt, iterations) and not self._over(r)]
+            kept.sort(key=lambda r: r.expires or datetime.max.replace(tzinfo=now.tzinfo), reverse=True)
+            drop = [r for r in entry.passwords if r not in kept[: MAX_VERIFIERS - 1]]
+            await self._apply(
+                Change(ChangeKind.PASSWORD_ISSUED, entry.identity, handle), by,
+                put=[row], drop=drop, fields={"credential": issued.id},
+            )  # fmt: skip
+            return issued
+
+    async def revoke_password(self, handle: str, ident: str, *, by: Identity = OPERATOR) -> None:
+        async with self._lock:
+            entry = self._entry(handle)
+            await self._revoke(ChangeKind.PASSWORD_REVOKED, entry, [r for r in entry.passwords if r.id == ident], ident, by)
+
+    async def set_passphrase(self, handle: str, passphrase: str, *, by: Identity = OPERATOR) -> Entry:
+        """Make a person a reviewer, or change the passphrase of one."""
+        phc = await self._hash(self._entry(handle).kind, passphrase)
+        async with self._lock:
+            entry = self._entry(handle)
+            row = replace(self._row(entry), passphrase=phc, changed=self._clock.now())
+            await self._apply(Change(ChangeKind.PASSPHRASE_SET, entry.identity, handle), by, put=[row])
+            return self._entry(handle)
+
+    # -- the one way a change takes ----------------------------------------------------------------------------------
+
+    async def _apply(
+        self,
+        change: Change,
+        by: Identity,
+        *,
+        put: Sequence[Row] = (),
+        drop: Sequence[Row] = (),
+        fields: Mapping[str, Json] | None = None,
+        secret: Mapping[str, Json] | None = None,
+        urgent: bool = False,
+    ) -> None:
+        """Record, store, swap in, tell. An `urgent` change takes authority away: neither a full disk nor a store that is
+        down keeps it from taking effect here, and the error is raised nevertheless.
+        """
+        following = indexed(applied(self._index.rows, put=put, drop=drop))
+        told: dict[str, Json] = {"change": str(change.kind), "identity": str(change.identity), "handle": change.handle}
+        try:
+            self._journal.append(EventDraft("identity.change", {**told, "by": str(by), **(fields or {})}, secret or {}))
+        finally:
+            if urgent:
+                self._swap(following, change)
+        await self._journal.sync()
+        try:
+            await self._rows.change(put=put, drop=drop)
+        except InterlockError as error:
+            self._journal.append(EventDraft("identity.change", {**told, "failed": str(error.code)}))
+            raise
+        if not urgent:
+            self._swap(following, change)
+
+    def _swap(self, following: Index, change: Change) -> None:
+        self._index = following
+        for callback in tuple(self._subscribers):
+            try:
+                callback(change)
+            except Exception:
+                # One deaf subscriber must not keep the others from ending sessions.
+                log.exception("directory.subscriber_failed", change=str(change.kind))
+
+    async def _revoke(self, kind: ChangeKind, entry: Entry, drop: Sequence[Row], ident: str, by: Identity) -> None:
+        if not drop:
+            raise NotFoundError(f"{entry.handle} has no such credential")
+        change = Change(kind, entry.identity, entry.handle, credentials=frozenset({ident}))
+        await self._apply(change, by, drop=drop, fields={"credential": ident}, urgent=True)
+
+    # -- rules --------------------------------------------------------------------------------------------------------
+
+    def _entry(self, handle: str) -> Entry:
+        entry = self.by_handle(handle)
+        if entry is None:
+            raise NotFoundError(f"nobody is registered as {handle!r}")
+        return entry
+
+    def _active(self, handle: str) -> Entry:
+        entry = self._entry(handle)
+        if entry.disabled:
+            raise InterlockError(f"{handle} is disabled, or its owner is", reason=Reason.DISABLED_PRINCIPAL)
+        return entry
+
+    def _row(self, entry: Entry) -> PrincipalRow:
+        return next(row for row in self._index.rows.principals if identity_of(row) == entry.identity)
+
+    def _with_agents(self, entry: Entry) -> frozenset[Identity]:
+        owned = {e.identity for e in self._index.by_identity.values() if e.owner == entry.identity and e.kind is Kind.AGENT}
+        return frozenset({entry.identity, *owned})
+
+    def _check_handle(self, handle: str) -> None:
+        if not HANDLE.match(handle) or handle.startswith(RESERVED_PREFIX):
+            raise ConfigError(
+                "a handle is 1 to 63 of a-z, 0-9, dot, underscore and hyphen, begins with a letter or digit and not with jwt-"
+            )
+        if self.by_handle(handle) is not None:
+            raise ConfigError(f"the handle {handle} is taken")
+
+    def _check_owner(self, kind: Kind, owner: str | None) -> Identity | None:
+        if owner is None:
+            if kind is Kind.AGENT:
+                raise ConfigError("an agent needs an owner: the person who answers for it (--owner HANDLE)")
+            return None
+        if kind is Kind.HUMAN:
+            raise ConfigError("a person has no owner")
+        entry = self.by_handle(owner)
+        if entry is None or entry.kind is not Kind.HUMAN or entry.disabled:
+            raise ConfigError(f"the owner {owner!r} must be a registered, active person")
+        return entry.identity
+
+    def _key_rows(self, identity: Identity, lines: Sequence[str], already: int = 0) -> list[SshKeyRow]:
+        if already + len(lines) > MAX_KEYS:
+            raise ConfigError(f"at most {MAX_KEYS} SSH keys are kept for one principal")
+        rows: dict[bytes, SshKeyRow] = {}
+        for line in lines:
+            key = sshkey.parse(line)
+            if (owner := self.by_ssh_key(key.blob)) is not None:
+                raise ConfigError(f"the SSH key {key.fingerprint} is registered for {owner.handle} already")
+            rows[key.blob] = SshKeyRow(
+                key.fingerprint, identity.issuer, identity.subject, key.blob, self._clock.now(), key.comment
+            )
+        return list(rows.values())
+
+    def _teams_rows(self, identity: Identity, kind: Kind, accounts: Sequence[tuple[str, str]]) -> list[TeamsRow]:
+        rows = []
+        for tenant, oid in accounts:
+            tenant_id, object_id = tenant.lower(), oid.lower()
+            if kind is not Kind.HUMAN:
+                raise ConfigError("only a person has a Teams account here: agents never approve")
+            if not (_GUID.match(tenant_id) and _GUID.match(object_id)):
+                raise ConfigError("a Teams account is TENANT/OID, both GUIDs, never a name or an address")
+            taken = self._index.by_teams.get((tenant_id, object_id))
+            if taken is not None:
+                raise ConfigError(f"this Teams account is linked to {taken.handle} already")
+            rows.append(TeamsRow(tenant_id, object_id, identity.issuer, identity.subject, self._clock.now()))
+        return rows
+
+    async def _hash(self, kind: Kind, passphrase: str) -> str:
+        if kind is not Kind.HUMAN:
+            raise ConfigError("only a person has a passphrase: agents and services never approve")
+        return await self._passphrases.hash(passphrase)
+
+    def _over(self, row: TokenRow | ScramRow) -> bool:
+        return row.expires is not None and row.expires <= self._clock.now()
+
+    def _expired(self, rows: Sequence[TokenRow]) -> list[TokenRow]:
+        return [row for row in rows if self._over(row)]
+
+
+def _checked_groups(groups: Sequence[str]) -> list[str]:
+    for name in groups:
+        if not _GROUP.match(name):
+            raise ConfigError(f"a group is up to 127 letters, digits and . _ : / @ - or blanks, not {name[:40]!r}")
+    return sorted(set(groups))
+
+
+def _bounded(lifetime: timedelta | None, usual: timedelta, longest: timedelta) -> timedelta:
+    span = lifetime if lifetime is not None else usual
+    if not timedelta(0) < span <= longest:
+        raise ConfigError(f"a lifetime is more than nothing and at most {int(longest.total_seconds() // 3600)}h")
+    return span
+
+
+def _teams_secret(accounts: Sequence[tuple[str, str]]) -> dict[str, Json]:
+    return {"teams": [f"{tenant.lower()}/{oid.lower()}" for tenant, oid in accounts]} if accounts else {}
