@@ -217,3 +217,16 @@ ledger = Table(
     Column("match_key", LargeBinary, nullable=False),
     CheckConstraint("id = 1", name="single"),
 )
+
+# -- channels ---------------------------------------------------------------------------------------------------------
+
+messages = Table(
+    "messages",
+    metadata,
+    # Which message of a channel shows which request: a restart updates it, and an answer from elsewhere is refused.
+    Column("channel", String(32), nullable=False),
+    Column("request", String(40), ForeignKey("requests.id", ondelete="CASCADE"), nullable=False),
+    Column("conversation", String(512), nullable=False),
+    Column("message", String(512), nullable=False),
+    PrimaryKeyConstraint("channel", "request"),
+)

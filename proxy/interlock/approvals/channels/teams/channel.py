@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
@@ -22,28 +21,13 @@ from interlock.approvals.wording import one_line
 from interlock.errors import InterlockError, NotFoundError, Reason, VoteError
 from interlock.evidence.events import EventDraft, Recorder
 from interlock.identity.directory import Directory
+from interlock.identity.principal import Identity
+from interlock.store.messages import MessageRow, MessageRows
 
 log = structlog.get_logger()
 
 CHANNEL = "teams"
 MAX_PENDING_UPDATES = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Posted:
-    """Which message shows a request."""
-
-    request: str
-    conversation: str
-    message: str
-
-
-class Messages(Protocol):
-    """Where posted messages are remembered, so that a restart updates them and never posts a decided one again."""
-
-    async def remember(self, channel: str, posted: Posted) -> None: ...
-
-    async def find(self, channel: str, request: str) -> Posted | None: ...
 
 
 class TeamsChannel:
@@ -56,7 +40,7 @@ class TeamsChannel:
         conversation: str,
         inbox: Inbox,
         directory: Directory,
-        messages: Messages,
+        messages: MessageRows,
         journal: Recorder,
     ) -> None:
         self._connector = connector
@@ -106,7 +90,7 @@ class TeamsChannel:
             await self._connector.update(posted.conversation, posted.message, card, cards.summary(request))
         elif request.state is State.PENDING:
             message = await self._connector.send(self._conversation, card, cards.summary(request))
-            await self._messages.remember(CHANNEL, Posted(request.id, self._conversation, message))
+            await self._messages.remember(MessageRow(CHANNEL, request.id, self._conversation, message))
 
     # -- in -------------------------------------------------------------------------------------------------------
 
@@ -135,11 +119,11 @@ class TeamsChannel:
         verdict = VoteVerdict(verb)
         if verdict is VoteVerdict.APPROVE and not cards.approvable(request):
             raise VoteError("this request is approved on its page, not in chat", reason=Reason.STEP_UP_TOO_WEAK)
-        entry = await self._actor(delivery)
+        voter = await self._actor(delivery)
         said = data.get("reason")
         return await self._inbox.vote(
             request.id,
-            voter=entry,
+            voter=voter,
             channel=CHANNEL,
             channel_actor=f"{delivery.tenant}/{delivery.actor_oid}",
             verdict=verdict,
@@ -166,7 +150,7 @@ class TeamsChannel:
             raise VoteError("the card was answered from another place than where it was posted", reason=Reason.DELIVERY_REJECTED)
         return request
 
-    async def _actor(self, delivery: Delivery) -> Any:
+    async def _actor(self, delivery: Delivery) -> Identity:
         """Map the actor by (tenant, object id), confirmed by the service, to exactly one active person."""
         member = await self._connector.member(delivery.conversation, delivery.actor_id)
         same = member.oid == delivery.actor_oid and member.oid != "" and member.tenant in ("", delivery.tenant)
