@@ -3,8 +3,8 @@
 Every applicable rule is evaluated; deny beats review beats allow. Of several reviews all must be satisfied (terms.py).
 An allow rule is evaluated once per effect: a command is allowed only when every effect is allowed by some rule, nothing
 is opaque, and no rule says review or deny. While an allow rule is asked, `effects` is the one effect that is judged, so
-`effects.exists(…)` can't carry a companion along (threats.md, A13). What no rule decides is reviewed by default. A condition that fails at run
-time counts as matched for review and deny and as not matched for allow. Spec: policy.md.
+`effects.exists(…)` can't carry a companion along (threats.md, A13). What no rule decides is reviewed by default. A
+condition that fails at run time counts as matched for review and deny and as not matched for allow. Spec: policy.md.
 
 Caching. A `Standing` is what a policy says of one principal at one target: the rules that can apply, found once a
 connection. Decisions are cached under the standing, the command's readable parts and the very analysis object, which

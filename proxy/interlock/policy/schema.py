@@ -276,7 +276,7 @@ def _explain(document: Document, problem: dict[str, Any]) -> str:
     kind = problem["type"]
     if kind == "extra_forbidden":
         key = str(path[-1])
-        near = difflib.get_close_matches(key, _known_keys(), n=1)
+        near = difflib.get_close_matches(key, _known_keys(path[:-1]), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return document.key_place(path).say(f"unknown key {key!r}{hint}")
     if kind == "missing":
@@ -284,6 +284,14 @@ def _explain(document: Document, problem: dict[str, Any]) -> str:
     return document.place(path).say(problem["msg"].removeprefix("Value error, "))
 
 
-def _known_keys() -> list[str]:
-    models: list[type[Strict]] = Strict.__subclasses__()
-    return sorted({info.alias or name for model in models for name, info in model.model_fields.items()})
+_FORMS: dict[str, type[Strict]] = {
+    "": PolicyForm, "rules": RuleForm, "access": AccessForm, "cases": CaseForm, "default": DefaultForm,
+    "match": MatchForm, "review": ReviewForm, "who": WhoForm, "as": AsForm,
+}  # fmt: skip
+
+
+def _known_keys(around: Path) -> list[str]:
+    """Return the keys that may stand at a place: those of the form that its nearest key names."""
+    nearest = next((part for part in reversed(around) if isinstance(part, str)), "")
+    form = _FORMS.get(nearest, PolicyForm)
+    return sorted(info.alias or name for name, info in form.model_fields.items())

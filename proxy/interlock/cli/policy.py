@@ -1,0 +1,141 @@
+"""`policy check` and `policy test`: a policy author's two tools (policy.md)."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from interlock.cli.explain import classifier
+from interlock.cli.output import Output, data, emit_json, reporting, say
+from interlock.commands.model import Analysis, Command
+from interlock.config import load as load_config
+from interlock.errors import PolicyError
+from interlock.policy import packs
+from interlock.policy.cases import Outcome, run
+from interlock.policy.engine import PolicySet
+from interlock.policy.loader import load
+
+app = typer.Typer(name="policy", help="Check and test policies.", no_args_is_help=True, rich_markup_mode=None)
+
+Files = Annotated[
+    list[Path] | None, typer.Argument(help="Policy files or folders; absent: those of the configuration, else the shipped packs.")
+]
+ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", envvar="INTERLOCK_CONFIG", help="The configuration file.")]
+Format = Annotated[Output, typer.Option("--output", "-o", help="text or json.")]
+
+_PLACE = re.compile(r"^(?P<file>[^\n]+?):(?P<line>\d+):(?P<column>\d+): (?P<message>.*)$", re.MULTILINE)
+
+
+def _paths(files: Sequence[Path] | None, config: Path | None) -> list[Path]:
+    if files:
+        return list(files)
+    if config is not None:
+        loaded = load_config(config)
+        if loaded.policies:
+            return [loaded.path(path) for path in loaded.policies]
+    return [packs.shipped()]
+
+
+@app.command()
+@reporting
+def check(
+    files: Files = None,
+    config: ConfigFile = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings fail too.")] = False,
+    output: Format = Output.TEXT,
+) -> None:
+    """Load policies and look for rules that are shadowed, contradictory, unreachable or without cases."""
+    try:
+        policy = load(_paths(files, config))
+    except PolicyError as error:
+        if output is Output.TEXT:
+            raise
+        emit_json({"v": 1, "ok": False, "errors": _places(str(error))})
+        raise typer.Exit(1) from None
+    failed = strict and bool(policy.warnings)
+    if output is Output.JSON:
+        emit_json(_summary(policy, ok=not failed))
+    else:
+        for warning in policy.warnings:
+            say(f"warning: {warning}")
+        found = sorted({rule.pack for rule in policy.rules})
+        data.print(
+            f"{len(policy.rules)} rules in {len(found)} packs ({', '.join(found) or 'none'}), {len(policy.access)} access rules, "
+            f"{len(policy.cases)} cases, {len(policy.warnings)} warnings"
+        )
+        data.print(policy.digest)
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+@reporting
+def test(files: Files = None, config: ConfigFile = None, output: Format = Output.TEXT) -> None:
+    """Run the cases beside the rules through the real classification and decision."""
+    outcomes = run_cases(load(_paths(files, config)))
+    failed = [outcome for outcome in outcomes if not outcome.passed]
+    if output is Output.JSON:
+        emit_json(
+            {
+                "v": 1, "ok": not failed and bool(outcomes), "passed": len(outcomes) - len(failed), "failed": len(failed),
+                "cases": [_case(outcome) for outcome in outcomes],
+            }
+        )  # fmt: skip
+    else:
+        for outcome in failed:
+            say(outcome.say())
+        data.print(f"{len(outcomes) - len(failed)} cases passed, {len(failed)} failed")
+        if not outcomes:
+            say("no cases: a policy without cases is a policy nobody has tried; see docs/policy.md")
+    raise typer.Exit(1 if failed or not outcomes else 0)
+
+
+def run_cases(policy: PolicySet) -> list[Outcome]:
+    """Classify every case's command as the data path does, then decide."""
+    analyses = asyncio.run(_classify(policy))
+    return list(run(policy, lambda command: analyses[_key(command)]))
+
+
+async def _classify(policy: PolicySet) -> dict[object, Analysis]:
+    analyses: dict[object, Analysis] = {}
+    async with classifier() as classify:
+        for case in policy.cases:
+            key = _key(case.command)
+            if key not in analyses:
+                analyses[key] = classify.classify_now(case.command) or await classify.classify(case.command)
+    return analyses
+
+
+def _key(command: Command) -> tuple[object, ...]:
+    return (command.wire, command.text, command.stdin)
+
+
+def _summary(policy: PolicySet, *, ok: bool) -> dict[str, Any]:
+    return {
+        "v": 1, "ok": ok, "policy": policy.digest, "access": len(policy.access), "cases": len(policy.cases),
+        "rules": [
+            {"rule": rule.name, "decide": str(rule.verdict), "title": rule.title, "mode": "observe" if rule.observe else "enforce"}
+            for rule in policy.rules
+        ],
+        "observed": list(policy.observed), "warnings": list(policy.warnings), "errors": [],
+    }  # fmt: skip
+
+
+def _places(text: str) -> list[dict[str, Any]]:
+    """Turn the sentences of a PolicyError into records. What has no place is a record without one."""
+    found = [
+        {"file": m["file"], "line": int(m["line"]), "column": int(m["column"]), "message": m["message"]}
+        for m in _PLACE.finditer(text)
+    ]
+    return found or [{"message": text}]
+
+
+def _case(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "place": outcome.case.place, "scope": outcome.case.scope, "text": outcome.case.text, "expect": outcome.case.expect,
+        "got": outcome.got, "rule": outcome.rule, "passed": outcome.passed,
+    }  # fmt: skip
