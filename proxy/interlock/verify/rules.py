@@ -1,0 +1,300 @@
+"""What must hold between events: time, order, and that nothing was released without its permission.
+
+One pass; remembers only what is still open. Knows the meaning of events, not files, hashes or signatures.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from interlock.verify.finding import Released, Report
+
+COMMANDS = frozenset(("command", "pg.query", "pg.parse", "pg.bind"))
+TYPES = COMMANDS | frozenset(
+    (
+        "session.open", "session.close", "channel.open", "channel.close", "channel.refuse", "term.output", "term.input",
+        "term.resize", "pg.copy", "pg.result", "decision", "approval.request", "approval.response", "forward", "block",
+        "heartbeat", "clock.step", "gap", "recovery", "journal.open", "journal.close", "access.refused", "vote",
+        "identity.change", "config.change", "login", "catalog",
+    )
+)  # fmt: skip
+"""An event of another type fails verification: nobody has said what it means."""
+
+CLOCK_BOUND_US = 1_000_000
+HEARTBEAT_US = 30_000_000
+SILENCE_US = 2 * HEARTBEAT_US + 5_000_000
+"""Two heartbeats, and the time it takes to write them on a busy machine."""
+
+_TS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z\Z")
+
+
+@dataclass(slots=True)
+class _Command:
+    seq: int
+    type: str
+    text: str | None
+    decided: bool = False
+
+
+@dataclass(slots=True)
+class _Decision:
+    command: _Command
+    verdict: str
+    rule: str
+    requests: list[str] = field(default_factory=list)
+    forwarded: bool = False
+    blocked: bool = False
+
+
+@dataclass(slots=True)
+class _Request:
+    digest: str
+    quorum: int
+    excluded: frozenset[str]
+    expires: datetime | None
+    approved_by: tuple[str, ...] | None = None  # set by an approval that was not used yet
+    used: bool = False
+
+
+class Rules:
+    """Feed every event in order, then call `finish` with the status of the seal."""
+
+    def __init__(self, report: Report, kind: str) -> None:
+        self._report = report
+        self._opening = "session.open" if kind == "session" else "journal.open"
+        self._closing = "session.close" if kind == "session" else "journal.close"
+        self._commands: dict[int, _Command] = {}
+        self._decisions: dict[int, _Decision] = {}
+        self._requests: dict[str, _Request] = {}
+        self._asking: frozenset[str] = frozenset()
+        self._wall: datetime | None = None
+        self._mono = 0
+        self._unexplained: tuple[int, int] | None = None  # (event, µs) of clocks that parted
+        self._ended = False
+        self._last = ""
+        self.policies: set[str] = set()
+        self.observe = False
+        self.forwards = 0
+        self.decided = 0
+
+    def feed(self, event: dict[str, Any], texts: dict[str, Any]) -> None:
+        """Check one event against all before it. Its common keys have been checked for presence and type."""
+        kind, seq = event["type"], event["seq"]
+        if kind not in TYPES:
+            self._bad("types", f"nobody has said what an event of type {kind!r} means", seq)
+        self._time(event)
+        self._order(kind, seq)
+        try:
+            match kind:
+                case "session.open":
+                    parties = [event.get("principal"), event.get("owner"), *event.get("acting_for", [])]
+                    self._asking = frozenset(str(p) for p in parties if p is not None)
+                case "journal.open" if "continues" in event:
+                    self._report.continues = (
+                        str(event["continues"]), int(event["continues_events"]), str(event["continues_head"]),
+                    )  # fmt: skip
+                case "decision":
+                    self._decision(event)
+                case "approval.request":
+                    self._request(event)
+                case "approval.response":
+                    self._response(event)
+                case "forward":
+                    self._forward(event, texts)
+                case "block":
+                    self._block(event)
+                case _ if kind in COMMANDS:
+                    text = texts.get("text")
+                    self._commands[seq] = _Command(seq, kind, text if isinstance(text, str) else None)
+                case _:
+                    ref = event.get("ref")
+                    if ref is not None and (type(ref) is not int or not 0 <= ref <= seq):
+                        self._bad("references", "the event refers to one that is not before it", seq)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            self._bad("events", f"a field of {kind} is missing or has the wrong form", seq)
+        self._last = kind
+
+    def finish(self, status: str) -> None:
+        self._clocks_explained()
+        if status == "closed" and not self._ended:
+            self._bad("order", f"the seal says closed and there is no {self._closing}")
+        if status == "closed" and self._last == "recovery":
+            self._bad("order", "the seal says closed and the node had died")
+        if status == "aborted" and self._last != "recovery":
+            self._bad("order", "the seal says aborted and the last event is not the recovery")
+
+    # -- time and order ---------------------------------------------------------------------------------------------
+
+    def _time(self, event: dict[str, Any]) -> None:
+        seq, mono, kind = event["seq"], event["mono_us"], event["type"]
+        if not _TS.match(event["ts"]):
+            self._bad("time", "the time is not RFC 3339 in UTC with six digits", seq)
+            return
+        try:
+            wall = datetime.fromisoformat(event["ts"])
+        except ValueError:
+            self._bad("time", "the time does not exist", seq)
+            return
+        if kind == "clock.step" and self._unexplained is not None and event.get("ref") == self._unexplained[0]:
+            if event.get("step_us") != self._unexplained[1]:
+                self._bad("time", "the clock's step is not the one that the times show", seq)
+            self._unexplained = None
+        if mono < self._mono:
+            self._bad("time", "the monotonic clock went back", seq)
+        if self._wall is not None and kind != "recovery":  # after a crash another process's clock runs
+            passed = mono - self._mono
+            step = _microseconds(wall - self._wall) - passed
+            if abs(step) > CLOCK_BOUND_US:
+                self._clocks_explained()
+                self._unexplained = (seq, step)
+            if passed > SILENCE_US:
+                self._bad("time", f"the record is silent for {passed // 1_000_000} s before this event", seq)
+        self._wall, self._mono = wall, max(mono, self._mono)
+
+    def _clocks_explained(self) -> None:
+        if self._unexplained is not None:
+            seq, step = self._unexplained
+            self._unexplained = None
+            self._bad("time", f"the clocks part by {step / 1e6:.3f} s and no clock.step says so", seq)
+
+    def _order(self, kind: str, seq: int) -> None:
+        if seq == 0 and kind not in (self._opening, "recovery"):
+            self._bad("order", f"the first event is {kind} and not {self._opening}", seq)
+        if kind == self._opening and seq != 0:
+            self._bad("order", f"a second {kind}", seq)
+        if self._ended and kind not in ("clock.step", "recovery"):
+            self._bad("order", f"{kind} after the end", seq)
+        if kind == self._closing:
+            self._ended = True
+
+    # -- permission -------------------------------------------------------------------------------------------------
+
+    def _decision(self, event: dict[str, Any]) -> None:
+        seq, verdict = event["seq"], event["verdict"]
+        command = self._commands.pop(event["ref"], None)
+        if command is None:
+            self._bad("decisions", "the decision refers to no command, or to one that was decided already", seq)
+            return
+        if verdict not in ("allow", "deny", "review"):
+            self._bad("decisions", f"{verdict!r} is not a verdict", seq)
+        self.decided += 1
+        self.policies.add(str(event["policy"]))
+        self.observe = self.observe or bool(event.get("observed"))
+        self._decisions[seq] = _Decision(command, str(verdict), str(event["rule"]))
+
+    def _request(self, event: dict[str, Any]) -> None:
+        seq, ident = event["seq"], str(event["request"])
+        decision = self._decisions.get(event["ref"])
+        if decision is None or decision.verdict != "review":
+            self._bad("approvals", f"{ident} asks about something that policy did not send to review", seq)
+            return
+        quorum = event["quorum"]
+        if type(quorum) is not int or quorum < 1:
+            self._bad("approvals", f"{ident} asks for no reviewer at all", seq)
+            quorum = 1
+        excluded = frozenset(str(i) for i in event["excluded"])
+        if not self._asking <= excluded:
+            self._bad("approvals", f"{ident} does not exclude everybody who asked", seq)
+        decision.requests.append(ident)
+        known = self._requests.get(ident)
+        if known is None:
+            expires = datetime.fromisoformat(event["expires"])
+            self._requests[ident] = _Request(str(event["digest"]), quorum, excluded | self._asking, expires)
+        elif known.digest != event["digest"] or known.quorum != quorum:
+            self._bad("approvals", f"{ident} is asked twice and not the same", seq)
+
+    def _response(self, event: dict[str, Any]) -> None:
+        seq, ident = event["seq"], str(event["request"])
+        request = self._requests.get(ident)
+        if request is None:
+            self._bad("approvals", f"{ident} is answered and was never asked", seq)
+            return
+        if event["digest"] != request.digest:
+            self._bad("approvals", f"the answer to {ident} is about something else", seq)
+            return
+        if event["verdict"] != "approve":
+            return
+        people: dict[str, str] = {}
+        for vote in event["votes"]:
+            reviewer = str(vote["reviewer"])
+            if vote["verdict"] != "approve":
+                self._bad("approvals", f"{ident} counts as approved and {reviewer} denied it", seq)
+            if vote["digest"] != request.digest:
+                self._bad("approvals", f"{reviewer}'s answer to {ident} is about something else", seq)
+            if reviewer in request.excluded:
+                self._bad("approvals", f"{reviewer} answered {ident} and may not: asked for it, or stands behind it", seq)
+                continue
+            if request.expires is not None and datetime.fromisoformat(vote["at"]) > request.expires:
+                self._bad("approvals", f"{reviewer} answered {ident} after it had expired", seq)
+            people[reviewer] = str(vote.get("handle") or reviewer)
+        if len(people) < request.quorum:
+            self._bad("approvals", f"{ident} was approved by {len(people)} and needs {request.quorum}", seq)
+            return
+        if request.used or request.approved_by is not None:
+            self._bad("approvals", f"{ident} is used a second time", seq)
+            return
+        request.approved_by = tuple(sorted(people.values()))
+
+    def _forward(self, event: dict[str, Any], texts: dict[str, Any]) -> None:
+        seq, sent = event["seq"], event["sent"]
+        self.forwards += 1
+        decision = self._decisions.get(event["ref"])
+        if decision is None:
+            self._bad("releases", "a command was released without a decision", seq)
+            return
+        command = decision.command
+        ident: str | None = None
+        people: tuple[str, ...] = ()
+        if decision.forwarded or decision.blocked:
+            self._bad("releases", "a command was released a second time, or after it was refused", seq)
+        if sent not in ("exact", "rendered"):
+            self._bad("releases", f"{sent!r} does not say what was sent", seq)
+        match decision.verdict:
+            case "allow":
+                pass
+            case "review":
+                ident = next((i for i in decision.requests if self._requests[i].approved_by is not None), None)
+                if ident is None:
+                    self._bad("releases", "a command that needed an approval was released without one", seq)
+                else:
+                    request = self._requests[ident]
+                    people, request.approved_by, request.used = request.approved_by or (), None, True
+                if sent != "exact":
+                    self._bad("releases", "what was released is not what was approved", seq)
+            case _:
+                self._bad("releases", "a denied command was released", seq)
+        decision.forwarded = True
+        rendered = texts.get("sent_text") if sent == "rendered" else None
+        self._report.released.append(
+            Released(
+                seq=seq, type=command.type, text=command.text, sent=rendered if isinstance(rendered, str) else None,
+                verdict=decision.verdict, rule=decision.rule, request=ident, approved_by=people,
+            )
+        )  # fmt: skip
+
+    def _block(self, event: dict[str, Any]) -> None:
+        decision = self._decisions.get(event["ref"])
+        if decision is None:
+            self._bad("decisions", "a refusal refers to no decision", event["seq"])
+        else:
+            decision.blocked = True
+
+    def _bad(self, check: str, message: str, seq: int | None = None) -> None:
+        self._report.problem(check, message, seq)
+
+
+def _microseconds(delta: Any) -> int:
+    return int((delta.days * 86400 + delta.seconds) * 1_000_000 + delta.microseconds)
+
+
+def parse_time(text: str) -> datetime | None:
+    """Return the time of an RFC 3339 text in our form, or None."""
+    if not _TS.match(text):
+        return None
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except ValueError:
+        return None
