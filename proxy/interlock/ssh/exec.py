@@ -208,7 +208,7 @@ class Execution:
         if isinstance(ending.failure, EvidenceError):
             self._refuse(Refusal(ending.failure.code, str(ending.failure), ending.failure.next_step))
         elif ending.status is not None:
-            self._close("exit", {**fields, "status": ending.status})
+            self._close("exit", {**fields, "exit_status": ending.status})
             self._client.finish(ending.status)
         elif ending.signal is not None:
             name, core, message, lang = ending.signal
@@ -224,7 +224,7 @@ class Execution:
     def _refuse(self, refusal: Refusal) -> None:
         status = refusals.exit_status(refusal.reason)
         self._client.send(refusals.lines(refusal), STDERR)
-        self._close("refused", {"reason": str(refusal.reason), "status": status})
+        self._close("refused", {"reason": str(refusal.reason), "exit_status": status})
         self._client.finish(status)
 
     def _close(self, ended: str, fields: dict[str, Json]) -> None:
