@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.change_journal import Journal, seeded
 from harness.clock import ManualClock
-from harness.journal import Journal, seeded
 from interlock.identity.authenticate import Authenticator
 from interlock.identity.directory import Directory
 from interlock.identity.passphrase import Passphrases

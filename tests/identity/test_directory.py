@@ -10,8 +10,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from harness.change_journal import Journal, seeded
 from harness.clock import ManualClock
-from harness.journal import Journal, seeded
 from interlock.errors import AuthenticationError, ConfigError, EvidenceError, InterlockError, NotFoundError, Reason, StoreError
 from interlock.evidence.events import EventDraft
 from interlock.identity import sshkey
