@@ -10,7 +10,8 @@ A line of `disclosures.jsonl` is the canonical object `{"d": disclosure, "seq": 
 from __future__ import annotations
 
 import json
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64decode
+from binascii import b2a_base64
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -20,6 +21,8 @@ from interlock.evidence.events import Json
 
 SALT = 16
 """Bytes of salt: 128 bits (RFC 9901 §9.3)."""
+
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class Disclosed:
 
 def commit(salt: bytes, name: str, value: Json) -> tuple[str, str]:
     """Return (disclosure, digest) of one named value. Raise NotCanonicalError."""
-    disclosure = urlsafe_b64encode(b'["%b",%b,%b]' % (_b64(salt), jcs.encode(name), jcs.encode(value))).rstrip(b"=")
+    disclosure = _b64(b'["%b",%b,%b]' % (_b64(salt), jcs.encode(name), jcs.encode(value)))
     return disclosure.decode(), _b64(sha256(disclosure).digest()).decode()
 
 
@@ -74,4 +77,5 @@ def seq_of(data: bytes) -> int:
 
 
 def _b64(data: bytes) -> bytes:
-    return urlsafe_b64encode(data).rstrip(b"=")
+    """Encode as base64url without padding (RFC 4648 §5), quicker than the base64 module."""
+    return b2a_base64(data, newline=False).translate(_URL_SAFE, b"=")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -37,30 +38,39 @@ def encode(value: Json) -> bytes:
         raise NotCanonicalError("the value is nested too deeply") from None
 
 
-def _plain(value: object) -> bool:
+_ATOMS = frozenset((str, bool, type(None)))
+
+
+def _plain(value: Any) -> bool:
     """Check every leaf; True when the fast encoder gives the canonical form as it is."""
     kind = type(value)
-    if kind is str or kind is bool or value is None:
-        return True
-    if kind is int:
-        if not -LIMIT < value < LIMIT:  # type: ignore[operator]  # `kind is int` does not narrow
-            raise NotCanonicalError("an integer of 2^53 or more has no canonical form")
-        return True
     if kind is dict:
-        plain = True
-        for key, item in value.items():  # type: ignore[attr-defined]  # `kind is dict` does not narrow
-            if type(key) is not str or not key.isascii():
-                plain = False
-            if type(item) is not str and not _plain(item):
-                plain = False
-        return plain
-    if kind is list or kind is tuple:
-        plain = True
-        for item in value:  # type: ignore[attr-defined]  # the same
-            if type(item) is not str and not _plain(item):
-                plain = False
-        return plain
-    return False
+        try:
+            plain = "".join(value).isascii()
+        except TypeError:
+            raise NotCanonicalError("a key is not a string") from None
+        items = value.values()
+    elif kind is list or kind is tuple:
+        plain, items = True, value
+    elif kind is int:
+        return _small(value)
+    else:
+        return kind in _ATOMS
+    for item in items:
+        kind = type(item)
+        if kind in _ATOMS:
+            continue
+        if kind is int:
+            _small(item)
+        elif not _plain(item):
+            plain = False
+    return plain
+
+
+def _small(value: int) -> bool:
+    if not -LIMIT < value < LIMIT:
+        raise NotCanonicalError("an integer of 2^53 or more has no canonical form")
+    return True
 
 
 def _slow(value: object) -> str:
@@ -69,8 +79,7 @@ def _slow(value: object) -> str:
     if isinstance(value, str):
         return json.dumps(str(value), ensure_ascii=False)
     if isinstance(value, int):
-        if not -LIMIT < value < LIMIT:
-            raise NotCanonicalError("an integer of 2^53 or more has no canonical form")
+        _small(value)
         return str(int(value))
     if isinstance(value, Mapping):
         for key in value:

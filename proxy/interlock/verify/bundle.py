@@ -14,14 +14,13 @@ from typing import Any
 from interlock.verify import signature
 from interlock.verify.finding import Report
 from interlock.verify.rules import Rules, parse_time
-from interlock.verify.strict import Frontier, MalformedError, leaf, parse, parse_object
+from interlock.verify.strict import Frontier, MalformedError, leaf, parse_object
 from interlock.verify.texts import FILE as TEXTS
 from interlock.verify.texts import Texts
 
 SPEC = "interlock-transcript/1"
 VERSION = 1
 EVENTS, SEAL, SIGNATURE, RECORDING = "events.jsonl", "seal.json", "seal.json.sig", "replay.cast"
-INDEX = "policies/index.json"
 MAX_SEAL = 1 << 20
 GENESIS = "0" * 64
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
@@ -274,21 +273,14 @@ def _agree(seal: dict[str, Any], first: dict[str, Any], last: dict[str, Any], ru
 
 
 def _policies(bundle: Path, rules: Rules, report: Report) -> None:
-    index: Any = {}
-    if rules.policies and (bundle / INDEX).is_file():
-        try:
-            index = parse((bundle / INDEX).read_bytes())
-        except MalformedError as error:
-            report.problem("policies", f"{INDEX}: {error}")
+    """Every policy that decided is there, and its digest is the hash of its bytes."""
     for digest in sorted(rules.policies):
-        names = index.get(digest) if isinstance(index, dict) else None
-        if not isinstance(names, list) or not names:
-            report.problem("policies", f"the policy {digest} decided and its text is not in the bundle", incomplete=True)
-            continue
-        for name in names:
-            path = bundle / "policies" / str(name)
-            if "/" in str(name) or not path.is_file() or _sha256(path) != str(name).partition(".")[0]:
-                report.problem("policies", f"the policy file {name!r} is missing or is not what its name says")
+        plain = digest.removeprefix("sha256:")
+        path = bundle / "policies" / f"{plain}.json"
+        if not _HEX.match(plain) or not path.is_file():
+            report.problem("policies", f"the policy {digest} decided and its bytes are not here", incomplete=True)
+        elif _sha256(path) != plain:
+            report.problem("policies", f"the bytes of the policy {digest} are not those that decided")
 
 
 def _recording(bundle: Path, seal: dict[str, Any], expected: Any, report: Report) -> None:

@@ -64,6 +64,7 @@ class Rules:
 
     def __init__(self, report: Report, kind: str) -> None:
         self._report = report
+        self._live = kind == "session"  # a journal keeps the desk's minutes: its answers are of other transcripts
         self._opening = "session.open" if kind == "session" else "journal.open"
         self._closing = "session.close" if kind == "session" else "journal.close"
         self._commands: dict[int, _Command] = {}
@@ -98,9 +99,9 @@ class Rules:
                     )  # fmt: skip
                 case "decision":
                     self._decision(event)
-                case "approval.request":
+                case "approval.request" if self._live:
                     self._request(event)
-                case "approval.response":
+                case "approval.response" if self._live:
                     self._response(event)
                 case "forward":
                     self._forward(event, texts)
