@@ -1,0 +1,223 @@
+"""Whether a WHERE leaves rows out, whether a LIMIT bounds them, and whether a query only summarises.
+
+A condition counts as a filter unless it is true for every row as far as its text shows: no condition, constants and
+anything that names no column (`1=1`, `true`, `now() > 'epoch'`, `$1 = $1`), a column compared with itself, LIKE '%',
+and AND / OR / NOT of those. What is true only because of the data (`id > 0`) can't be seen here and counts as a filter.
+
+Knows parse trees only.
+"""
+
+from __future__ import annotations
+
+from google.protobuf.message import Message
+from postgast import pg_query_pb2 as pb
+
+ROWS_BOUND = 10_000
+"""A LIMIT above this is no limit: it bounds nothing that matters."""
+
+SUMMARIES = frozenset(
+    """count sum avg min max bool_and bool_or every bit_and bit_or bit_xor stddev stddev_pop stddev_samp variance var_pop
+    var_samp corr covar_pop covar_samp regr_avgx regr_avgy regr_count regr_intercept regr_r2 regr_slope regr_sxx regr_sxy
+    regr_syy percentile_cont percentile_disc mode""".split()
+)
+"""Aggregates whose value says little about any one row."""
+
+COLLECTORS = frozenset(
+    """array_agg string_agg json_agg jsonb_agg json_agg_strict jsonb_agg_strict json_object_agg jsonb_object_agg
+    json_object_agg_strict jsonb_object_agg_strict json_object_agg_unique jsonb_object_agg_unique
+    json_object_agg_unique_strict jsonb_object_agg_unique_strict xmlagg range_agg range_intersect_agg""".split()
+)
+"""Aggregates that put every row into one value: a LIMIT around them bounds nothing."""
+
+_REFLEXIVE = frozenset(("=", ">=", "<=", "~~", "~~*", "IS NOT DISTINCT FROM"))
+_ORDER = {
+    "=": lambda a, b: a == b,
+    "<>": lambda a, b: a != b,
+    "!=": lambda a, b: a != b,
+    "<": lambda a, b: a < b,
+    ">": lambda a, b: a > b,
+    "<=": lambda a, b: a <= b,
+    ">=": lambda a, b: a >= b,
+}
+
+
+def filters(condition: pb.Node) -> bool:
+    """Tell whether the condition leaves some row out as far as its text shows. An empty node is no condition."""
+    return _truth(condition) is not True
+
+
+def _truth(node: pb.Node) -> bool | None:
+    """True: for every row. False: for none. None: depends on the row."""
+    match node.WhichOneof("node"):
+        case None:
+            return True
+        case "bool_expr":
+            return _truth_of_boolean(node.bool_expr)
+        case "a_const":
+            return not (node.a_const.isnull or (node.a_const.HasField("boolval") and not node.a_const.boolval.boolval))
+        case "a_expr" if (known := _truth_of_comparison(node.a_expr)) is not None:
+            return known
+        case "null_test":
+            test = node.null_test
+            if not _names_column(test.arg):
+                return True
+            return None
+        case "boolean_test" | "type_cast" | "collate_clause":
+            inner = getattr(node, str(node.WhichOneof("node"))).arg
+            return None if _names_column(node) else (_truth(inner) is not False)
+        case "current_of_expr":
+            return None
+    return None if _names_column(node) else True
+
+
+def _truth_of_boolean(expression: pb.BoolExpr) -> bool | None:
+    parts = [_truth(argument) for argument in expression.args]
+    match expression.boolop:
+        case pb.NOT_EXPR:
+            return None if parts[0] is None else not parts[0]
+        case pb.AND_EXPR:
+            if False in parts:
+                return False
+            return True if all(part is True for part in parts) else None
+    if True in parts or _excluded_middle(expression):
+        return True
+    return False if all(part is False for part in parts) else None
+
+
+def _excluded_middle(expression: pb.BoolExpr) -> bool:
+    """`a OR NOT a`, and `c IS NULL OR c IS NOT NULL`."""
+    plain = list(expression.args)
+    for index, part in enumerate(plain):
+        for other in plain[index + 1 :]:
+            for one, two in ((part, other), (other, part)):
+                if (
+                    two.WhichOneof("node") == "bool_expr"
+                    and two.bool_expr.boolop == pb.NOT_EXPR
+                    and same(one, two.bool_expr.args[0])
+                ):
+                    return True
+            if (
+                part.WhichOneof("node") == other.WhichOneof("node") == "null_test"
+                and part.null_test.nulltesttype != other.null_test.nulltesttype
+                and same(part.null_test.arg, other.null_test.arg)
+            ):
+                return True
+    return False
+
+
+def _truth_of_comparison(expression: pb.A_Expr) -> bool | None:
+    name = expression.name[-1].string.sval if expression.name else ""
+    left, right = expression.lexpr, expression.rexpr
+    if name in _ORDER and expression.kind == pb.AEXPR_OP:
+        constants = _number(left), _number(right)
+        if constants[0] is not None and constants[1] is not None:
+            return bool(_ORDER[name](*constants))
+    if expression.kind in (pb.AEXPR_OP, pb.AEXPR_LIKE, pb.AEXPR_ILIKE, pb.AEXPR_NOT_DISTINCT, pb.AEXPR_OP_ANY):
+        if (name in _REFLEXIVE or expression.kind == pb.AEXPR_NOT_DISTINCT) and same(left, right):
+            return True
+        if name in ("~~", "~~*") and _text(right) is not None and not str(_text(right)).strip("%"):
+            return _text(right) != "" or None
+    items = list(right.list.items) if right.WhichOneof("node") == "list" else []
+    if expression.kind == pb.AEXPR_IN and name == "=":
+        return True if any(same(left, item) for item in items) else None
+    if expression.kind in (pb.AEXPR_BETWEEN, pb.AEXPR_BETWEEN_SYM):
+        return True if items and all(same(left, item) for item in items) else None
+    return None
+
+
+def _number(node: pb.Node) -> int | None:
+    if node.WhichOneof("node") == "a_const" and node.a_const.HasField("ival"):
+        return int(node.a_const.ival.ival)
+    return None
+
+
+def _text(node: pb.Node) -> str | None:
+    if node.WhichOneof("node") == "a_const" and node.a_const.HasField("sval"):
+        return str(node.a_const.sval.sval)
+    return None
+
+
+def _names_column(message: Message) -> bool:
+    """Tell whether a column is named anywhere below."""
+    pending: list[Message] = [message]
+    while pending:
+        current = pending.pop()
+        if isinstance(current, (pb.ColumnRef, pb.CurrentOfExpr)):
+            return True
+        for field, value in current.ListFields():
+            if field.message_type is None:
+                continue
+            if isinstance(value, Message):
+                pending.append(value)
+            else:
+                pending.extend(value)
+    return False
+
+
+def same(left: Message, right: Message) -> bool:
+    """Compare two trees without their places in the text."""
+    if type(left) is not type(right):
+        return False
+    fields = [[(f, v) for f, v in m.ListFields() if f.name not in _PLACES] for m in (left, right)]
+    if len(fields[0]) != len(fields[1]):
+        return False
+    for (field, value), (other_field, other) in zip(*fields, strict=True):
+        if field.number != other_field.number:
+            return False
+        if field.message_type is None:
+            if value != other:
+                return False
+        elif isinstance(value, Message):
+            if not same(value, other):
+                return False
+        elif len(value) != len(other) or not all(same(a, b) for a, b in zip(value, other, strict=True)):
+            return False
+    return True
+
+
+_PLACES = frozenset(("location", "rexpr_list_start", "rexpr_list_end", "list_start", "list_end", "name_location"))
+
+
+def limits(statement: pb.SelectStmt) -> bool:
+    """Tell whether LIMIT or FETCH FIRST bounds the rows with a small constant."""
+    if statement.limit_option == pb.LIMIT_OPTION_WITH_TIES:
+        return False
+    rows = _number(statement.limit_count)
+    return rows is not None and 0 <= rows <= ROWS_BOUND
+
+
+def summarises(statement: pb.SelectStmt) -> bool:
+    """Tell whether the query answers with one row of summaries: aggregates only, and no GROUP BY."""
+    if statement.group_clause or statement.distinct_clause or statement.op != pb.SETOP_NONE or not statement.target_list:
+        return False
+    found = [_summary(target.res_target.val) for target in statement.target_list]
+    return all(part is not False for part in found) and True in found
+
+
+def _summary(node: pb.Node) -> bool | None:
+    """True: a summary. None: a constant. False: says something about single rows, or not known."""
+    match node.WhichOneof("node"):
+        case "func_call":
+            call = node.func_call
+            name = call.funcname[-1].string.sval
+            if call.HasField("over"):
+                return False
+            if name in SUMMARIES:
+                return True
+            return _summary_of(list(call.args))
+        case "a_const" | "param_ref" | "sqlvalue_function":
+            return None
+        case "type_cast":
+            return _summary(node.type_cast.arg)
+        case "coalesce_expr":
+            return _summary_of(list(node.coalesce_expr.args))
+        case "a_expr":
+            return _summary_of([side for side in (node.a_expr.lexpr, node.a_expr.rexpr) if side.WhichOneof("node")])
+    return False
+
+
+def _summary_of(parts: list[pb.Node]) -> bool | None:
+    found = [_summary(part) for part in parts]
+    if False in found:
+        return False
+    return True if True in found else None

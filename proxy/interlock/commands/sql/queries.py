@@ -1,0 +1,304 @@
+"""Queries and statements that change rows: SELECT, VALUES, INSERT, UPDATE, DELETE, MERGE, WITH.
+
+Knows the nodes of PostgreSQL's query grammar. Each level becomes a `Scope`; common table expressions shadow relations.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from postgast import pg_query_pb2 as pb
+
+from interlock.commands.sql import names
+from interlock.commands.sql.catalog import Relation
+from interlock.commands.sql.filters import filters, limits, summarises
+from interlock.commands.sql.scope import Reference, Scope
+from interlock.commands.sql.walk import HANDLERS, Walk
+
+_STRENGTHS = {
+    pb.LCS_FORKEYSHARE: "for key share",
+    pb.LCS_FORSHARE: "for share",
+    pb.LCS_FORNOKEYUPDATE: "for no key update",
+    pb.LCS_FORUPDATE: "for update",
+}
+_SAMPLING = (["bernoulli"], ["system"], ["pg_catalog", "bernoulli"], ["pg_catalog", "system"])
+
+
+def select_stmt(walk: Walk, message: pb.SelectStmt) -> None:
+    select(walk, message, "from" if walk.scope is not None else "top")
+
+
+def select(walk: Walk, message: pb.SelectStmt, kind: str) -> None:
+    """Walk one SELECT, VALUES or set operation as a level of its own."""
+    outer_scope, outer_ctes = walk.scope, walk.ctes
+    scope = Scope(kind, outer_scope, filtered=filters(message.where_clause), limited=limits(message))
+    walk.scope = scope
+    if message.HasField("with_clause"):
+        with_clause(walk, message.with_clause)
+    if message.op != pb.SETOP_NONE:
+        for arm in (message.larg, message.rarg):
+            select(walk, arm, "arm")
+    else:
+        scope.limited = scope.limited or summarises(message)
+        values(walk, message.values_lists)
+        walk.nodes(message.from_clause)
+        walk.nodes(message.target_list)
+        walk.node(message.where_clause)
+        walk.nodes(message.group_clause)
+        walk.node(message.having_clause)
+        walk.nodes(message.window_clause)
+        walk.nodes(message.distinct_clause)
+    walk.nodes(message.sort_clause)
+    walk.node(message.limit_count)
+    walk.node(message.limit_offset)
+    for lock in message.locking_clause:
+        locking(walk, scope, lock.locking_clause)
+    if message.HasField("into_clause"):
+        into(walk, message.into_clause)
+    walk.scope, walk.ctes = outer_scope, outer_ctes
+
+
+def values(walk: Walk, rows: Any) -> None:
+    """Walk the rows of VALUES; constants, of which bulk inserts are made, are stepped over."""
+    for row in rows:
+        for cell in row.list.items:
+            if not cell.HasField("a_const"):
+                walk.node(cell)
+
+
+def with_clause(walk: Walk, message: pb.WithClause) -> None:
+    """Walk common table expressions; each hides a relation of its name from where PostgreSQL says it does."""
+    owner = walk.scope
+    if message.recursive:
+        walk.ctes |= {cte.common_table_expr.ctename for cte in message.ctes}
+    for wrapper in message.ctes:
+        cte = wrapper.common_table_expr
+        for clause in (cte.search_clause, cte.cycle_clause):
+            walk.children(clause)
+        with walk.within("with"):
+            if cte.ctequery.WhichOneof("node") == "select_stmt":
+                walk.scope = owner
+                select(walk, cte.ctequery.select_stmt, "cte")
+            else:
+                walk.scope = None  # a statement that changes rows is no part of the query's rows
+                walk.node(cte.ctequery)
+        walk.scope = owner
+        walk.ctes |= {cte.ctename}
+
+
+def locking(walk: Walk, scope: Scope, message: pb.LockingClause) -> None:
+    only = {relation.range_var.relname for relation in message.locked_rels}
+    for reference in scope.references:
+        if not only or reference.alias in only:
+            found = reference.relation
+            walk.emit(
+                "lock",
+                found.qualified,
+                schema=found.schema,
+                relation_kind=found.kind,
+                filtered=scope.filtered,
+                limited=scope.limited,
+                detail=_STRENGTHS.get(message.strength, "for update"),
+            )
+    if not scope.references:
+        walk.emit("lock", detail=_STRENGTHS.get(message.strength, "for update"))
+
+
+def into(walk: Walk, message: pb.IntoClause) -> None:
+    """SELECT INTO and the target of CREATE TABLE AS."""
+    temporary = message.rel.relpersistence == "t" or message.rel.schemaname.startswith("pg_temp")
+    schema = "pg_temp" if temporary else message.rel.schemaname or names.creation_schema(walk)
+    if not message.rel.schemaname and not temporary and walk.tainted:
+        walk.hide("tainted-name", message.rel.relname, message.rel.location)
+    walk.emit("create", f"{schema}.{message.rel.relname}", schema=schema, detail="temporary table" if temporary else "table")
+    if temporary or "pg_temp" in walk.path[:1]:
+        walk.name("temp-ddl", message.rel.relname)
+
+
+# -- FROM --------------------------------------------------------------------------------------------------------------
+
+
+def range_var(walk: Walk, message: pb.RangeVar) -> None:
+    """A relation that is read, or a common table expression."""
+    scope = walk.scope
+    if scope is None:
+        scope = walk.scope = Scope("top")
+    alias = message.alias.aliasname if message.HasField("alias") else message.relname
+    if not message.schemaname and message.relname in walk.ctes:
+        scope.others += 1
+        return
+    found = names.relation(walk, message.schemaname, message.relname, message.location)
+    walk.read(scope, Reference(found, alias))
+    names.reads(walk, found, message.location)
+
+
+def join_expr(walk: Walk, message: pb.JoinExpr) -> None:
+    if message.is_natural or message.using_clause:
+        names.operator(walk, ["="])
+    walk.node(message.larg)
+    walk.node(message.rarg)
+    walk.node(message.quals)
+
+
+def range_subselect(walk: Walk, message: pb.RangeSubselect) -> None:
+    if walk.scope is not None:
+        walk.scope.others += 1
+    if message.subquery.WhichOneof("node") == "select_stmt":
+        select(walk, message.subquery.select_stmt, "from")
+    else:
+        walk.node(message.subquery)
+
+
+def other_item(walk: Walk, message: Any) -> None:
+    """Functions, XMLTABLE and JSON_TABLE in FROM."""
+    if walk.scope is not None:
+        walk.scope.others += 1
+    walk.children(message)
+
+
+def range_table_sample(walk: Walk, message: pb.RangeTableSample) -> None:
+    method = names.strings(message.method)
+    if method not in _SAMPLING:
+        walk.hide("unknown-sampling-method", ".".join(method), message.location)
+    walk.node(message.relation)
+    walk.nodes(message.args)
+    walk.node(message.repeatable)
+
+
+# -- statements that change rows ---------------------------------------------------------------------------------------
+
+
+def target(walk: Walk, verb: str, message: pb.RangeVar, *, filtered: bool = True, columns: tuple[str, ...] = ()) -> Relation:
+    """Add the effect on the relation that is changed, and what changing it would run."""
+    found = names.relation(walk, message.schemaname, message.relname, message.location)
+    detail = "triggers" if found.triggers else ("calls functions" if found.write_calls else "")
+    walk.emit(
+        verb,
+        found.qualified,
+        schema=found.schema,
+        relation_kind=found.kind,
+        filtered=filtered,
+        columns=columns,
+        functions=found.write_calls,
+        detail=detail,
+    )
+    if found.rules:
+        walk.hide("rule-on-relation", found.qualified, message.location)
+    if found.kind == "system" and found.name == "pg_settings":
+        walk.emit("set", "*", detail="through pg_settings")
+        walk.name("temp-ddl")  # it may have set the search_path: unqualified names mean less from here on
+    names.reads(walk, found, message.location)
+    return found
+
+
+def _target_columns(wrappers: Any) -> tuple[str, ...]:
+    return tuple(sorted({wrapper.res_target.name for wrapper in wrappers}))
+
+
+def insert_stmt(walk: Walk, message: pb.InsertStmt) -> None:
+    outer_scope, outer_ctes = walk.scope, walk.ctes
+    walk.scope = None
+    found = target(walk, "insert", message.relation, columns=_target_columns(message.cols))
+    if message.HasField("with_clause"):
+        with_clause(walk, message.with_clause)
+    walk.nodes(message.cols)
+    source = message.select_stmt
+    if source.WhichOneof("node") == "select_stmt":
+        select(walk, source.select_stmt, "source")
+    else:
+        walk.node(source)
+    walk.scope = Scope("dml")
+    if message.HasField("on_conflict_clause"):
+        conflict = message.on_conflict_clause
+        if conflict.action == pb.ONCONFLICT_UPDATE:
+            walk.emit(
+                "update",
+                found.qualified,
+                schema=found.schema,
+                relation_kind=found.kind,
+                columns=_target_columns(conflict.target_list),
+                detail="on conflict",
+            )
+        walk.children(conflict)
+    if message.HasField("returning_clause"):
+        walk.children(message.returning_clause)
+    walk.scope, walk.ctes = outer_scope, outer_ctes
+
+
+def update_stmt(walk: Walk, message: pb.UpdateStmt) -> None:
+    _change(walk, "update", message, message.from_clause, _target_columns(message.target_list))
+
+
+def delete_stmt(walk: Walk, message: pb.DeleteStmt) -> None:
+    _change(walk, "delete", message, message.using_clause, ())
+
+
+def _change(walk: Walk, verb: str, message: Any, sources: Any, columns: tuple[str, ...]) -> None:
+    outer_scope, outer_ctes = walk.scope, walk.ctes
+    filtered = filters(message.where_clause)
+    walk.scope = scope = Scope("dml", None, filtered=filtered)
+    target(walk, verb, message.relation, filtered=filtered, columns=columns)
+    if message.HasField("with_clause"):
+        with_clause(walk, message.with_clause)
+        walk.scope = scope
+    walk.nodes(sources)
+    if verb == "update":
+        walk.nodes(message.target_list)
+    walk.node(message.where_clause)
+    if message.HasField("returning_clause"):
+        walk.children(message.returning_clause)
+    walk.scope, walk.ctes = outer_scope, outer_ctes
+
+
+_MERGE_ACTIONS = {pb.CMD_UPDATE: "update", pb.CMD_INSERT: "insert", pb.CMD_DELETE: "delete"}
+
+
+def merge_stmt(walk: Walk, message: pb.MergeStmt) -> None:
+    outer_scope, outer_ctes = walk.scope, walk.ctes
+    filtered = filters(message.join_condition)
+    walk.scope = scope = Scope("dml", None, filtered=filtered)
+    found = target(walk, "merge", message.relation, filtered=filtered)
+    if message.HasField("with_clause"):
+        with_clause(walk, message.with_clause)
+        walk.scope = scope
+    walk.node(message.source_relation)
+    walk.node(message.join_condition)
+    for wrapper in message.merge_when_clauses:
+        clause = wrapper.merge_when_clause
+        action = _MERGE_ACTIONS.get(clause.command_type)
+        if action is not None:
+            # Rows of the target that the source does not match are all of the rest.
+            matched = clause.match_kind == pb.MERGE_WHEN_MATCHED or action == "insert"
+            with walk.within("merge"):
+                walk.emit(
+                    action,
+                    found.qualified,
+                    schema=found.schema,
+                    relation_kind=found.kind,
+                    filtered=filtered and (matched or filters(clause.condition)),
+                    columns=_target_columns(clause.target_list),
+                )
+        walk.node(clause.condition)
+        walk.nodes(clause.target_list)
+        walk.nodes(clause.values)
+    if message.HasField("returning_clause"):
+        walk.children(message.returning_clause)
+    walk.scope, walk.ctes = outer_scope, outer_ctes
+
+
+HANDLERS.update(
+    {
+        "select_stmt": select_stmt,
+        "range_var": range_var,
+        "join_expr": join_expr,
+        "range_subselect": range_subselect,
+        "range_function": other_item,
+        "range_table_func": other_item,
+        "json_table": other_item,
+        "range_table_sample": range_table_sample,
+        "insert_stmt": insert_stmt,
+        "update_stmt": update_stmt,
+        "delete_stmt": delete_stmt,
+        "merge_stmt": merge_stmt,
+    }
+)
