@@ -58,11 +58,11 @@ class ApprovalRows:
 
         return await self._database.run(read)
 
-    async def advance(self, now: datetime) -> int:
-        """Write the high-water mark alone; return the generation."""
+    async def advance(self, now: datetime, *, at_least: int = 0) -> int:
+        """Write the high-water mark alone; return the generation, which is then above `at_least`."""
 
         async def write(connection: AsyncConnection) -> int:
-            return await _advance(connection, now)
+            return await _advance(connection, now, at_least)
 
         return await self._database.run(write)
 
@@ -118,9 +118,10 @@ class ApprovalRows:
         """Return everything pending or approved, oldest first."""
         return await self._select(requests.c.state.in_([str(s) for s in OPEN]))
 
-    async def with_match(self, match: str, states: Sequence[State]) -> Sequence[ApprovalRequest]:
-        """Return requests for the same thing, oldest first."""
-        return await self._select(and_(requests.c.match_hmac == match, requests.c.state.in_([str(s) for s in states])))
+    async def with_match(self, match: str, states: Sequence[State], limit: int) -> Sequence[ApprovalRequest]:
+        """Return at most `limit` requests for the same thing, the newest ones, oldest first."""
+        named = requests.c.state.in_([str(s) for s in states])
+        return await self._select(and_(requests.c.match_hmac == match, named), limit)
 
     async def recent(self, state: State | None, limit: int) -> Sequence[ApprovalRequest]:
         """Return at most `limit` requests, the newest ones, oldest first."""
@@ -200,11 +201,12 @@ async def _swap(connection: AsyncConnection, after: ApprovalRequest, before: Sta
         raise StoreError(f"{after.id} changed in the meantime, so nothing was written")
 
 
-async def _advance(connection: AsyncConnection, now: datetime) -> int:
+async def _advance(connection: AsyncConnection, now: datetime, at_least: int = 0) -> int:
     """Count one write and raise the high-water mark, never lower it. Return the generation."""
     row = (await connection.execute(select(ledger.c.generation, ledger.c.high_water).with_for_update())).one()
-    await connection.execute(update(ledger).values(generation=row.generation + 1, high_water=max(row.high_water, now)))
-    return int(row.generation) + 1
+    generation = max(int(row.generation), at_least) + 1
+    await connection.execute(update(ledger).values(generation=generation, high_water=max(row.high_water, now)))
+    return generation
 
 
 async def _generation(connection: AsyncConnection) -> int:

@@ -1,0 +1,84 @@
+"""Who may answer, looked up at the moment of the question: the directory as the desk sees it.
+
+Reads the directory and says who is behind a requester, who a voter is, and whether an approval still stands. Must not
+know the store, channels or time; what an answer is worth is the desk's.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from interlock.approvals import desk
+from interlock.approvals.desk import Voter
+from interlock.approvals.model import ApprovalRequest, RequestDraft
+from interlock.errors import Reason, VoteError
+from interlock.identity.principal import Identity, Kind
+
+
+class Entry(Protocol):
+    """What the desk needs to know of a registered principal. `linked` are other identities of the same person."""
+
+    @property
+    def identity(self) -> Identity: ...
+    @property
+    def handle(self) -> str: ...
+    @property
+    def kind(self) -> Kind: ...
+    @property
+    def groups(self) -> frozenset[str]: ...
+    @property
+    def owner(self) -> Identity | None: ...
+    @property
+    def linked(self) -> frozenset[Identity]: ...
+    @property
+    def disabled(self) -> bool: ...
+
+
+class Directory(Protocol):
+    """The directory as it is at this moment."""
+
+    def get(self, identity: Identity) -> Entry | None: ...
+
+
+class Electorate:
+    """Asks the directory anew each time: nothing is remembered between a request, a vote and a release."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+
+    def known_as(self, identity: Identity) -> tuple[Identity, str]:
+        """Return the identity and handle under which the directory keeps somebody; as given when it does not."""
+        entry = self._directory.get(identity)
+        return (identity, "") if entry is None else (entry.identity, entry.handle)
+
+    def voter(self, identity: Identity) -> Voter:
+        """Return the one registered principal behind an identity. Raise VoteError when there is none."""
+        entry = self._directory.get(identity)
+        if entry is None:
+            raise VoteError(reason=Reason.UNMAPPED_ACTOR)
+        return Voter(entry.identity, entry.handle, entry.kind, entry.groups, entry.linked | {identity}, entry.disabled)
+
+    def excluded(self, draft: RequestDraft) -> frozenset[Identity]:
+        """Return everybody behind a requester as of now: the chain, the owners of all in it, and their linked accounts."""
+        known: set[Identity] = set()
+        ahead = set(draft.principal.excluded())
+        while ahead:
+            identity = ahead.pop()
+            known.add(identity)
+            entry = self._directory.get(identity)
+            if entry is not None:
+                ahead |= {entry.identity, *entry.linked, *(() if entry.owner is None else (entry.owner,))} - known
+        return frozenset(known)
+
+    def stands(self, request: ApprovalRequest) -> bool:
+        """Whether the requester is active and the approval stands on enough active people (property 36)."""
+        requester = self._directory.get(request.draft.principal.identity)
+        if requester is not None and requester.disabled:
+            return False
+        voters: dict[Identity, Voter] = {}
+        for vote in request.votes:
+            try:
+                voters[vote.reviewer] = self.voter(vote.reviewer)
+            except VoteError:
+                continue  # gone from the directory: `standing` misses them
+        return desk.standing(request, voters, self.excluded(request.draft))
