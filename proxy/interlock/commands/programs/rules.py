@@ -1,0 +1,267 @@
+"""Applies an entry of the table to one argument list: effects, what stays opaque, and what standard input is.
+
+Allow-lists only: an unknown program, subcommand, option or operand is opaque. Knows nothing of shell text, policy or
+people. docs/commands.md says what each verb and object means.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from interlock.commands.model import Effect, Stdin
+from interlock.commands.programs.options import Grammar, Operand, Option, Problem, parse
+from interlock.commands.programs.paths import NULL_DEVICES, Sensitive, resolved
+from interlock.commands.programs.schema import PATH_VERBS, Program, Spec, Specs
+
+SYSTEM_DIRECTORIES = frozenset({"/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"})
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a program runs: behind which wrappers, on which host, from which possible working directories.
+
+    `items` are what `{}` stands for (the starting points of a `find`).
+    """
+
+    via: tuple[str, ...] = ()
+    origin: str = "direct"
+    host: str = ""
+    directories: tuple[str, ...] = ("",)
+    items: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What was found so far. `opaque` holds (reason, text) pairs."""
+
+    effects: list[Effect] = field(default_factory=list)
+    opaque: list[tuple[str, str]] = field(default_factory=list)
+    stdin: Stdin = Stdin.IGNORED
+
+
+def identity(name: str) -> str | None:
+    """Return the base name when the program is taken from PATH or a system directory; any other path is None."""
+    if "/" not in name:
+        return name
+    folder, _, base = name.rpartition("/")
+    return base if folder in SYSTEM_DIRECTORIES and base else None
+
+
+class Rules:
+    """The table of programs, the sensitive paths, and how they apply."""
+
+    def __init__(self, table: Mapping[str, Program], sensitive: Sensitive) -> None:
+        self.table = table
+        self.sensitive = sensitive
+
+    def evaluate(self, argv: Sequence[str], place: Place) -> Outcome:
+        """Say what `argv` would do. `argv[0]` is not empty."""
+        name = identity(argv[0])
+        program = self.table.get(name) if name is not None else None
+        if program is None:
+            shown = argv[0]
+            effect = Effect("execute", shown, shown, tuple(argv), place.via, place.origin, host=place.host, detail="unknown")
+            return Outcome([effect], [("unknown-program", shown)], Stdin.DATA)
+        run = _Run(self, program, argv, place)
+        run.apply(program, 1)
+        return run.finish()
+
+    def path_effects(self, verb: str, path: str, base: Effect, place: Place, *, recursive: bool = False) -> list[Effect]:
+        """Return the effects of reading, listing, writing or deleting a path: the ordinary one and what it amounts to."""
+        found: list[Effect] = []
+        if "{}" in path and place.items:
+            return [e for item in place.items for e in self.path_effects(verb, item, base, _without_items(place), recursive=True)]
+        for target in resolved(path, place.directories):
+            if target in NULL_DEVICES and verb in ("read", "list", "write"):
+                continue
+            detail, verb_shown = base.detail, verb
+            if verb == "list":
+                detail, verb_shown = "metadata", "read"
+            if verb == "read" and self.sensitive.is_secret(target, recursive=recursive):
+                found.append(_with(base, "secret", target, "", recursive))
+            if verb in ("write", "delete") and (guard := self.sensitive.guards(target)) is not None:
+                if guard[0] == "write":
+                    detail = detail or guard[1]
+                else:
+                    found.append(_with(base, guard[0], target, guard[1], recursive))
+            found.insert(0, _with(base, verb_shown, target, detail, recursive))
+        return found
+
+
+def _with(base: Effect, verb: str, target: str, detail: str, recursive: bool) -> Effect:
+    return replace(base, verb=verb, object=target, detail=detail, recursive=recursive or base.recursive)
+
+
+def _without_items(place: Place) -> Place:
+    return Place(place.via, place.origin, place.host, place.directories)
+
+
+class _Run:
+    """One evaluation: collects effects in the order of the arguments."""
+
+    def __init__(self, rules: Rules, program: Program, argv: Sequence[str], place: Place) -> None:
+        self.rules = rules
+        self.argv = list(argv)
+        self.place = place
+        self.name = program.name
+        self.recursive = program.always_recursive
+        self.force = False
+        self.outcome = Outcome(stdin=program.stdin)
+
+    def finish(self) -> Outcome:
+        if not self.outcome.effects and not self.outcome.opaque:
+            # An empty list of effects must never look like "nothing happens": what is left is a read of its arguments.
+            self.add("read", "arguments")
+        elif not self.outcome.effects:
+            self.add("execute", self.name)
+        return self.outcome
+
+    def apply(self, program: Program, first: int) -> None:
+        """Walk the arguments from `first` with the entry, going down into subcommands."""
+        if program.subcommands:
+            self._subcommand(program, first)
+            return
+        if program.special:
+            from interlock.commands.programs import special
+
+            special.SPECIALS[program.special](self, program, first)
+            return
+        self.walk(program, parse(self.argv, program.grammar, first=first))
+
+    def _subcommand(self, program: Program, first: int) -> None:
+        items = parse(self.argv, program.grammar, first=first, stop_at_operand=True)
+        found = items[-1] if items and isinstance(items[-1], Operand) else None
+        below = program.subcommands.get(found.value) if found is not None else None
+        if found is None or (below is None and program.default_subcommand):
+            if program.default_subcommand:
+                self.walk(program, parse(self.argv, program.grammar, first=first))
+            elif found is None and not any(isinstance(i, Problem) for i in items) and self._is_help(first):
+                self.add("read", "arguments")
+            else:
+                self.opaque("unknown-subcommand", " ".join(self.argv[first:])[:200])
+            return
+        if below is None:
+            self.opaque("unknown-subcommand", found.value)
+            return
+        self.options(program, items[:-1])
+        self.outcome.stdin = below.stdin
+        self.recursive = self.recursive or below.always_recursive
+        self.apply(below, found.index + 1)
+
+    def _is_help(self, first: int) -> bool:
+        return self.argv[first:] in (["--help"], ["--version"])
+
+    def walk(self, program: Program, items: Sequence[Option | Operand | Problem]) -> None:
+        """Apply options, then operands."""
+        if self._is_help(1) and program.grammar.long:
+            self.add("read", "arguments")
+            return
+        self.options(program, items)
+        self.operands(program, [i for i in items if isinstance(i, Operand)], {i.name for i in items if isinstance(i, Option)})
+
+    def options(self, program: Program, items: Iterable[Option | Operand | Problem]) -> None:
+        seen = [i for i in items if not isinstance(i, Operand)]
+        names = {i.name for i in seen if isinstance(i, Option)}
+        self.recursive = self.recursive or bool(names & program.recursive)
+        self.force = self.force or bool(names & program.force)
+        for item in seen:
+            match item:
+                case Problem(reason, text):
+                    self.opaque(reason, text)
+                case Option(name, value):
+                    self.specs(program.option_effects.get(name, ()), value if value is not None else "")
+
+    def operands(self, program: Program, given: Sequence[Operand], options: set[str]) -> None:
+        rule = program.operands
+        left = [o.value for o in given]
+        self.specs(program.always, "")
+        for value in left:
+            if rule.secrets and rule.secrets & set(re.split(r"[/,]", value.lower())):
+                self.add("secret", value)
+        if program.stdin is Stdin.CODE and (left or options & program.code_unless):
+            self.outcome.stdin = Stdin.DATA  # the code is elsewhere; what comes in is its data
+        if rule.first is not None and not options & rule.first_unless:
+            if left:
+                self.specs(rule.first, left.pop(0))
+            elif not options:
+                self.specs(rule.absent, "")
+                return
+        if rule.last is not None and left and not options & rule.last_unless:
+            self.specs(rule.last, left.pop())
+        if left and rule.rest is None:
+            self.opaque("unknown-operand", left[0])
+            left = []
+        for value in left:
+            if value == "-" and program.filter:
+                self._stdin()
+            else:
+                self.specs(rule.rest or (), value)
+        if not left:
+            if program.filter:
+                self._stdin()
+            if not options & rule.absent_unless:
+                self.specs(rule.absent, "")
+
+    def _stdin(self) -> None:
+        self.outcome.stdin = Stdin.DATA
+        self.add("read", "stdin")
+
+    # -- effects --------------------------------------------------------------------------------------------------
+
+    def specs(self, specs: Specs, value: str) -> None:
+        for spec in specs:
+            self._spec(spec, value)
+
+    def _spec(self, spec: Spec, value: str) -> None:
+        if spec.verb == "opaque":
+            self.opaque(spec.detail or "option-runs-code", value)
+            return
+        if spec.verb in PATH_VERBS and spec.object is not None and (spec.object == "." or spec.object.startswith("/")):
+            self.path(spec.verb, spec.object, detail=spec.detail)
+        elif spec.object is not None:
+            self.add("read" if spec.verb == "list" else spec.verb, spec.object.replace("{}", value), detail=spec.detail)
+        elif spec.verb == "read" and value == "-":
+            self._stdin()
+        elif spec.verb in PATH_VERBS:
+            self.path(spec.verb, value, detail=spec.detail)
+        elif spec.verb == "network":
+            self.add("network", value, detail=spec.detail, host=host_of(value))
+        else:
+            self.add(spec.verb, value, detail=spec.detail)
+
+    def add(self, verb: str, target: str, *, detail: str = "", host: str = "") -> None:
+        base = self.base(detail)
+        effect = _with(base, verb, target, detail, False)
+        if host and not effect.host:
+            effect = replace(effect, host=host)
+        if effect not in self.outcome.effects:
+            self.outcome.effects.append(effect)
+
+    def path(self, verb: str, path: str, *, detail: str = "") -> None:
+        for effect in self.rules.path_effects(verb, path, self.base(detail), self.place, recursive=self.recursive):
+            if effect not in self.outcome.effects:
+                self.outcome.effects.append(effect)
+
+    def base(self, detail: str = "") -> Effect:
+        place = self.place
+        program = self.argv[0].rpartition("/")[2]
+        return Effect(
+            "read", "", program, tuple(self.argv), place.via, place.origin, self.recursive, self.force, place.host, detail=detail
+        )
+
+    def opaque(self, reason: str, text: str) -> None:
+        self.outcome.opaque.append((reason, text))
+
+
+def host_of(target: str) -> str:
+    """Return the host of a URL or `user@host:path`, as far as it is written there."""
+    rest = target.split("://", 1)[-1]
+    rest = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
+    if rest.startswith("["):
+        return rest[1:].partition("]")[0]
+    return rest.partition(":")[0]
+
+
+__all__ = ["Grammar", "Outcome", "Place", "Rules", "host_of", "identity"]

@@ -1,0 +1,397 @@
+"""analyze_shell: bytes of a shell command into an Analysis. A generator that asks the grammars and waits for nothing.
+
+    character gate → shfmt's tree → bash's own reading must equal it → effective commands → wrappers, programs → effects
+
+Closed by construction: whatever is not understood is opaque, and only what has nothing opaque gets a rendering to send.
+Knows nothing of policy, people or targets. Spec: commands.md, "Shell".
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from interlock.commands.model import Analysis, Effect, HeldInput, Opaque, ShellContext, Stdin, Unreadable
+from interlock.commands.programs.rules import Outcome, Place, Rules, identity
+from interlock.commands.shell import characters, rendering, tree
+from interlock.commands.shell.effective import Blind, Effective, Input, effective
+from interlock.commands.shell.grammars import Asking, Parse
+from interlock.commands.shell.syntax import Redirection, Script, Word
+from interlock.commands.shell.wrappers import WRAPPERS, Inner, unwrap
+from interlock.errors import Reason
+
+PARSER = "shfmt+bash"
+MAX_TEXTS = 16
+"""Texts parsed for one command (itself and what `sh -c` and others hold)."""
+
+MAX_DEPTH = 8
+MAX_COMMANDS = 256
+MAX_DIRECTORIES = 8
+POSIX_SHELLS = frozenset("unknown sh bash dash ash ksh mksh zsh busybox".split())
+"""Account shells in which single-quoted words mean what they say. fish, tcsh and whatever else there is do not."""
+
+_ORDER = (Stdin.IGNORED, Stdin.DATA, Stdin.CODE)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is analysed: the text, and everything besides it that changes the answer."""
+
+    text: bytes
+    context: ShellContext = ShellContext()
+    stdin: HeldInput | None = None
+    cwd: str = ""
+
+
+def analyze_shell(asked: Asked, rules: Rules) -> Asking[Analysis]:
+    """Analyse one command. Never raises on any text."""
+    decoded = characters.check(asked.text)
+    if isinstance(decoded, Unreadable):
+        return Analysis(unreadable=decoded, parser=PARSER)
+    if len(asked.text) > characters.MAX_CLASSIFIED:
+        return unknown("too-large-to-classify", asked.text)
+    script, blind = yield from _read(decoded)
+    if isinstance(script, Unreadable):
+        return Analysis(unreadable=script, parser=PARSER)
+    if script is None:
+        return unknown(blind[0].reason if blind else "parser-crash", asked.text)
+    analyst = _Analyst(rules, asked)
+    for found in blind:
+        analyst.blind(found)
+    analyst.surroundings(decoded)
+    yield from analyst.script(script, None, 0)
+    return analyst.analysis(script)
+
+
+def unknown(reason: str, text: bytes) -> Analysis:
+    """Return the analysis of a text of which nothing could be known: for a human only."""
+    shown = text[:200].decode("utf-8", "replace")
+    return Analysis(opaque=(Opaque(reason, shown, 0, len(text)),), stdin=Stdin.DATA, parser=PARSER)
+
+
+def _read(text: str) -> Asking[tuple[Script | Unreadable | None, list[Blind]]]:
+    """Read a text with both grammars. No script means that even its structure is not known."""
+    source = text.encode()
+    parsed = yield Parse(source)
+    whole = (text[:200], 0, len(source))
+    if parsed.failure:
+        return None, [Blind(parsed.failure, *whole)]
+    if parsed.tree is None:
+        return Unreadable(Reason.SYNTAX_ERROR, f"shell syntax: {parsed.error[:200]}", _offset(text, parsed.error)), []
+    try:
+        script = tree.read(parsed.tree, source)
+    except tree.GrammarError as error:
+        return Unreadable(Reason.DECEPTIVE_TEXT, str(error), error.offset), []
+    except (tree.NestingError, RecursionError):
+        return None, [Blind("nesting", *whole)]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None, [Blind("unknown-construct", *whole)]
+    if not script.body:
+        return Unreadable(Reason.EMPTY_COMMAND, "the command holds only comments"), []
+    if not _same(script, parsed.printed_tree, parsed.printed):
+        return script, [Blind("grammars-disagree", *whole)]
+    return script, []
+
+
+def _same(script: Script, printed_tree: Mapping[str, Any] | None, printed: bytes | None) -> bool:
+    if printed_tree is None or printed is None:
+        return False
+    try:
+        return tree.read(printed_tree, printed) == script
+    except (tree.NestingError, tree.GrammarError, RecursionError, KeyError, TypeError, ValueError, AttributeError):
+        return False
+
+
+def _offset(text: str, error: str) -> int | None:
+    line, _, rest = error.partition(":")
+    column = rest.partition(":")[0]
+    if not (line.isdigit() and column.isdigit()):
+        return None
+    lines = text.encode().split(b"\n")
+    return sum(len(one) + 1 for one in lines[: int(line) - 1]) + int(column) - 1
+
+
+class _Analyst:
+    """Collects what the commands of one text, and of the texts inside it, would do."""
+
+    def __init__(self, rules: Rules, asked: Asked) -> None:
+        self.rules = rules
+        self.asked = asked
+        self.effects: dict[Effect, None] = {}
+        self.opaque: dict[Opaque, None] = {}
+        self.stdin = Stdin.IGNORED
+        self.readers = 0  # commands that read the standard input of the whole
+        self.directories: tuple[str, ...] = (asked.cwd,)
+        self.replaced: dict[int, str] = {}
+        self._texts = 1
+        self._commands = 0
+        self._span: tuple[int, int] | None = None  # where a nested text stands in the outermost one
+        self._whole = (0, len(asked.text))
+
+    def analysis(self, script: Script) -> Analysis:
+        if self.stdin is Stdin.CODE and self.readers > 1:
+            self.say("stdin-shared", "several commands read the same standard input")
+        if not self.effects and not self.opaque:
+            self.say("no-command", "")
+        sent: str | None = None
+        if not self.opaque:
+            try:
+                sent = rendering.render(script, self.replaced)
+            except rendering.NotStaticError as error:
+                self.say("unknown-construct", str(error))
+        stdin = Stdin.DATA if self.opaque and self.stdin is Stdin.IGNORED and self._unsure() else self.stdin
+        return Analysis(
+            effects=tuple(self.effects), opaque=tuple(self.opaque), sent=sent, stdin=stdin,
+            statements=len(script.body), parser=PARSER,
+        )  # fmt: skip
+
+    def _unsure(self) -> bool:
+        """Whether something opaque could read standard input: everything but words whose program is known."""
+        harmless = {"parameter", "glob", "tilde", "brace-expansion", "assignment", "foreign-shell", "locale"}
+        return any(o.reason not in harmless for o in self.opaque)
+
+    def surroundings(self, text: str) -> None:
+        """Facts about the account that make the text's meaning uncertain."""
+        if self.asked.context.shell.rpartition("/")[2] not in POSIX_SHELLS:
+            self.say("foreign-shell", self.asked.context.shell)
+        if not self.asked.context.utf8_locale and not text.isascii():
+            self.say("locale", "the account's locale is not UTF-8")
+
+    # -- scripts --------------------------------------------------------------------------------------------------
+
+    def script(self, script: Script, source: Effective | None, depth: int) -> Asking[None]:
+        for found in effective(script.body, source):
+            if isinstance(found, Blind):
+                self.blind(found)
+                continue
+            self._commands += 1
+            if self._commands > MAX_COMMANDS:
+                self.say("too-many-commands", "")
+                return
+            yield from self.command(found, depth)
+
+    def nested(self, text: str, source: Effective, depth: int) -> Asking[Script | None]:
+        """Read a text that a shell inside will parse, and analyse it in the place of `source`."""
+        self._texts += 1
+        if self._texts > MAX_TEXTS or depth >= MAX_DEPTH:
+            self.say("nesting", text)
+            return None
+        if len(text.encode()) > characters.MAX_CLASSIFIED:
+            self.say("too-large-to-classify", "")
+            return None
+        if (found := characters.deceptive(text)) is not None:
+            self.say("deceptive-code", found[0])
+            return None
+        if not text.strip(" \t\n"):
+            return Script(())
+        script, blind = yield from _read(text)
+        if isinstance(script, Unreadable):
+            self.say("nested-syntax-error", text)
+            return None
+        outer, self._span = self._span, self._span or (source.start, source.end)
+        for one in blind:
+            self.blind(one)
+        if script is not None:
+            yield from self.script(script, source, depth + 1)
+        self._span = outer
+        return script
+
+    # -- commands -------------------------------------------------------------------------------------------------
+
+    def command(self, found: Effective, depth: int) -> Asking[None]:
+        argv = [w.shown for w in found.words]
+        self._redirections(found, argv)
+        if not argv:
+            return
+        place = Place(found.via, found.origin, found.host, self.directories, found.items)
+        if found.words[0].static is None or not argv[0]:
+            if found.words[0].static == "":
+                self.say("unknown-program", "''", found)
+            self._effect(Effect("execute", argv[0], "", tuple(argv), place.via, place.origin, host=place.host, detail="unknown"))
+            self._reads(Stdin.DATA, found)
+            return
+        self._look_alikes(found, argv)
+        name = identity(argv[0])
+        if name == "exec" and found.redirections:
+            self.say("exec-redirection", " ".join(argv), found)
+        inner = unwrap(name, argv) if name in WRAPPERS else None
+        if inner is None or isinstance(inner, list):
+            self._evaluate(argv, place, found)
+        if name == "cd" and len(argv) > 1:
+            self._moved(argv[-1], found)
+        for one in inner if isinstance(inner, list) else [inner] if inner is not None else []:
+            yield from self._inner(name or argv[0], one, argv, found, depth)
+
+    def _inner(self, name: str, inner: Inner, argv: list[str], found: Effective, depth: int) -> Asking[None]:
+        via = (*found.via, name)
+        if inner.name != "find":
+            base = Effect("execute", name, name, tuple(argv), found.via, found.origin, host=found.host, detail="wrapper")
+            if inner.privilege:
+                base = replace(base, verb="privilege", object=inner.privilege, via=via, detail="")
+            elif inner.verb:
+                base = replace(base, verb=inner.verb, object=inner.object)
+            self._effect(base)
+        for reason, text in inner.opaque:
+            self.say(reason, text, found)
+        if any(word in ("-execdir", "-okdir") for word in argv) and inner.name == "find":
+            self.say("working-directory", "-execdir", found)
+        below = replace(
+            found, via=via, redirections=(), assignments=(), items=inner.items or found.items,
+            input=Input.NONE if inner.closed_input else found.input,
+        )  # fmt: skip
+        if inner.host:
+            below = replace(below, host=inner.host, origin="remote")
+        if inner.argv is not None:
+            words = found.words[inner.argv[0] : inner.argv[1]]
+            yield from self.command(replace(below, words=words), depth)
+        elif inner.script is not None:
+            yield from self._code(found.words[inner.script], replace(below, origin=_deeper(below)), depth)
+        elif inner.joined is not None:
+            yield from self._joined(found.words[inner.joined[0] : inner.joined[1]], replace(below, origin=_deeper(below)), depth)
+        elif inner.reads_script:
+            yield from self._script_on_stdin(name, below, depth)
+        elif inner.opaque:
+            self._reads(Stdin.DATA, found)
+
+    def _code(self, word: Word, source: Effective, depth: int) -> Asking[None]:
+        if word.static is None:
+            return  # already said where the word was met
+        if "{}" in word.static and source.items:
+            self.say("placeholder-in-code", word.static, source)
+        script = yield from self.nested(word.static, source, depth)
+        self._send_rendered(word, script)
+
+    def _joined(self, words: tuple[Word, ...], source: Effective, depth: int) -> Asking[None]:
+        if any(w.static is None for w in words):
+            self.say("eval", " ".join(w.shown for w in words), source)
+            return
+        script = yield from self.nested(" ".join(w.static or "" for w in words), source, depth)
+        if len(words) == 1:
+            self._send_rendered(words[0], script)
+        elif script is not None and script.body:
+            # The words are joined and parsed again at the target: only the joined rendering would be what was read.
+            self.say("eval", "several words", source)
+
+    def _send_rendered(self, word: Word, script: Script | None) -> None:
+        """What a shell inside will parse is re-rendered too, so that its dialect does not matter."""
+        if script is None or not script.body:
+            return
+        try:
+            self.replaced[id(word)] = rendering.render(script, self.replaced)
+        except rendering.NotStaticError as error:
+            if not self.opaque:
+                self.say("unknown-construct", str(error))
+
+    def _script_on_stdin(self, name: str, found: Effective, depth: int) -> Asking[None]:
+        match found.input:
+            case Input.TEXT:
+                yield from self._fed(name, found.text, replace(found, origin="here-doc", input=Input.TEXT), depth)
+            case Input.INHERITED:
+                self._reads(Stdin.CODE, found)
+                if self.asked.stdin is None:
+                    self.say("stdin-code", f"{name} reads commands from standard input", found)
+                    return
+                text = characters.check(self.asked.stdin.data) if self.asked.stdin.data.strip() else ""
+                if isinstance(text, Unreadable):
+                    self.say("stdin-code", text.message, found)
+                    return
+                yield from self._fed(name, text, replace(found, origin="stdin", input=Input.TEXT), depth)
+            case Input.PIPE | Input.FILE:
+                self.say("stdin-code", f"{name} reads commands that are not known yet", found)
+            case Input.NONE:
+                pass
+
+    def _fed(self, name: str, text: str, source: Effective, depth: int) -> Asking[None]:
+        """Commands that a shell reads from its input. The bytes reach it as they are, so its dialect matters."""
+        before = len(self.opaque)
+        script = yield from self.nested(text.removesuffix("\n"), replace(source, text="\0script"), depth)
+        if script is not None and script.dialect and name != "bash" and len(self.opaque) == before:
+            self.say("dialect", name, source)
+
+    def _evaluate(self, argv: list[str], place: Place, found: Effective) -> None:
+        try:
+            outcome = self.rules.evaluate(argv, place)
+        except (IndexError, ValueError) as error:
+            outcome = Outcome(opaque=[("unknown-option", type(error).__name__)], stdin=Stdin.DATA)
+        for effect in outcome.effects:
+            self._effect(effect)
+        for reason, text in outcome.opaque:
+            self.say(reason, text, found)
+        if outcome.stdin is Stdin.CODE and found.input is not Input.NONE:
+            self.say("stdin-code", f"{argv[0]} reads code from standard input", found)
+        self._reads(outcome.stdin, found)
+
+    def _reads(self, stdin: Stdin, found: Effective) -> None:
+        """Note what a command does with its standard input, when that is the input of the whole."""
+        if stdin is Stdin.IGNORED:
+            return
+        if found.input is Input.TEXT and found.text == "\0script":
+            self.say("script-reads-itself", " ".join(w.shown for w in found.words), found)
+        if found.input is Input.INHERITED:
+            self.readers += 1
+            self.stdin = max(self.stdin, stdin, key=_ORDER.index)
+
+    def _redirections(self, found: Effective, argv: list[str]) -> None:
+        program = argv[0].rpartition("/")[2] if argv else ""
+        base = Effect("write", "", program, tuple(argv), found.via, found.origin, host=found.host)
+        place = Place(found.via, found.origin, found.host, self.directories, found.items)
+        for redirection in found.redirections:
+            if redirection.target is None or redirection.op in ("<&", ">&", "<<"):
+                continue
+            path = redirection.target.shown
+            if path.startswith(("/dev/tcp/", "/dev/udp/")):
+                self._effect(replace(base, verb="network", object=path, host=path.split("/")[3] if path.count("/") > 2 else ""))
+                self.say("network-redirection", path, found)
+                continue
+            for verb, detail in _REDIRECTED.get(redirection.op, ()):
+                for effect in self.rules.path_effects(verb, path, replace(base, detail=detail), place):
+                    self._effect(effect)
+
+    def _look_alikes(self, found: Effective, argv: list[str]) -> None:
+        """Letters of other scripts are fine in arguments, never in a command name or an option."""
+        if not argv[0].isascii():
+            self.say("look-alike", argv[0], found)
+        for word in argv[1:]:
+            if not word.isascii() and (
+                unicodedata.category(word[0]) == "Pd" or (word.startswith("-") and not word.partition("=")[0].isascii())
+            ):
+                self.say("look-alike", word, found)
+
+    def _moved(self, path: str, found: Effective) -> None:
+        """After a `cd` relative paths may name either place: it may have failed, or have happened in a subshell."""
+        moved = [path if path.startswith("/") else f"{d}/{path}" if d else path for d in self.directories]
+        self.directories = tuple(dict.fromkeys((*self.directories, *moved)))
+        if len(self.directories) > MAX_DIRECTORIES:
+            self.say("working-directory", path, found)
+            self.directories = self.directories[:MAX_DIRECTORIES]
+
+    # -- what was found -------------------------------------------------------------------------------------------
+
+    def _effect(self, effect: Effect) -> None:
+        self.effects.setdefault(effect)
+
+    def blind(self, found: Blind) -> None:
+        start, end = self._span or (found.start, found.end)
+        self.opaque.setdefault(Opaque(found.reason, found.text[:400], start, end))
+
+    def say(self, reason: str, text: str, found: Effective | None = None) -> None:
+        start, end = self._span or ((found.start, found.end) if found is not None else self._whole)
+        self.opaque.setdefault(Opaque(reason, text[:400], start, end))
+
+
+_REDIRECTED: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "<": (("read", ""),),
+    ">": (("write", ""),),
+    ">|": (("write", ""),),
+    ">>": (("write", "append"),),
+    "<>": (("read", ""), ("write", "")),
+}
+
+
+def _deeper(found: Effective) -> str:
+    return "wrapper" if found.origin == "direct" else found.origin
+
+
+__all__ = ["Asked", "Redirection", "analyze_shell", "unknown"]
