@@ -12,11 +12,10 @@ is a snapshot of the target taken by ourselves, not a part of what was asked.
 from __future__ import annotations
 
 import base64
-import binascii
 import dataclasses
 import json
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import StrEnum
 from functools import cache
@@ -41,30 +40,30 @@ class FormError(StoreError):
 def request_form(request: ApprovalRequest) -> bytes:
     """Return the canonical bytes (RFC 8785) of all that never changes in a request, the digest itself excepted."""
     hints = _hints(ApprovalRequest)
-    plain = {name: _plain(hints[name], getattr(request, name)) for name in _FROZEN}
-    return jcs.encode({"v": VERSION, "request": plain})
+    shown = {name: _writer(hints[name])(getattr(request, name)) for name in _FROZEN}
+    return jcs.encode({"v": VERSION, "request": shown})
 
 
 def read_request(form: bytes, digest: str) -> ApprovalRequest:
     """Read `request_form` back into a pending, held request without votes. Raise FormError."""
-    plain = _members(_open(form, "request"), frozenset(_FROZEN), "request")
+    members = _members(_open(form, "request"), frozenset(_FROZEN), "request")
     hints = _hints(ApprovalRequest)
-    values = {name: _value(hints[name], plain[name], name) for name in _FROZEN}
+    values = {name: _reader(hints[name])(members[name], name) for name in _FROZEN}
     return ApprovalRequest(digest=digest, **values)
 
 
 def vote_form(vote: Vote) -> bytes:
-    return jcs.encode({"v": VERSION, "vote": _plain(Vote, vote)})
+    return jcs.encode({"v": VERSION, "vote": _writer(Vote)(vote)})
 
 
 def read_vote(form: bytes) -> Vote:
     """Read `vote_form` back. Raise FormError."""
-    return cast(Vote, _value(Vote, _open(form, "vote"), "vote"))
+    return cast(Vote, _reader(Vote)(_open(form, "vote"), "vote"))
 
 
 def plain(value: Any) -> Json:
     """Return any dataclass of the domain as JSON: what `approvals.digest` builds a match of."""
-    return _plain(type(value), value)
+    return _tell(value)
 
 
 def _open(form: bytes, name: str) -> Any:
@@ -94,11 +93,10 @@ def _members(value: Any, names: frozenset[str], where: str) -> dict[str, Any]:
     return value
 
 
-# -- the walk, both ways ----------------------------------------------------------------------------------------------
+# -- the walk, both ways: a hint is turned into a function once, and the functions walk the values ------------------------
 
-
-def _is_dataclass(hint: Any) -> bool:
-    return isinstance(hint, type) and dataclasses.is_dataclass(hint)
+Write = Callable[[Any], Json]
+Read = Callable[[Any, str], Any]
 
 
 @cache
@@ -112,91 +110,127 @@ def _options(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else ()
 
 
-def _plain(hint: Any, value: Any) -> Json:
+def _tell(value: Any) -> Json:
+    kind: Any = type(value)
+    return _writer(kind)(value)
+
+
+def _as_is(value: Any) -> Json:
+    return cast(Json, value)
+
+
+@cache
+def _writer(hint: Any) -> Write:
+    """Return the function that turns a value of this hint into JSON."""
     if options := _options(hint):
-        if value is None:
-            return None
         kinds = [o for o in options if o is not types.NoneType]
         if len(kinds) == 1:
-            return _plain(kinds[0], value)
-        kind = type(value)
-        return {TAG: kind.__name__, "value": _plain(kind, value)}
-    if _is_dataclass(hint):
-        return {name: _plain(inner, getattr(value, name)) for name, inner in _hints(hint).items()}
+            inner = _writer(kinds[0])
+            return lambda value: None if value is None else inner(value)
+        return lambda value: {TAG: type(value).__name__, "value": _tell(value)}
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        fields = [(name, _writer(inner)) for name, inner in _hints(hint).items()]
+        return lambda value: {name: write(getattr(value, name)) for name, write in fields}
     origin, args = get_origin(hint), get_args(hint)
+    if origin is tuple and args[-1] is Ellipsis:
+        item = _writer(args[0])
+        return lambda value: [item(v) for v in value]
     if origin is tuple:
-        inner = args[:1] * len(value) if args[-1] is Ellipsis else args
-        return [_plain(i, v) for i, v in zip(inner, value, strict=True)]
+        items = [_writer(a) for a in args]
+        return lambda value: [write(v) for write, v in zip(items, value, strict=True)]
     if origin is frozenset:
-        return sorted((_plain(args[0], v) for v in value), key=jcs.encode)
+        member = _writer(args[0])
+        return lambda value: sorted((member(v) for v in value), key=jcs.encode)
     if origin is Mapping:
         # Pairs, not an object: names that people choose never become keys of ours.
-        return [[_plain(args[0], k), _plain(args[1], v)] for k, v in sorted(value.items())]
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, datetime):
-        return value.isoformat(timespec="microseconds")
-    if isinstance(value, StrEnum):
-        return value.value
-    if value is None or isinstance(value, (str, int)):
-        return value
-    raise FormError(f"a {type(value).__name__} has no stored form")
+        key, held = _writer(args[0]), _writer(args[1])
+        return lambda value: [[key(k), held(v)] for k, v in sorted(value.items())]
+    if hint is bytes:
+        return lambda value: base64.b64encode(value).decode()
+    if hint is datetime:
+        return lambda value: cast(str, value.isoformat(timespec="microseconds"))
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return lambda value: cast(str, value.value)
+    if hint in (str, int, bool):
+        return _as_is
+    raise TypeError(f"{hint} has no stored form; give one here")
 
 
-def _value(hint: Any, plain: Any, where: str) -> Any:
+@cache
+def _reader(hint: Any) -> Read:
+    """Return the function that reads a value of this hint strictly; it raises FormError with the place."""
     if options := _options(hint):
-        if plain is None and types.NoneType in options:
-            return None
-        kinds = {o.__name__: o for o in options if o is not types.NoneType}
-        if len(kinds) == 1:
-            return _value(next(iter(kinds.values())), plain, where)
-        tagged = _members(plain, frozenset((TAG, "value")), where)
-        if tagged[TAG] not in kinds:
-            raise FormError(f"a stored form names an unknown kind at {where}")
-        return _value(kinds[tagged[TAG]], tagged["value"], where)
-    if _is_dataclass(hint):
-        hints = _hints(hint)
-        members = _members(plain, frozenset(hints), where)
-        return hint(**{name: _value(inner, members[name], f"{where}.{name}") for name, inner in hints.items()})
+        return _option_reader({o.__name__: o for o in options if o is not types.NoneType}, types.NoneType in options)
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return _dataclass_reader(hint)
     origin, args = get_origin(hint), get_args(hint)
+    if origin is tuple and args[-1] is Ellipsis:
+        item = _reader(args[0])
+        return lambda plain, where: tuple([item(v, where) for v in _list(plain, where)])
     if origin is tuple:
-        items = _list(plain, where)
-        inner = args[:1] * len(items) if args[-1] is Ellipsis else args
-        if len(inner) != len(items):
-            raise FormError(f"a stored form has a list of another length at {where}")
-        return tuple(_value(i, v, where) for i, v in zip(inner, items, strict=True))
+        items = [_reader(a) for a in args]
+        return lambda plain, where: tuple(
+            [read(v, where) for read, v in zip(items, _list(plain, where, len(items)), strict=True)]
+        )
     if origin is frozenset:
-        return frozenset(_value(args[0], v, where) for v in _list(plain, where))
+        member = _reader(args[0])
+        return lambda plain, where: frozenset([member(v, where) for v in _list(plain, where)])
     if origin is Mapping:
-        return dict(_pair(args, pair, where) for pair in _list(plain, where))
-    return _leaf(hint, plain, where)
+        pair = _reader(tuple[args])  # type: ignore[valid-type]  # built at run time from the hint
+        return lambda plain, where: dict([pair(v, where) for v in _list(plain, where)])
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        members = {m.value: m for m in hint}
+        return lambda plain, where: members[plain] if type(plain) is str and plain in members else _wrong(where)
+    if hint in (str, int, bool):
+        return lambda plain, where: plain if type(plain) is hint else _wrong(where)
+    return {bytes: _bytes, datetime: _datetime}[hint]
 
 
-def _pair(hints: tuple[Any, ...], plain: Any, where: str) -> tuple[Any, Any]:
-    match _list(plain, where):
-        case [key, value]:
-            return _value(hints[0], key, where), _value(hints[1], value, where)
-    raise FormError(f"a stored form has no pair at {where}")
+def _option_reader(kinds: Mapping[str, Any], optional: bool) -> Read:
+    if len(kinds) == 1:
+        inner = _reader(next(iter(kinds.values())))
+        return lambda plain, where: None if plain is None and optional else inner(plain, where)
+
+    def read(plain: Any, where: str) -> Any:
+        tagged = _members(plain, frozenset((TAG, "value")), where)
+        name = tagged[TAG]
+        return _reader(kinds[name])(tagged["value"], where) if type(name) is str and name in kinds else _wrong(where)
+
+    return read
 
 
-def _leaf(hint: Any, plain: Any, where: str) -> Any:
+def _dataclass_reader(kind: type) -> Read:
+    fields = [(name, _reader(inner), f"{kind.__name__}.{name}") for name, inner in _hints(kind).items()]
+    names = frozenset(name for name, _, _ in fields)
+
+    def read(plain: Any, where: str) -> Any:
+        members = _members(plain, names, where)
+        return kind(**{name: reader(members[name], place) for name, reader, place in fields})
+
+    return read
+
+
+def _bytes(plain: Any, where: str) -> bytes:
     try:
-        if hint is bytes and type(plain) is str:
-            return base64.b64decode(plain, validate=True)
-        if hint is datetime and type(plain) is str:
-            moment = datetime.fromisoformat(plain)
-            if moment.utcoffset() is not None:
-                return moment
-        elif isinstance(hint, type) and issubclass(hint, StrEnum) and type(plain) is str:
-            return hint(plain)
-        elif hint in (str, int, bool) and type(plain) is hint:
-            return plain
-    except (ValueError, binascii.Error):
-        pass  # said below, without the value
-    raise FormError(f"a stored form has another type at {where}")
+        return base64.b64decode(plain, validate=True) if type(plain) is str else cast(bytes, _wrong(where))
+    except ValueError:
+        return cast(bytes, _wrong(where))
 
 
-def _list(plain: Any, where: str) -> list[Any]:
-    if not isinstance(plain, list):
-        raise FormError(f"a stored form has no list at {where}")
-    return plain
+def _datetime(plain: Any, where: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(plain) if type(plain) is str else None
+    except ValueError:
+        moment = None
+    return cast(datetime, _wrong(where)) if moment is None or moment.utcoffset() is None else moment
+
+
+def _list(plain: Any, where: str, length: int | None = None) -> list[Any]:
+    if type(plain) is not list or (length is not None and len(plain) != length):
+        _wrong(where)
+    return cast("list[Any]", plain)
+
+
+def _wrong(where: str) -> Any:
+    """Refuse, naming the place and never the value."""
+    raise FormError(f"a stored form has something else at {where}") from None
