@@ -1,0 +1,66 @@
+"""Cancel keys: what a client holds to cancel its own running or held statement, and nobody else's.
+
+Knows: BackendKeyData and CancelRequest (PostgreSQL manual, "Canceling Requests in Progress"): unauthenticated by design,
+so the key carries a secret of ours, guesses are limited, and a key dies with its session.
+Must not know: the server's own secret beyond the session that holds it.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable
+
+from interlock.clock import Clock, Entropy
+
+SECRET_BYTES = 4  # protocol 3.0 fixes it
+BURST = 20
+PER_SECOND = 5.0
+_MAX_SOURCES = 4096
+
+
+class CancelKeys:
+    """Maps (server's process id, our secret) to the session that may be cancelled with it."""
+
+    def __init__(self, *, clock: Clock, entropy: Entropy) -> None:
+        self._clock = clock
+        self._entropy = entropy
+        self._sessions: dict[int, dict[bytes, Callable[[], Awaitable[None]]]] = {}
+        self._budgets: dict[str, tuple[float, int]] = {}
+
+    def issue(self, process: int, cancel: Callable[[], Awaitable[None]]) -> bytes:
+        """Return a fresh secret for a session on server process `process`."""
+        keys = self._sessions.setdefault(process, {})
+        secret = self._entropy(SECRET_BYTES)
+        while secret in keys:
+            secret = self._entropy(SECRET_BYTES)
+        keys[secret] = cancel
+        return secret
+
+    def withdraw(self, process: int, secret: bytes) -> None:
+        keys = self._sessions.get(process, {})
+        keys.pop(secret, None)
+        if not keys:
+            self._sessions.pop(process, None)
+
+    async def cancel(self, process: int, secret: bytes, source: str) -> bool:
+        """Cancel what the key names; say whether there was such a key. Guesses over the limit are not looked up."""
+        if not self._within_limit(source):
+            return False
+        for known, cancel in list(self._sessions.get(process, {}).items()):
+            if hmac.compare_digest(known, secret):
+                await cancel()
+                return True
+        return False
+
+    def _within_limit(self, source: str) -> bool:
+        """A bucket of BURST tokens for each source address, refilled at PER_SECOND."""
+        now = self._clock.monotonic_us()
+        if len(self._budgets) > _MAX_SOURCES:
+            self._budgets.clear()
+        tokens, then = self._budgets.get(source, (float(BURST), now))
+        tokens = min(float(BURST), tokens + (now - then) / 1_000_000 * PER_SECOND)
+        if tokens < 1:
+            self._budgets[source] = (tokens, now)
+            return False
+        self._budgets[source] = (tokens - 1, now)
+        return True

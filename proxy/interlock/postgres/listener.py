@@ -1,0 +1,316 @@
+"""The Postgres listener: accepts connections, walks each through its start-up, and keeps the live sessions.
+
+Knows: how the rooms of this front end fit together, limits and deadlines.
+Must not know: rules; what a message means.
+
+Each connection has its own task and deadline from its first moment, so clients that never speak, or speak slowly, hold a
+socket and nothing else, and nobody waits behind them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+import structlog
+
+from interlock import gate
+from interlock.approvals.wording import Refusal
+from interlock.clock import Clock, Entropy, ulid
+from interlock.config import Config, TargetConfig, is_loopback, split_address
+from interlock.errors import SENTENCES, ConfigError, EvidenceError, InterlockError, Reason, TargetError
+from interlock.evidence.events import EventDraft, Json
+from interlock.identity.scram import server_end_point
+from interlock.policy.model import SessionFacts, Target
+from interlock.postgres import refusals
+from interlock.postgres.cancel import CancelKeys
+from interlock.postgres.catalog import CatalogSource
+from interlock.postgres.dialogue import Dialogue, LeftError
+from interlock.postgres.session import PostgresSession
+from interlock.postgres.settings import StartupRefusedError, pinned, search_path, server_parameters
+from interlock.postgres.startup import Admitted, Authenticator, Reception, RejectedError
+from interlock.postgres.upstream import Connector, ServerRefusedError, Upstream
+from interlock.postgres.wire import answers
+from interlock.postgres.wire.answers import ErrorFields
+from interlock.postgres.wire.opening import CancelRequest
+
+log = structlog.get_logger()
+
+STARTUP_DEADLINE = 15.0
+"""Seconds from accept to an authenticated client."""
+MAX_CONNECTIONS = 2000
+MAX_STARTING = 1000
+"""Connections that have not proven who they are. The rest of MAX_CONNECTIONS stays for those who have."""
+CATALOG_PATIENCE = 5.0
+"""Seconds the first session of a target waits for the catalog's first load, so that its first reads are understood."""
+
+
+class PostgresListener:
+    """Listens on `listen.postgres`. `start` binds, `port` tells where, `close` ends every session."""
+
+    def __init__(
+        self,
+        config: Config,
+        gate: gate.Gate,
+        authenticator: Authenticator,
+        *,
+        clock: Clock,
+        entropy: Entropy,
+        tls_context: ssl.SSLContext | None = None,
+        startup_deadline: float = STARTUP_DEADLINE,
+    ) -> None:
+        if config.listen.postgres is None:
+            raise ConfigError("listen.postgres is not set")
+        self._config = config
+        self._gate = gate
+        self._clock = clock
+        self._entropy = entropy
+        self._host, self._wanted_port = split_address(config.listen.postgres)
+        self._deadline = startup_deadline
+        self._reception = Reception(
+            authenticator,
+            method=config.listen.postgres_auth,
+            tls=tls_context,
+            binding=_own_binding(config) if tls_context is not None else None,
+            entropy=entropy,
+        )
+        self._connectors = {
+            target.name: Connector(config, target, entropy=entropy) for target in config.targets if target.protocol == "postgres"
+        }
+        self._catalogs: dict[tuple[str, str, str], CatalogSource] = {}
+        self._keys = CancelKeys(clock=clock, entropy=entropy)
+        self._starting = 0
+        self._sessions: set[PostgresSession] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    @property
+    def port(self) -> int:
+        """The port that is bound; useful when the configuration says 0."""
+        if self._server is None:
+            raise ConfigError("the Postgres listener is not started")
+        return int(self._server.sockets[0].getsockname()[1])
+
+    @property
+    def sessions(self) -> int:
+        return len(self._sessions)
+
+    async def start(self) -> None:
+        """Bind and accept; begin to read the catalogs of the targets. Raise OSError."""
+        for connector in self._connectors.values():
+            target = connector.target
+            self._catalog(connector, target.role, target.database).start()
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._accept, self._host, self._wanted_port, backlog=512)
+
+    async def close(self) -> None:
+        """Stop accepting, end every session (held requests are handed back), and wait until all transcripts are closed."""
+        if self._server is not None:
+            self._server.close()
+        for session in list(self._sessions):
+            session.end("shutting-down", refusals.fatal(Reason.SHUTTING_DOWN))
+        for catalog in self._catalogs.values():
+            await catalog.close()
+        while self._tasks:
+            await asyncio.wait(list(self._tasks), timeout=self._deadline)
+        if self._server is not None:
+            await self._server.wait_closed()
+
+    # -- one connection -----------------------------------------------------------------------------------------------
+
+    def _accept(self) -> asyncio.Protocol:
+        return _Arrival(self._arrived)
+
+    def _arrived(self, dialogue: Dialogue) -> None:
+        if self._starting >= MAX_STARTING or self._starting + len(self._sessions) >= MAX_CONNECTIONS:
+            dialogue.write(answers.error(refusals.fatal(Reason.LIMIT_REACHED, code="53300")))
+            dialogue.close()
+            return
+        self._starting += 1
+        self._spawn(self._receive(dialogue))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a connection failed", error=task.exception().__class__.__name__, exc_info=task.exception())
+
+    async def _receive(self, dialogue: Dialogue) -> None:
+        """Start-up to running session. Whatever goes wrong is told to the client in one FATAL and ends here."""
+        source = dialogue.peer
+        try:
+            async with asyncio.timeout(self._deadline):
+                arrived = await self._reception.receive(dialogue, trusted_wire=is_loopback(source) or source == "local")
+            if isinstance(arrived, CancelRequest):
+                await self._keys.cancel(arrived.process, arrived.secret, source)
+                dialogue.close()
+                return
+            await self._open(dialogue, arrived, source)
+        except StartupRefusedError as error:
+            self._turn_away(dialogue, error.fields)
+        except RejectedError as error:
+            self._turn_away(dialogue, ErrorFields("FATAL", refusals.sqlstate(error.code), str(error)))
+        except ServerRefusedError as error:
+            self._turn_away(dialogue, refusals.fatal(error.code, str(error), code=error.sqlstate))
+        except LeftError:
+            dialogue.abort()
+        except TimeoutError:
+            self._turn_away(dialogue, refusals.fatal(Reason.PROTOCOL_VIOLATION, "the start-up took too long"))
+        except (ssl.SSLError, OSError):
+            dialogue.abort()
+        except InterlockError as error:
+            self._turn_away(dialogue, refusals.fatal(error.code, str(error)))
+        except BaseException:
+            dialogue.abort()
+            raise
+        finally:
+            self._starting -= 1
+
+    def _turn_away(self, dialogue: Dialogue, fields: ErrorFields) -> None:
+        dialogue.write(answers.error(fields))
+        dialogue.close()
+
+    async def _open(self, dialogue: Dialogue, admitted: Admitted, source: str) -> None:
+        """Ask the gate for a session, connect to the target, and let the two talk."""
+        connector = self._connectors.get(admitted.address.target)
+        if connector is None:
+            refusal = Refusal(Reason.NO_ACCESS, SENTENCES[Reason.NO_ACCESS])
+            self._note_refused(source, admitted, refusal)
+            self._turn_away(dialogue, refusals.no_access(refusal))
+            return
+        where = admitted.address
+        target = connector.target
+        role, database = where.role or target.role, where.database or target.database
+        parameters = server_parameters(admitted.startup, target, role=role, database=database, principal=admitted.principal)
+        facts = SessionFacts(ulid(self._clock, self._entropy), source, self._clock.now())
+        described = Target(target.name, "postgres", target.labels, role=role, database=database)
+        asked: dict[str, Json] = {"tls": dialogue.encrypted}
+        opened = await self._gate.open(admitted.principal, described, facts, asked)
+        if isinstance(opened, Refusal):
+            self._turn_away(dialogue, refusals.no_access(opened))
+            return
+        try:
+            catalog = self._catalog(connector, role, database)
+            catalog.start()
+            upstream = await connector.connect(parameters)
+            try:
+                if catalog.current is None:
+                    await catalog.first_load(CATALOG_PATIENCE)
+                self._begin(dialogue, admitted, opened, upstream, connector, catalog)
+            except BaseException:
+                upstream.dialogue.abort()
+                raise
+        except BaseException as error:
+            why = (
+                str(error.code) if isinstance(error, TargetError) else "client-left" if isinstance(error, LeftError) else "failed"
+            )
+            await self._close_quietly(opened, why)
+            raise
+
+    def _begin(
+        self,
+        dialogue: Dialogue,
+        admitted: Admitted,
+        opened: gate.Session,
+        upstream: Upstream,
+        connector: Connector,
+        catalog: CatalogSource,
+    ) -> None:
+        target: TargetConfig = connector.target
+        session = PostgresSession(
+            opened,
+            search_path=search_path(target),
+            settings=pinned(target),
+            max_hold=self._config.approvals.max_hold_in_transaction,
+            entropy=self._entropy,
+            cancel_server=partial(connector.cancel, upstream.process, upstream.secret),
+            catalog=catalog,
+        )
+        for name, value in upstream.parameters.items():
+            if (poison := session.watch.take(name, value)) is not None:
+                raise TargetError(f"the target did not take our settings: {poison[1]}", reason=Reason.TARGET_IDENTITY)
+        secret = self._keys.issue(upstream.process, session.cancel)
+        session.on_end(partial(self._ended, upstream.process, secret))
+        greeting = b"".join(
+            (
+                admitted.welcome,
+                *(answers.encode_parameter_status(name, value) for name, value in upstream.parameters.items()),
+                answers.backend_key_data(upstream.process, secret),
+                upstream.notices,
+                answers.ready_for_query(),
+            )
+        )
+        try:
+            client = dialogue.hand_over(session.relay.client_side)
+            server = upstream.dialogue.hand_over(session.relay.server_side)
+        except BaseException:
+            self._keys.withdraw(upstream.process, secret)
+            raise
+        self._sessions.add(session)
+        session.start(client, server)
+        session.relay.to_client(greeting)
+
+    def _ended(self, process: int, secret: bytes, session: PostgresSession, why: str) -> None:
+        self._keys.withdraw(process, secret)
+        self._sessions.discard(session)
+        self._spawn(session.settle(why))
+
+    def _catalog(self, connector: Connector, role: str, database: str) -> CatalogSource:
+        key = (connector.target.name, role, database)
+        source = self._catalogs.get(key)
+        if source is None:
+            source = CatalogSource(
+                connector, role=role, database=database, clock=self._clock, journal=lambda: self._gate.transcripts.journal
+            )
+            self._catalogs[key] = source
+        return source
+
+    # -- the node's journal -------------------------------------------------------------------------------------------
+
+    def _note_refused(self, source: str, admitted: Admitted, refusal: Refusal) -> None:
+        fields: dict[str, Json] = {"reason": str(refusal.reason), "client": source, "protocol": "postgres"}
+        self._note(
+            EventDraft("access.refused", {**fields, **gate.who(admitted.principal)}, {"claimed_target": admitted.address.target})
+        )
+
+    def _note(self, draft: EventDraft) -> None:
+        try:
+            self._gate.transcripts.journal.append(draft)
+        except EvidenceError as error:
+            log.error("journal broken", reason=str(error.code))
+
+    @staticmethod
+    async def _close_quietly(session: gate.Session, why: str) -> None:
+        try:
+            await session.close(why)
+        except EvidenceError as error:
+            log.error("transcript not sealed", session=session.id, reason=str(error.code))
+
+
+class _Arrival(Dialogue):
+    """A connection that was just accepted."""
+
+    def __init__(self, arrived: Callable[[Dialogue], None]) -> None:
+        super().__init__()
+        self._arrived = arrived
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._arrived(self)
+
+
+def _own_binding(config: Config) -> bytes | None:
+    """Return tls-server-end-point of our certificate, which is the first in the configured file."""
+    if config.tls is None:
+        return None
+    text = config.path(config.tls.certificate).read_text()
+    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+    first = text[text.index(begin) : text.index(end) + len(end)]
+    return server_end_point(ssl.PEM_cert_to_DER_cert(first))

@@ -1,0 +1,49 @@
+"""What the server answered to released commands, gathered and recorded in one write.
+
+Knows: the events pg.result and pg.copy. Must not know: the chain, sockets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from interlock.evidence.events import EventDraft, Json
+from interlock.postgres.wire.answers import rows_of
+
+MAX_GATHERED = 64
+
+
+class Results:
+    """Drafts of the results since the last ReadyForQuery. `record` appends them; it raises EvidenceError."""
+
+    def __init__(self, record: Callable[..., int]) -> None:
+        self._record = record
+        self._drafts: list[EventDraft] = []
+
+    def tag(self, ref: int | None, tag: bytes) -> None:
+        """A statement ended: its command tag, such as `DELETE 3`."""
+        self._add("pg.result", {"ref": ref, "tag": tag.decode("utf-8", "replace"), "rows": rows_of(tag)})
+
+    def suspended(self, ref: int | None) -> None:
+        """A portal gave as many rows as were asked for and may be resumed."""
+        self._add("pg.result", {"ref": ref, "tag": "", "suspended": True})
+
+    def failed(self, ref: int | None, sqlstate: str) -> None:
+        self._add("pg.result", {"ref": ref, "sqlstate": sqlstate})
+
+    def skipped(self, ref: int) -> None:
+        """A released command that the server never ran: something before it failed."""
+        self._add("pg.result", {"ref": ref, "skipped": True})
+
+    def copied(self, ref: int | None, direction: str, size: int, messages: int) -> None:
+        self._add("pg.copy", {"ref": ref, "direction": direction, "bytes": size, "messages": messages})
+
+    def flush(self) -> None:
+        if self._drafts:
+            drafts, self._drafts = self._drafts, []
+            self._record(*drafts)
+
+    def _add(self, kind: str, fields: dict[str, Json]) -> None:
+        self._drafts.append(EventDraft(kind, fields))
+        if len(self._drafts) >= MAX_GATHERED:
+            self.flush()

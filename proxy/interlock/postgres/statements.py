@@ -1,0 +1,170 @@
+"""What the session's statements and portals are, and what follows from them for reading SQL.
+
+Knows: the names of statements and portals (wire.names), the actions that an analysis reports (commands.model), which
+settings and temporary objects make unqualified names ambiguous.
+Must not know: sockets, verdicts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from interlock.commands.model import NameAction, SqlContext
+from interlock.postgres.wire.names import Lookup, Names
+from interlock.postgres.wire.pipeline import Consequence
+
+_MENTIONS_NAMES = re.compile(rb"(?i)\b(?:execute|fetch|move|close|deallocate)\b")
+_TRANSACTION = frozenset(("begin", "commit", "rollback", "savepoint"))
+_EVERYTHING = ("", "all")
+_HOLD = re.compile(rb"(?i)\bhold\b")
+
+MAX_NAMES = 10_000
+"""Statements and portals a session may have open, each."""
+
+
+def mentions_names(text: bytes) -> bool:
+    """Whether the text may refer to a statement or cursor by name. True too often is harmless: it costs a drain."""
+    return _MENTIONS_NAMES.search(text) is not None
+
+
+@dataclass(slots=True, eq=False)
+class Statement:
+    """A prepared statement as the server has it. `types` are those of Parse until a Describe tells all."""
+
+    text: bytes
+    types: tuple[int, ...] = ()
+    mentions_names: bool = False
+    shown: str = field(init=False, default="")
+
+    def __post_init__(self) -> None:
+        self.shown = self.text.decode("utf-8", "replace")
+        self.mentions_names = mentions_names(self.text)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Portal:
+    """A portal of a released Bind, or a cursor of a released DECLARE. Running it is the same decision."""
+
+    text: str
+    release: int
+    actions: tuple[NameAction, ...] = ()
+    holdable: bool = False
+
+
+@dataclass(slots=True)
+class _Trusted:
+    """A released RESET or DISCARD: once it succeeded, a taint is gone."""
+
+    clear: Callable[[], None]
+
+    def settle(self) -> None:
+        self.clear()
+
+    def undo(self) -> None:
+        pass
+
+    def confuse(self) -> None:
+        pass
+
+
+class SessionNames:
+    """The two tables, and the context in which the next text is read."""
+
+    def __init__(self, search_path: tuple[str, ...], catalog: Callable[[], Any]) -> None:
+        self.statements: Names[Statement] = Names()
+        self.portals: Names[Portal] = Names()
+        self._search_path = search_path
+        self._catalog = catalog
+        self._taints: dict[str, int] = {}
+        self._moment = 0
+        self._key: tuple[object, ...] = ()
+        self._context = SqlContext()
+
+    @property
+    def settled(self) -> bool:
+        return self.statements.settled and self.portals.settled
+
+    @property
+    def full(self) -> bool:
+        return len(self.statements) >= MAX_NAMES or len(self.portals) >= MAX_NAMES
+
+    def context(self) -> SqlContext:
+        """Return the context for the next text. The same object as long as nothing changed."""
+        catalog = self._catalog()
+        key = (self.statements.version, self.portals.version, bool(self._taints), id(catalog))
+        if key != self._key:
+            self._key = key
+            self._context = SqlContext(
+                catalog=catalog,
+                search_path=self._search_path,
+                prepared={name: s.shown for name, s in self.statements.snapshot().items() if name},
+                cursors={name: p.text for name, p in self.portals.snapshot().items() if name},
+                tainted=bool(self._taints),
+            )
+        return self._context
+
+    def apply(
+        self, actions: Sequence[NameAction], *, text: bytes, release: int, stretch: int, idle: bool
+    ) -> tuple[Consequence, ...]:
+        """Enter what a released text does to names.
+
+        `idle`: nothing is in flight and no transaction is open. Only then does a RESET or DISCARD last: inside a
+        transaction a ROLLBACK could take it back.
+        """
+        if not actions:
+            return ()
+        self._moment += 1
+        changes: list[Consequence] = []
+        trusted: set[str] = set()
+        idle = idle and not any(action.kind in _TRANSACTION for action in actions)
+        for action in actions:
+            name = action.name
+            match action.kind:
+                case "prepare":
+                    changes.append(self.statements.enter(name, Statement(action.text.encode()), stretch))
+                case "declare":
+                    portal = Portal(action.text, release, holdable=_HOLD.search(text) is not None)
+                    changes.append(self.portals.enter(name, portal, stretch))
+                case "deallocate":
+                    changes += self._remove(self.statements, name, stretch)
+                case "close":
+                    changes += self._remove(self.portals, name, stretch)
+                case "discard":
+                    if name.lower() in _EVERYTHING:
+                        changes += self.statements.enter_all_absent(stretch)
+                        changes += self.portals.enter_all_absent(stretch)
+                        trusted |= {"search_path", "temp"}
+                    elif name.lower() in ("temp", "temporary"):
+                        trusted.add("temp")
+                case "temp-ddl":
+                    self._taint("temp", trusted)
+                case "set" if name.lower() == "search_path":
+                    self._taint("search_path", trusted)
+                case "reset" if name.lower() in (*_EVERYTHING, "search_path"):
+                    trusted.add("search_path")
+        if trusted and idle:
+            changes.append(_Trusted(partial(self._trust_again, frozenset(trusted), self._moment)))
+        return tuple(changes)
+
+    def transaction_ended(self) -> None:
+        """The server is idle: portals are gone, but for cursors WITH HOLD."""
+        if len(self.portals):
+            self.portals.forget_settled(lambda portal: portal.holdable)
+
+    def _taint(self, what: str, trusted: set[str]) -> None:
+        self._taints[what] = self._moment
+        trusted.discard(what)
+
+    def _trust_again(self, taints: frozenset[str], moment: int) -> None:
+        """Drop the taints that are not younger than the statement that undid them."""
+        for what in taints:
+            if self._taints.get(what, moment + 1) <= moment:
+                del self._taints[what]
+
+    @staticmethod
+    def _remove(table: Names[Any], name: str, stretch: int) -> list[Consequence]:
+        return [table.enter(name, Lookup.ABSENT, stretch)] if name else list(table.enter_all_absent(stretch))

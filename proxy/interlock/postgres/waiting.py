@@ -1,0 +1,57 @@
+"""The client of a Postgres session as the gate sees it while a command waits.
+
+Knows: the gate's Caller, notices of PostgreSQL. Must not know: sockets (the session sends), the desk.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from interlock.approvals.wording import Moment, Notice, Refusal, duration
+from interlock.commands.model import HeldInput
+from interlock.errors import SENTENCES, InputError, Reason
+from interlock.postgres.wire import answers
+
+
+class Waiting(Protocol):
+    """What the session does for its waiting client."""
+
+    @property
+    def transaction_open(self) -> bool: ...
+
+    async def drained(self) -> bool:
+        """Flush, wait for every earlier answer, and say whether the transaction can still go on."""
+        ...
+
+    def say(self, data: bytes) -> None:
+        """Send a message of ours to the client, between two of the server's."""
+        ...
+
+
+class HeldClient:
+    """Implements `gate.Caller`. `request` is the last request the client was told of."""
+
+    def __init__(self, session: Waiting, max_hold: float) -> None:
+        self._session = session
+        self._max_hold = max_hold
+        self.request: str | None = None
+
+    @property
+    def max_hold(self) -> float | None:
+        """An open transaction keeps its locks while it waits, so that wait has its own bound."""
+        return self._max_hold if self._session.transaction_open else None
+
+    async def read_input(self) -> HeldInput:
+        raise InputError("a Postgres command has no standard input")
+
+    async def ready_to_wait(self) -> Refusal | None:
+        if await self._session.drained():
+            return None
+        return Refusal(Reason.TRANSACTION_FAILED, SENTENCES[Reason.TRANSACTION_FAILED])
+
+    def notify(self, notice: Notice) -> None:
+        self.request = notice.request
+        text = notice.text
+        if notice.moment is Moment.HELD and self._session.transaction_open:
+            text += f"; the open transaction keeps its locks, so this waits {duration(int(self._max_hold))} at most"
+        self._session.say(answers.notice(answers.ErrorFields("NOTICE", "01000", f"interlock: {text}")))

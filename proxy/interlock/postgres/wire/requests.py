@@ -1,0 +1,221 @@
+"""The client's messages, decoded with every count checked, and their re-encoding where we send another text.
+
+Knows: PostgreSQL manual, "Message Formats" (Query, Parse, Bind, Describe, Close, Execute).
+Must not know: policy, identity, sockets.
+
+A message must be used up exactly: a byte too many or too few is a client that breaks the protocol.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from struct import Struct
+from struct import error as struct_error
+
+from interlock.errors import RemoteProtocolError
+from interlock.postgres.wire.frame import LENGTH
+
+_COUNT = Struct("!H")
+_SIGNED = Struct("!i")
+
+MAX_NAME = 1024
+"""Bytes of a statement's or portal's name. PostgreSQL compares them whole, drivers use a few dozen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parse:
+    name: str
+    text: bytes
+    oids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """`formats` holds 0, 1 or one entry a value: 0 text, 1 binary."""
+
+    portal: str
+    statement: str
+    formats: tuple[int, ...]
+    values: tuple[bytes | None, ...]
+    result_formats: tuple[int, ...]
+
+    def format_of(self, index: int) -> int:
+        if not self.formats:
+            return 0
+        return self.formats[0] if len(self.formats) == 1 else self.formats[index]
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """Describe and Close: `of` is `S` for a statement, `P` for a portal."""
+
+    of: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Execute:
+    portal: str
+    limit: int
+
+
+class _Reader:
+    """Reads fields from a message; every step checks that the bytes are there."""
+
+    __slots__ = ("_raw", "pos")
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+        self.pos = 5
+
+    def text(self) -> bytes:
+        end = self._raw.find(0, self.pos)
+        if end < 0:
+            raise RemoteProtocolError("a text without its end")
+        value = self._raw[self.pos : end]
+        self.pos = end + 1
+        return value
+
+    def name(self) -> str:
+        value = self.text()
+        if len(value) > MAX_NAME:
+            raise RemoteProtocolError("a name is too long")
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            raise RemoteProtocolError("a name is not UTF-8") from None
+
+    def count(self) -> int:
+        (value,) = self._unpack(_COUNT, 2)
+        return value
+
+    def counts(self, number: int) -> tuple[int, ...]:
+        return self._unpack(Struct(f"!{number}H"), 2 * number)
+
+    def oids(self, number: int) -> tuple[int, ...]:
+        return self._unpack(Struct(f"!{number}I"), 4 * number)
+
+    def signed(self) -> int:
+        (value,) = self._unpack(_SIGNED, 4)
+        return value
+
+    def value(self) -> bytes | None:
+        length = self.signed()
+        if length == -1:
+            return None
+        if length < 0 or length > len(self._raw) - self.pos:
+            raise RemoteProtocolError("a value's length is negative or beyond the message")
+        self.pos += length
+        return self._raw[self.pos - length : self.pos]
+
+    def end(self) -> None:
+        if self.pos != len(self._raw):
+            raise RemoteProtocolError("bytes after the end of a message's fields")
+
+    def _unpack(self, struct: Struct, size: int) -> tuple[int, ...]:
+        try:
+            values: tuple[int, ...] = struct.unpack_from(self._raw, self.pos)
+        except struct_error:
+            raise RemoteProtocolError("a message ends before its fields do") from None
+        self.pos += size
+        return values
+
+
+def query(raw: bytes) -> bytes:
+    """Return the text of a Query: everything up to the one NUL, which must be its last byte."""
+    if raw.find(0, 5) != len(raw) - 1:
+        raise RemoteProtocolError("bytes after the end of a Query's text, or no end")
+    return raw[5:-1]
+
+
+def parse(raw: bytes) -> Parse:
+    reader = _Reader(raw)
+    name, text = reader.name(), reader.text()
+    oids = reader.oids(reader.count())
+    reader.end()
+    return Parse(name, text, oids)
+
+
+def bind(raw: bytes) -> Bind:
+    reader = _Reader(raw)
+    portal, statement = reader.name(), reader.name()
+    formats = _formats(reader)
+    number = reader.count()
+    if len(formats) not in (0, 1, number):
+        raise RemoteProtocolError("the number of parameter formats fits neither the values nor one for all")
+    values = tuple([reader.value() for _ in range(number)])
+    result_formats = _formats(reader)
+    reader.end()
+    return Bind(portal, statement, formats, values, result_formats)
+
+
+def _formats(reader: _Reader) -> tuple[int, ...]:
+    formats = reader.counts(reader.count())
+    if any(code > 1 for code in formats):
+        raise RemoteProtocolError("a format code is neither 0 nor 1")
+    return formats
+
+
+def named(raw: bytes) -> Named:
+    if raw[5] not in b"SP":
+        raise RemoteProtocolError("Describe and Close take S or P")
+    reader = _Reader(raw)
+    reader.pos = 6
+    name = reader.name()
+    reader.end()
+    return Named(chr(raw[5]), name)
+
+
+def execute(raw: bytes) -> Execute:
+    reader = _Reader(raw)
+    portal, limit = reader.name(), reader.signed()
+    reader.end()
+    return Execute(portal, limit)
+
+
+def copy_fail(raw: bytes) -> None:
+    reader = _Reader(raw)
+    reader.text()
+    reader.end()
+
+
+# -- encoding ----------------------------------------------------------------------------------------------------------
+
+
+def message(kind: bytes, body: bytes = b"") -> bytes:
+    return kind + LENGTH.pack(len(body) + 4) + body
+
+
+SYNC = message(b"S")
+FLUSH = message(b"H")
+TERMINATE = message(b"X")
+
+
+def encode_query(text: bytes) -> bytes:
+    return message(b"Q", text + b"\0")
+
+
+def encode_parse(parsed: Parse) -> bytes:
+    oids = Struct(f"!H{len(parsed.oids)}I").pack(len(parsed.oids), *parsed.oids)
+    return message(b"P", parsed.name.encode() + b"\0" + parsed.text + b"\0" + oids)
+
+
+def encode_execute(portal: str, limit: int = 0) -> bytes:
+    return message(b"E", portal.encode() + b"\0" + _SIGNED.pack(limit))
+
+
+def encode_password(secret: bytes) -> bytes:
+    return message(b"p", secret)
+
+
+def encode_startup(parameters: dict[str, str]) -> bytes:
+    """A StartupMessage of protocol 3.0. No parameter may hold a NUL (checked where they are allowed)."""
+    body = b"".join(f"{key}\0{value}\0".encode() for key, value in parameters.items())
+    return LENGTH.pack(len(body) + 9) + b"\x00\x03\x00\x00" + body + b"\0"
+
+
+def encode_cancel(process: int, secret: bytes) -> bytes:
+    return LENGTH.pack(12 + len(secret)) + b"\x04\xd2\x16\x2e" + LENGTH.pack(process) + secret
+
+
+SSL_REQUEST = LENGTH.pack(8) + b"\x04\xd2\x16\x2f"
