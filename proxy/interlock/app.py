@@ -32,11 +32,12 @@ from interlock.config import SOCKET, Config, is_loopback, split_address
 from interlock.errors import ConfigError, InterlockError
 from interlock.evidence.archive import Archive
 from interlock.evidence.events import EventDraft
+from interlock.evidence.mirror import highest_generation
 from interlock.evidence.seal import SealCa
 from interlock.evidence.writer import TranscriptStore
 from interlock.gate import Gate
 from interlock.identity.authenticate import Authenticator
-from interlock.identity.directory import Directory
+from interlock.identity.directory import Change, Directory
 from interlock.identity.keyset import KeySet
 from interlock.identity.stepup import DecisionSessions
 from interlock.policy import packs
@@ -71,6 +72,7 @@ class Daemon:
         self._entropy = entropy
         self._stops: list[tuple[str, Stop]] = []
         self.addresses: Addresses | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> Addresses:
         try:
@@ -103,7 +105,14 @@ class Daemon:
         journal = transcripts.journal
         journal.append(EventDraft("config.change", {"policy": policies.current.digest, "what": "start"}))
 
-        directory = await Directory.open(store.principals, journal=journal, clock=clock, entropy=self._entropy)
+        directory = Directory(
+            store.principals,
+            clock=clock,
+            entropy=self._entropy,
+            journal=journal,
+            salt_secret=_salt_secret(data_dir, self._entropy),
+        )
+        await directory.load()
         inbox = Inbox(
             store.approvals,
             directory,
@@ -113,7 +122,8 @@ class Daemon:
             public_url=config.public_url,
             validity=config.approvals.validity,
         )
-        await inbox.start()
+        self._inbox = inbox
+        await inbox.start(highest_generation(data_dir))
         self._stops.append(("inbox", inbox.close))
 
         pool = ShellPool()
@@ -122,9 +132,9 @@ class Daemon:
         self.gate = Gate(policies=policies, classifier=Analyzer(pool), approvals=inbox, transcripts=transcripts, clock=clock)
         http = httpx.AsyncClient(follow_redirects=False, trust_env=False)
         self._stops.append(("http client", http.aclose))
-        authenticator = Authenticator(
-            directory, issuers=config.identity.issuers, journal=journal, clock=clock, entropy=self._entropy, http=http
-        )
+        authenticator = Authenticator(directory, issuers=config.identity.issuers, journal=journal, clock=clock)
+        self._stops.append(("authenticator", authenticator.close))
+        directory.subscribe(self._directory_changed)
         teams = await self._teams(inbox, directory, store, transcripts, http)
 
         ssh = postgres = None
@@ -155,7 +165,7 @@ class Daemon:
                 secure=tls is not None,
             )
 
-        self._deciding = DecisionSessions(clock=clock, entropy=self._entropy)
+        self._deciding = DecisionSessions(directory, clock=clock, entropy=self._entropy)
         self._consoles = ConsoleSessions(clock, self._entropy)
         socket = data_dir / SOCKET
         await self._serve_http("socket", parts(local=True), uds=socket)
@@ -185,6 +195,14 @@ class Daemon:
                 await stop()
             except Exception as error:  # every other part must still be stopped, transcripts above all
                 log.exception("interlock.stop_failed", part=name, error=error.__class__.__name__)
+
+    def _directory_changed(self, change: Change) -> None:
+        """Whoever lost authority loses it now: live sessions refuse, and what was asked is withdrawn."""
+        self.gate.revoke(change.stopped, change.credentials)
+        if change.stopped:
+            task = asyncio.get_running_loop().create_task(self._inbox.withdraw(change.stopped, str(change.kind)))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _teams(
         self, inbox: Inbox, directory: Directory, store: Any, transcripts: TranscriptStore, http: httpx.AsyncClient
@@ -287,6 +305,18 @@ def prepare_data_dir(path: Path) -> Path:
     if not os.access(path, os.W_OK):
         raise ConfigError(f"node.data_dir {path} is read-only; transcripts must be written before anything is released")
     return path
+
+
+def _salt_secret(data_dir: Path, entropy: Entropy) -> bytes:
+    """Return the secret that gives unknown names stable salts, so that logins can't probe for names across restarts."""
+    path = data_dir / "keys" / "salt_secret"
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    try:
+        with path.open("xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(entropy(32))
+    except FileExistsError:
+        pass
+    return path.read_bytes()
 
 
 def _seal_ca(config: Config, data_dir: Path) -> SealCa:

@@ -25,10 +25,10 @@ from interlock.approvals import wording
 from interlock.approvals.model import ApprovalRequest, RequestDraft, State, VoteVerdict
 from interlock.approvals.wording import Notice, Refusal
 from interlock.clock import Clock, rfc3339
-from interlock.commands.model import Analysis, Command, HeldInput, Stdin
+from interlock.commands.model import Analysis, Command, HeldInput, Kind, Stdin
 from interlock.errors import SENTENCES, EvidenceError, InputError, InterlockError, Reason
 from interlock.evidence.events import EventDraft, Json, Recorder
-from interlock.identity.principal import Principal
+from interlock.identity.principal import Identity, Principal
 from interlock.policy.model import Access, Decision, Facts, ReviewTerms, SessionFacts, Target, Verdict
 
 WAITING_EVERY = 60.0
@@ -157,6 +157,7 @@ class Session:
         self.recorder = recorder
         self._gate = gate
         self._closed = False
+        self._revoked = False
         self._released = 0
         self._refused = 0
 
@@ -186,8 +187,13 @@ class Session:
         if self._closed:
             return
         self._closed = True
+        self._gate.forget(self)
         totals: dict[str, Json] = {"released": self._released, "refused": self._refused}
         await self.recorder.close({"reason": reason, **totals, **(fields or {})})
+
+    def revoke(self) -> None:
+        """Refuse every later command: the principal, its owner or its credential is not valid any more."""
+        self._revoked = True
 
     # -- the steps of the path ------------------------------------------------------------------------------------
 
@@ -195,6 +201,8 @@ class Session:
         """Conditions of the session itself that end the path before policy is asked."""
         if self._closed or self._gate.draining:
             return Refusal(Reason.SHUTTING_DOWN, SENTENCES[Reason.SHUTTING_DOWN])
+        if self._revoked:
+            return Refusal(Reason.DISABLED_PRINCIPAL, SENTENCES[Reason.DISABLED_PRINCIPAL])
         if self.principal.expired(self._gate.clock.now()):
             return Refusal(Reason.CREDENTIAL_EXPIRED, SENTENCES[Reason.CREDENTIAL_EXPIRED])
         return None
@@ -207,14 +215,19 @@ class Session:
                 hint=SENTENCES[analysis.unreadable.reason],
             )  # fmt: skip
         facts = Facts(self.principal, self.target, command, analysis, self.facts, self._gate.clock.now())
-        return policy.decide(facts)
+        decision = policy.decide(facts)
+        if command.kind is Kind.PARSE and decision.verdict is Verdict.REVIEW:
+            # The server only analyses a Parse: what a rule denies ends here, what it reviews is asked at Bind, with the
+            # values, because only planning and running have effects (postgres.md).
+            return replace(decision, verdict=Verdict.ALLOW, review=None)
+        return decision
 
     def _release_allowed(self, command: Command, analysis: Analysis, decision: Decision) -> Release:
-        if analysis.sent is None:
+        if analysis.sent is None and command.kind is not Kind.PARSE:
             # Closed by construction: an automatic allow sends what was classified, so without a rendering there is
             # nothing that may be sent.
             raise EvidenceError("an allowed command has no rendering that may be sent")
-        payload = analysis.sent.encode()
+        payload = command.text if analysis.sent is None else analysis.sent.encode()
         first = self.recorder.append(
             described(command, analysis), decided(decision, self._seq(0)), forwarded(self._seq(1), command, payload)
         )
@@ -413,6 +426,22 @@ class Gate:
         self.transcripts = transcripts
         self.clock = clock
         self.draining = False
+        self._live: set[Session] = set()
+
+    @property
+    def live(self) -> int:
+        """How many sessions are open."""
+        return len(self._live)
+
+    def forget(self, session: Session) -> None:
+        self._live.discard(session)
+
+    def revoke(self, identities: frozenset[Identity], credentials: frozenset[str]) -> None:
+        """Stop the live sessions of these identities, of whoever acts for or is owned by them, and of these credentials."""
+        for session in self._live:
+            principal = session.principal
+            if identities & principal.excluded() or principal.credential.ident in credentials:
+                session.revoke()
 
     async def open(
         self, principal: Principal, target: Target, facts: SessionFacts, extra: Mapping[str, Json] | None = None
@@ -437,7 +466,9 @@ class Gate:
             },
         )  # fmt: skip
         recorder = await self.transcripts.open(facts, opened)
-        return Session(self, principal, target, facts, recorder)
+        session = Session(self, principal, target, facts, recorder)
+        self._live.add(session)
+        return session
 
 
 # -- events of the path: what is plain and what is committed to (evidence.md §1, rule 2) ------------------------------

@@ -15,11 +15,12 @@ from typing import Any
 
 import httpx
 import jwt
-import uvicorn
 from cryptography.hazmat.primitives.asymmetric import rsa
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from jwt.algorithms import RSAAlgorithm
+
+from harness.webserver import serving
 
 APP_ID = "11111111-1111-1111-1111-111111111111"
 APP_PASSWORD = "bot-secret-for-tests"
@@ -142,16 +143,9 @@ class BotConnector:
 @contextlib.asynccontextmanager
 async def running() -> AsyncIterator[BotConnector]:
     connector = BotConnector()
-    server = uvicorn.Server(uvicorn.Config(connector.app, host="127.0.0.1", port=0, log_level="warning", lifespan="off"))
-    task = asyncio.create_task(server.serve())
-    while not server.started:  # noqa: ASYNC110  uvicorn offers no event; it flips a flag in its first turns
-        await asyncio.sleep(0)
-    connector.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    try:
+    async with serving(connector.app) as url:
+        connector.url = url
         yield connector
-    finally:
-        server.should_exit = True
-        await task
 
 
 async def deliver(node_url: str, activity: dict[str, Any], token: str | None) -> httpx.Response:

@@ -1,0 +1,180 @@
+"""What a customer would try first: stock psql, ssh and a driver against `interlock serve` with real servers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from blackbox.conftest import World
+
+pytestmark = [pytest.mark.blackbox, pytest.mark.interop]
+
+
+async def test_a_held_delete_inside_begin_is_denied_and_the_connection_lives(world: World) -> None:
+    world.postgres.run("CREATE TABLE IF NOT EXISTS t (id int); TRUNCATE t; INSERT INTO t SELECT generate_series(1, 5)")
+    script = "BEGIN;\nDELETE FROM t;\nSELECT 1;\nROLLBACK;\nSELECT 'alive', count(*) FROM t;\n"
+    psql = await asyncio.to_thread(world.start_psql, script)
+    request = await asyncio.to_thread(world.wait_pending, psql)
+    assert request["text"] == "DELETE FROM t;" or request["text"] == "DELETE FROM t"
+    assert world.postgres.run("SELECT count(*) FROM t") == "5"
+
+    await asyncio.to_thread(world.node.vote, "deny", request["id"], reason="use a WHERE")
+
+    out, err = await asyncio.to_thread(psql.communicate)
+    assert "held for approval" in err
+    assert "denied by bob: use a WHERE" in err
+    assert "current transaction is aborted" in err  # the server's own state, not ours
+    assert "alive|5" in out
+    assert "DELETE FROM t" not in world.postgres.log
+
+
+async def test_an_executemany_of_sixty_thousand_rows_passes(world: World) -> None:
+    world.postgres.run("DROP TABLE IF EXISTS bulk; CREATE TABLE bulk (id int, note text)")
+    link = await world.asyncpg("scratch")
+    try:
+        await link.executemany("INSERT INTO bulk VALUES ($1, $2)", [(n, f"row {n}") for n in range(60_000)])
+    finally:
+        await link.close()
+    assert world.postgres.run("SELECT count(*), sum(id) FROM bulk") == f"60000|{sum(range(60_000))}"
+
+
+async def test_a_held_rm_is_approved_from_a_second_terminal_and_its_exit_status_arrives(world: World, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    (victim / "deep").mkdir(parents=True)
+    ssh = await asyncio.to_thread(world.start_ssh, f"rm -rf {victim} /proc/nothing; exit 7")
+    request = await asyncio.to_thread(world.wait_pending, ssh)
+    assert victim.exists()
+    for person in ("alice",):  # she owns the agent
+        said = await asyncio.to_thread(world.node.vote, "approve", request["id"], person, status=1)
+        assert "owns the agent" in said
+    assert victim.exists()
+
+    await asyncio.to_thread(world.node.vote, "approve", request["id"], "bob")
+
+    _, err = await asyncio.to_thread(ssh.communicate)
+    assert "approved by bob" in err
+    assert ssh.returncode == 7
+    assert not victim.exists()
+    assert world.sshd.forced() == 1  # the certificate carried the bytes
+
+
+async def test_the_agent_itself_can_not_approve(world: World) -> None:
+    ssh = await asyncio.to_thread(world.start_ssh, "rm -rf /srv/nothing")
+    request = await asyncio.to_thread(world.wait_pending, ssh)
+    token = (await asyncio.to_thread(world.node.json, "principals", "token", "claude"))["token"]
+    done = subprocess.run(
+        ["curl", "-s", "-X", "POST", "-H", f"Authorization: Bearer {token}", "-H", "Content-Type: application/json", "-d",
+         json.dumps({"verdict": "approve", "digest": request["digest"]}),
+         f"{world.node.url}/v1/approvals/{request['id']}/decision"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout)["reason"] == "not-a-person"
+    await asyncio.to_thread(world.node.vote, "deny", request["id"])
+    await asyncio.to_thread(ssh.communicate)
+    assert ssh.returncode == 126
+
+
+async def test_exit_75_then_once_after_approval_then_it_waits_again(world: World, tmp_path: Path) -> None:
+    world.node.config["approvals"] = {"hold": "1s", "expires": "15m"}
+    await restart(world)
+    log = tmp_path / "ran"
+    command = f"rm -rf {tmp_path / 'nothing'}; echo ran >> {log}"
+
+    first = await asyncio.to_thread(world.ssh, command)
+    assert first.returncode == 75 and "run the same command again after approval" in first.stderr
+    (request,) = await asyncio.to_thread(world.node.pending)
+    await asyncio.to_thread(world.node.vote, "approve", request["id"])
+    assert not log.exists()
+
+    second = await asyncio.to_thread(world.ssh, command)
+    assert (second.returncode, log.read_text()) == (0, "ran\n")
+
+    third = await asyncio.to_thread(world.ssh, command)
+    assert third.returncode == 75 and log.read_text() == "ran\n"
+    (again,) = await asyncio.to_thread(world.node.pending)
+    assert again["id"] != request["id"]
+
+
+async def restart(world: World) -> None:
+    await asyncio.to_thread(world.node.stop)
+    world.node.write_config()
+    await asyncio.to_thread(world.node.start)
+    host_key = (world.node.data_dir / "ssh_host_ed25519_key.pub").read_text().split()[:2]
+    world.known_hosts.write_text(f"[127.0.0.1]:{world.node.port('ssh')} {' '.join(host_key)}\n")
+
+
+async def test_psql_describe_commands_pass_without_a_human(world: World) -> None:
+    world.postgres.run("CREATE TABLE IF NOT EXISTS described (id int PRIMARY KEY, note text)")
+    for command in (
+        "\\d",
+        "\\dt+",
+        "\\d described",
+        "\\d+ described",
+        "\\di",
+        "\\dv",
+        "\\ds",
+        "\\dn",
+        "\\df",
+        "\\du",
+        "\\l",
+        "\\dT",
+    ):
+        done = await asyncio.to_thread(world.psql, command + "\n")
+        assert (done.returncode, done.stderr) == (0, ""), command
+    assert await asyncio.to_thread(world.node.pending) == []
+
+
+async def test_asyncpg_introspection_passes_without_a_human(world: World) -> None:
+    world.postgres.run("DROP TYPE IF EXISTS mood CASCADE; CREATE TYPE mood AS ENUM ('ok', 'bad')")
+    world.postgres.run(
+        "DROP TABLE IF EXISTS moods; CREATE TABLE moods (id int, m mood, ms mood[]); INSERT INTO moods VALUES (1, 'ok', '{bad}')"
+    )
+    link = await world.asyncpg()
+    try:
+        assert await link.fetchval("SELECT m FROM moods WHERE id = $1", 1) == "ok"
+        assert await link.fetchval("SELECT ms FROM moods WHERE id = 1") == ["bad"]
+    finally:
+        await link.close()
+
+
+async def test_a_full_export_is_held_and_denied(world: World) -> None:
+    world.postgres.run("CREATE TABLE IF NOT EXISTS customers (id int, email text)")
+    for text in ("COPY customers TO STDOUT;", "SELECT * FROM customers;"):
+        psql = await asyncio.to_thread(world.start_psql, text + "\n")
+        request = await asyncio.to_thread(world.wait_pending, psql)
+        await asyncio.to_thread(world.node.vote, "deny", request["id"], reason="not at 2:13")
+        _, err = await asyncio.to_thread(psql.communicate)
+        assert "not at 2:13" in err
+        assert text.rstrip(";") not in world.postgres.log
+
+
+async def test_everything_that_happened_is_in_transcripts_that_verify(world: World) -> None:
+    await asyncio.to_thread(world.ssh, "echo seen by the transcript")
+    await asyncio.to_thread(world.psql, "SELECT 42;\n")
+    await asyncio.to_thread(world.node.stop)
+    sealed = [b for b in world.bundles() if (b / "seal.json").exists()]
+    assert len(sealed) == len(world.bundles()) >= 2
+    said = await asyncio.to_thread(world.verify, *sealed)
+    assert "echo seen by the transcript" in said.replace("'", "") and "SELECT 42" in said
+    for bundle in sealed:
+        with (bundle / "seal.json").open("rb") as seal:
+            checked = subprocess.run(
+                ["ssh-keygen", "-Y", "verify", "-f", world.node.data_dir / "trust/allowed_signers", "-I", "test",
+                 "-n", "session-seal@interlock", "-s", bundle / "seal.json.sig"],
+                stdin=seal, capture_output=True, text=True, check=False,
+            )  # fmt: skip
+        assert checked.returncode == 0, checked.stderr
+
+
+async def test_no_access_rule_means_no_access(world: World) -> None:
+    await asyncio.to_thread(world.node.run, "principals", "add", "stranger", "--kind", "agent", "--owner", "alice")
+    password = await asyncio.to_thread(world.node.password, "stranger")
+    with pytest.raises(asyncpg.InvalidAuthorizationSpecificationError):
+        await asyncpg.connect(
+            host="127.0.0.1", port=world.node.port("postgres"), user="stranger", database="orders", password=password, ssl=False
+        )

@@ -1,0 +1,77 @@
+"""A desk for tests of channels: the real store, journal, directory and inbox in a scratch directory."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.bot_connector import ALICE_OID, BOB_OID, TENANT
+from interlock.approvals.inbox import Inbox
+from interlock.clock import SystemClock, system_entropy
+from interlock.evidence.archive import Archive
+from interlock.evidence.seal import SealCa
+from interlock.evidence.writer import TranscriptStore
+from interlock.identity.authenticate import Authenticator
+from interlock.identity.directory import Directory
+from interlock.identity.entries import Entry
+from interlock.identity.passphrase import Passphrases
+from interlock.identity.principal import Credential, CredentialKind, Kind, Principal
+from interlock.store.engine import Store, open_store
+
+PASSPHRASE = "correct horse battery staple"
+
+
+@dataclass
+class Desk:
+    store: Store
+    transcripts: TranscriptStore
+    directory: Directory
+    inbox: Inbox
+    authenticator: Authenticator
+    archive: Archive
+    clock: SystemClock
+
+    def entry(self, handle: str) -> Entry:
+        found = self.directory.by_handle(handle)
+        assert found is not None
+        return found
+
+    def agent(self) -> Principal:
+        """The agent as its SSH key would prove it."""
+        return self.entry("claude").principal(Credential(CredentialKind.SSH_KEY, "SHA256:test"))
+
+    def journal_text(self) -> str:
+        """Everything the node's journal holds, disclosures included."""
+        files = sorted((self.transcripts.data_dir / "journal").rglob("*.jsonl"))
+        return "".join(f.read_text() for f in files)
+
+
+@contextlib.asynccontextmanager
+async def open_desk(directory: Path) -> AsyncIterator[Desk]:
+    data = directory / "data"
+    data.mkdir(mode=0o700)
+    clock = SystemClock()
+    async with contextlib.AsyncExitStack() as stack:
+        store = await open_store("sqlite:///interlock.db", data)
+        stack.push_async_callback(store.close)
+        ca = SealCa.load_or_create(data / "keys" / "evidence_ca")
+        transcripts = TranscriptStore(data, "test", clock=clock, entropy=system_entropy, ca=ca, sync="review", policy_files=dict)
+        await transcripts.start()
+        stack.push_async_callback(transcripts.close)
+        passphrases = Passphrases(memory_kib=64, passes=1)
+        people = Directory(
+            store.principals, clock=clock, entropy=system_entropy, journal=transcripts.journal, passphrases=passphrases
+        )
+        await people.load()
+        await people.add("alice", Kind.HUMAN, groups=["sre"], passphrase=PASSPHRASE, teams=[(TENANT, ALICE_OID)])
+        await people.add("bob", Kind.HUMAN, groups=["sre"], passphrase=PASSPHRASE, teams=[(TENANT, BOB_OID)])
+        await people.add("carol", Kind.HUMAN, groups=["interlock-admins"], passphrase=PASSPHRASE)
+        await people.add("claude", Kind.AGENT, groups=["agents"], owner="alice")
+        inbox = Inbox(store.approvals, people, clock=clock, entropy=system_entropy, journal=transcripts.journal)
+        await inbox.start()
+        stack.push_async_callback(inbox.close)
+        authenticator = Authenticator(people, clock=clock, journal=transcripts.journal, passphrases=passphrases)
+        stack.push_async_callback(authenticator.close)
+        yield Desk(store, transcripts, people, inbox, authenticator, Archive(data), clock)

@@ -1,0 +1,55 @@
+"""The HTTP application of a node over a test's desk, served on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from harness.desk import Desk
+from harness.webserver import serving
+from interlock.clock import system_entropy
+from interlock.config import Config, Node
+from interlock.gate import Gate
+from interlock.identity.stepup import DecisionSessions
+from interlock.policy import packs
+from interlock.policy.source import LivePolicy
+from interlock.web.app import Parts, create_app
+from interlock.web.console.sessions import ConsoleSessions
+
+
+class Unused:
+    """A classifier that no HTTP route may ever reach."""
+
+    def classify_now(self, command: object) -> None:
+        raise AssertionError("HTTP classified a command")
+
+    async def classify(self, command: object) -> None:
+        raise AssertionError("HTTP classified a command")
+
+
+@contextlib.asynccontextmanager
+async def open_web(desk: Desk, *, local: bool) -> AsyncIterator[str]:
+    gate = Gate(
+        policies=LivePolicy([packs.shipped()]),
+        classifier=Unused(),  # type: ignore[arg-type]  # must never be asked
+        approvals=desk.inbox,
+        transcripts=desk.transcripts,
+        clock=desk.clock,
+    )
+    parts = Parts(
+        inbox=desk.inbox,
+        directory=desk.directory,
+        authenticator=desk.authenticator,
+        deciding=DecisionSessions(desk.directory, clock=desk.clock, entropy=system_entropy),
+        consoles=ConsoleSessions(desk.clock, system_entropy),
+        archive=desk.archive,
+        config=Config(version=1, node=Node(data_dir=Path("/nonexistent"))),
+        gate=gate,
+        clock=desk.clock,
+        teams=None,
+        local=local,
+        secure=False,
+    )
+    async with serving(create_app(parts)) as url:
+        yield url
