@@ -1,8 +1,9 @@
 """The key set of one pinned issuer: fetched, bounded, cached, and closed when it can't be trusted any more.
 
 Knows OpenID Connect Discovery 1.0 §4, RFC 7517 (JWK) and RFC 9111 (max-age). Must not know tokens or claims. The issuer
-comes from the configuration; nothing in a token or in an answer leads to another place than the issuer's own document
-says. HTTPS without redirects; plain HTTP only when the configured issuer itself is on loopback.
+comes from the configuration; nothing in a token leads anywhere, and only the issuer's own document to its keys. HTTPS
+without redirects; plain HTTP only where the configuration itself names an address on loopback, or where an issuer that
+is there points to one.
 
 One fetch at a time, whoever asks. A set is fresh for its max-age (5 minutes to 24 hours); after that it is used only
 while fetching fails, and at most `STALE_S` longer. An unknown kid causes a fetch at most every `UNKNOWN_KID_S`.
@@ -79,7 +80,7 @@ class KeySet:
         self._issuer = issuer
         self._loopback = _checked_url(issuer, loopback=True)
         if jwks_url is not None:
-            _checked_url(jwks_url, loopback=self._loopback)
+            _checked_url(jwks_url, loopback=True)
         self._jwks_url = jwks_url
         self._clock = clock
         self._client = client

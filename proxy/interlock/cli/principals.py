@@ -1,0 +1,280 @@
+"""`interlock principals`: the directory. Secrets come from the terminal or a file, never from the command line."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote, urlencode
+
+import typer
+from rich.table import Table
+
+from interlock.cli.client import Client
+from interlock.cli.output import Output, data, emit_json, reporting, say
+from interlock.errors import ConfigError
+
+app = typer.Typer(help="Register people, agents and services.", no_args_is_help=True)
+tokens = typer.Typer(help="Opaque tokens: an SSH password or API bearer for agents.", no_args_is_help=True)
+keys = typer.Typer(help="SSH public keys.", no_args_is_help=True)
+app.add_typer(tokens, name="token")
+app.add_typer(keys, name="key")
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class Kind(StrEnum):
+    HUMAN = "human"
+    AGENT = "agent"
+    SERVICE = "service"
+
+
+Server = Annotated[str | None, typer.Option("--server", help="URL or unix socket of the daemon.", envvar="INTERLOCK_SERVER")]
+Format = Annotated[Output, typer.Option("--output", "-o", help="text or json.")]
+Groups = Annotated[list[str] | None, typer.Option("--group", help="May be given several times.")]
+KeyFile = Annotated[Path, typer.Argument(help="A .pub file.")]
+PassphraseFile = Annotated[Path | None, typer.Option(help="Read the passphrase from this file instead of the terminal.")]
+Teams = Annotated[str | None, typer.Option("--teams", metavar="TENANT/OID", help="Microsoft Entra tenant and object id.")]
+Lifetime = Annotated[str | None, typer.Option("--ttl", help="Such as 15m, 8h or 30d.")]
+Issuer = Annotated[str | None, typer.Option(help="The issuer of an identity, as in identity.issuers.")]
+Subject = Annotated[str | None, typer.Option(help="Its subject (sub).")]
+Account = Annotated[str | None, typer.Option(help="Another handle of the same person.")]
+
+
+@app.command("list")
+@reporting
+def list_(server: Server = None, output: Format = Output.TEXT) -> None:
+    """List everybody."""
+    rows = _client(server).get("/v1/principals")["principals"]
+    if output is Output.JSON:
+        emit_json({"v": 1, "principals": rows})
+        return
+    if not rows:
+        say("nobody is registered; begin with `interlock principals add NAME --reviewer`.")
+        return
+    table = Table("handle", "kind", "owner", "groups", "logs in with", "state", box=None)
+    for row in rows:
+        means = [
+            *(["passphrase"] if row["reviewer"] else []), *([f"{len(row['ssh_keys'])} keys"] if row["ssh_keys"] else []),
+            *([f"{len(row['tokens'])} tokens"] if row["tokens"] else []), *(["Teams"] if row["teams"] else []),
+        ]  # fmt: skip
+        state = "disabled" if row["disabled"] else "active"
+        table.add_row(row["handle"], row["kind"], row["owner"] or "", ", ".join(row["groups"]), ", ".join(means), state)
+    data.print(table, markup=False)
+
+
+@app.command()
+@reporting
+def show(handle: str, server: Server = None, output: Format = Output.TEXT) -> None:
+    """Show one entry: groups, keys, tokens, links."""
+    _tell(_client(server).get(_at(handle)), output)
+
+
+@app.command()
+@reporting
+def add(
+    handle: str,
+    server: Server = None,
+    kind: Annotated[Kind, typer.Option(help="A person, an AI agent, or a program that is neither.")] = Kind.HUMAN,
+    owner: Annotated[str | None, typer.Option(help="The person who answers for an agent. Required for agents.")] = None,
+    group: Groups = None,
+    ssh_key: Annotated[list[Path] | None, typer.Option(help="A .pub file. May be given several times.")] = None,
+    teams: Teams = None,
+    reviewer: Annotated[bool, typer.Option("--reviewer", help="May answer requests: asks for a passphrase.")] = False,
+    passphrase_file: PassphraseFile = None,
+    output: Format = Output.TEXT,
+) -> None:
+    """Register somebody."""
+    body: dict[str, Any] = {
+        "handle": handle, "kind": str(kind), "owner": owner, "groups": group or [],
+        "ssh_keys": [_public_key(path) for path in ssh_key or []], "teams": [teams] if teams else [],
+    }  # fmt: skip
+    if reviewer or passphrase_file is not None:
+        body["passphrase"] = _new_passphrase(handle, passphrase_file)
+    row = _client(server).post("/v1/principals", body)
+    if output is Output.JSON:
+        emit_json({"v": 1, **row})
+    else:
+        say(f"{handle} is registered as {row['identity']}")
+
+
+@app.command("set")
+@reporting
+def set_(
+    handle: str,
+    server: Server = None,
+    group: Groups = None,
+    no_groups: Annotated[bool, typer.Option("--no-groups", help="Take all groups away.")] = False,
+    owner: Annotated[str | None, typer.Option(help="Give an agent to another person.")] = None,
+    disable: Annotated[bool | None, typer.Option("--disable/--enable", help="Stop, or let in again.")] = None,
+    passphrase: Annotated[bool, typer.Option("--passphrase", help="Ask for a new passphrase.")] = False,
+    passphrase_file: PassphraseFile = None,
+    output: Format = Output.TEXT,
+) -> None:
+    """Change somebody. --group replaces all groups."""
+    body: dict[str, Any] = {}
+    if group or no_groups:
+        body["groups"] = group or []
+    if owner is not None:
+        body["owner"] = owner
+    if disable is not None:
+        body["disabled"] = disable
+    if passphrase or passphrase_file is not None:
+        body["passphrase"] = _new_passphrase(handle, passphrase_file)
+    if not body:
+        raise ConfigError("say what to change: --group, --no-groups, --owner, --disable, --enable or --passphrase")
+    _tell(_client(server).patch(_at(handle), body), output)
+
+
+@app.command()
+@reporting
+def remove(handle: str, server: Server = None) -> None:
+    """Take somebody out for ever; live sessions end, and agents that they own stop."""
+    _client(server).delete(_at(handle))
+    say(f"{handle} is removed")
+
+
+@app.command()
+@reporting
+def link(
+    handle: str,
+    server: Server = None,
+    teams: Teams = None,
+    issuer: Issuer = None,
+    subject: Subject = None,
+    account: Account = None,
+    output: Format = Output.TEXT,
+) -> None:
+    """Say which other accounts are the same person or agent."""
+    named = {"teams": teams, "issuer": issuer, "subject": subject, "account": account}
+    body = {name: value for name, value in named.items() if value is not None}
+    _tell(_client(server).post(_at(handle, "links"), body), output)
+
+
+@app.command()
+@reporting
+def unlink(
+    handle: str,
+    server: Server = None,
+    teams: Teams = None,
+    issuer: Issuer = None,
+    subject: Subject = None,
+    account: Account = None,
+    output: Format = Output.TEXT,
+) -> None:
+    """Take a link back."""
+    named = {"teams": teams, "issuer": issuer, "subject": subject, "account": account}
+    query = urlencode({name: value for name, value in named.items() if value is not None})
+    _tell(_client(server).delete(_at(handle, "links") + f"?{query}"), output)
+
+
+@app.command()
+@reporting
+def password(handle: str, server: Server = None, ttl: Lifetime = None, output: Format = Output.TEXT) -> None:
+    """Issue a short-lived Postgres password. It is shown once."""
+    _issued(_client(server).post(_at(handle, "passwords"), _lifetime(ttl)), "password", output)
+
+
+@tokens.command("issue")
+@reporting
+def issue(handle: str, server: Server = None, ttl: Lifetime = None, output: Format = Output.TEXT) -> None:
+    """Issue a token. It is shown once."""
+    _issued(_client(server).post(_at(handle, "tokens"), _lifetime(ttl)), "token", output)
+
+
+@tokens.command("revoke")
+@reporting
+def revoke(handle: str, ident: Annotated[str, typer.Argument(metavar="ID")], server: Server = None) -> None:
+    """Revoke a token by its id (tok_…). Sessions that it opened end."""
+    _client(server).delete(_at(handle, "tokens", ident))
+    say(f"{ident} is revoked")
+
+
+@keys.command("add")
+@reporting
+def add_key(handle: str, file: KeyFile, server: Server = None, output: Format = Output.TEXT) -> None:
+    """Register one more SSH public key."""
+    _tell(_client(server).patch(_at(handle), {"add_ssh_key": _public_key(file)}), output)
+
+
+@keys.command("remove")
+@reporting
+def remove_key(handle: str, fingerprint: str, server: Server = None, output: Format = Output.TEXT) -> None:
+    """Take back a key by its fingerprint (SHA256:…). Sessions that it opened end."""
+    _tell(_client(server).patch(_at(handle), {"remove_ssh_key": fingerprint}), output)
+
+
+# -- what the verbs share ----------------------------------------------------------------------------------------------
+
+
+def _client(server: str | None) -> Client:
+    return Client(server, token=os.environ.get("INTERLOCK_TOKEN"))
+
+
+def _at(handle: str, *more: str) -> str:
+    return "/".join(["/v1/principals", *(quote(part, safe="") for part in (handle, *more))])
+
+
+def _tell(row: dict[str, Any], output: Output) -> None:
+    if output is Output.JSON:
+        emit_json({"v": 1, **row})
+        return
+    lines = [f"{row['handle']}  {row['kind']}{'  disabled' if row['disabled'] else ''}", f"  identity  {row['identity']}"]
+    lines += [f"  owner     {row['owner']}"] if row["owner"] else []
+    lines += [f"  groups    {', '.join(row['groups']) or 'none'}"]
+    lines += ["  reviewer  yes, with a passphrase"] if row["reviewer"] else []
+    lines += [f"  key       {key['fingerprint']} {key['comment']}".rstrip() for key in row["ssh_keys"]]
+    lines += [f"  token     {token['id']} until {token['expires']}" for token in row["tokens"]]
+    lines += [f"  teams     {account}" for account in row["teams"]]
+    lines += [f"  same as   {other}" for other in row["linked"]]
+    for line in lines:
+        data.print(line, markup=False)
+
+
+def _issued(row: dict[str, Any], name: str, output: Output) -> None:
+    """The secret goes to stdout alone, so that it can be piped; everything about it goes to stderr."""
+    if output is Output.JSON:
+        emit_json({"v": 1, **row})
+        return
+    say(f"{name} {row['id']} of {row['handle']}, valid until {row['expires']}; it is not shown again:")
+    sys.stdout.write(row[name] + "\n")
+
+
+def _lifetime(ttl: str | None) -> dict[str, int]:
+    if ttl is None:
+        return {}
+    count, unit = ttl[:-1], ttl[-1:]
+    if unit not in UNITS or not count.isdecimal():
+        raise ConfigError("write a lifetime as a number and s, m, h or d, such as 15m")
+    return {"lifetime": int(count) * UNITS[unit]}
+
+
+def _public_key(path: Path) -> str:
+    """Read a .pub file and check it here: a private key given by mistake never leaves this machine."""
+    from interlock.identity import sshkey
+
+    try:
+        lines = [line for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} can't be read: {error.__class__.__name__}") from None
+    if len(lines) != 1:
+        raise ConfigError(f"{path} must hold one public key; give the .pub file")
+    sshkey.parse(lines[0])
+    return lines[0]
+
+
+def _new_passphrase(handle: str, file: Path | None) -> str:
+    if file is not None:
+        try:
+            return file.read_text().rstrip("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{file} can't be read: {error.__class__.__name__}") from None
+    if not sys.stdin.isatty():
+        raise ConfigError("there is no terminal to ask for the passphrase; use --passphrase-file")
+    first = getpass.getpass(f"passphrase for {handle} (at least 12 characters): ")
+    if first != getpass.getpass("again: "):
+        raise ConfigError("the two passphrases differ")
+    return first

@@ -1,0 +1,224 @@
+"""The directory over HTTP: administration, and a person's or agent's own short-lived Postgres password.
+
+Knows bodies and answers. What can be registered, and in which order a change takes effect, is the directory's. A secret
+is in exactly one answer: the one to the call that made it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from interlock.clock import rfc3339
+from interlock.errors import ConfigError, InterlockError, NotFoundError, Reason
+from interlock.identity.directory import Directory
+from interlock.identity.entries import Entry
+from interlock.identity.principal import Identity, Kind, Principal
+from interlock.identity.tokens import Issued
+from interlock.store.principals import ScramRow, TokenRow
+
+Require = Callable[[str], Callable[[Request], Awaitable[Principal]]]
+"""Makes the dependency of a route that needs a scope: it returns the calling principal, or raises."""
+
+ADMIN = "admin"
+ANYBODY = "approvals:own"
+"""The scope that every authenticated caller has."""
+
+Name = Annotated[str, Field(max_length=255)]
+Line = Annotated[str, Field(max_length=8192)]
+Seconds = Annotated[int, Field(gt=0, le=366 * 86_400)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+class PrincipalIn(_Body):
+    handle: Name
+    kind: Literal["human", "agent", "service"] = "human"
+    owner: Name | None = None
+    groups: Annotated[list[Name], Field(max_length=256)] = []
+    ssh_keys: Annotated[list[Line], Field(max_length=32)] = []
+    teams: Annotated[list[Name], Field(max_length=8)] = []
+    passphrase: Annotated[SecretStr, Field(max_length=1024)] | None = None
+
+
+class PrincipalChange(_Body):
+    """Only what is named changes."""
+
+    groups: Annotated[list[Name], Field(max_length=256)] | None = None
+    disabled: bool | None = None
+    owner: Name | None = None
+    passphrase: Annotated[SecretStr, Field(max_length=1024)] | None = None
+    add_ssh_key: Line | None = None
+    remove_ssh_key: Name | None = None
+
+
+class LinkIn(_Body):
+    """Exactly one of: a Teams account, an identity of an issuer, another handle of the same person."""
+
+    teams: Name | None = None
+    issuer: Name | None = None
+    subject: Name | None = None
+    account: Name | None = None
+
+
+class LifetimeIn(_Body):
+    lifetime: Seconds | None = None
+
+
+def router(directory: Directory, require: Require) -> APIRouter:
+    """Return the routes under /v1/principals, and /v1/password for whoever calls."""
+    routes = APIRouter(prefix="/v1", tags=["principals"])
+    admin = Annotated[Principal, Depends(require(ADMIN))]
+    anybody = Annotated[Principal, Depends(require(ANYBODY))]
+
+    def known(handle: str) -> Entry:
+        entry = directory.by_handle(handle)
+        if entry is None:
+            raise NotFoundError("nobody is registered under this handle")
+        return entry
+
+    @routes.get("/principals")
+    async def list_principals(caller: admin) -> dict[str, Any]:
+        return {"principals": [shown(entry) for entry in directory.entries()]}
+
+    @routes.post("/principals", status_code=201)
+    async def add_principal(body: PrincipalIn, caller: admin) -> dict[str, Any]:
+        entry = await directory.add(
+            body.handle,
+            Kind(body.kind),
+            owner=body.owner,
+            groups=body.groups,
+            ssh_keys=body.ssh_keys,
+            teams=[teams_account(account) for account in body.teams],
+            passphrase=body.passphrase.get_secret_value() if body.passphrase is not None else None,
+            by=caller.identity,
+        )
+        return shown(entry)
+
+    @routes.get("/principals/{handle}")
+    async def get_principal(handle: str, caller: admin) -> dict[str, Any]:
+        return shown(known(handle))
+
+    @routes.patch("/principals/{handle}")
+    async def change_principal(handle: str, body: PrincipalChange, caller: admin) -> dict[str, Any]:
+        """Each named change is one of its own: recorded, and in force, before the next begins. Stopping comes first."""
+        by = caller.identity
+        if body.disabled is not None:
+            await directory.set_disabled(handle, body.disabled, by=by)
+        if body.groups is not None:
+            await directory.set_groups(handle, body.groups, by=by)
+        if body.owner is not None:
+            await directory.set_owner(handle, body.owner, by=by)
+        if body.remove_ssh_key is not None:
+            await directory.remove_ssh_key(handle, body.remove_ssh_key, by=by)
+        if body.add_ssh_key is not None:
+            await directory.add_ssh_key(handle, body.add_ssh_key, by=by)
+        if body.passphrase is not None:
+            await directory.set_passphrase(handle, body.passphrase.get_secret_value(), by=by)
+        return shown(known(handle))
+
+    @routes.delete("/principals/{handle}", status_code=204)
+    async def remove_principal(handle: str, caller: admin) -> None:
+        await directory.remove(handle, by=caller.identity)
+
+    @routes.post("/principals/{handle}/links")
+    async def link(handle: str, body: LinkIn, caller: admin) -> dict[str, Any]:
+        match body:
+            case LinkIn(teams=str(account), issuer=None, subject=None, account=None):
+                entry = await directory.link_teams(handle, *teams_account(account), by=caller.identity)
+            case LinkIn(teams=None, issuer=str(issuer), subject=str(subject), account=None):
+                entry = await directory.link(handle, Identity(issuer, subject), by=caller.identity)
+            case LinkIn(teams=None, issuer=None, subject=None, account=str(account)):
+                entry = await directory.link(handle, known(account).identity, by=caller.identity)
+            case _:
+                raise ConfigError("name exactly one of: teams, issuer with subject, account")
+        return shown(entry)
+
+    @routes.delete("/principals/{handle}/links")
+    async def unlink(
+        handle: str, caller: admin, teams: str = "", issuer: str = "", subject: str = "", account: str = ""
+    ) -> dict[str, Any]:
+        if teams:
+            return shown(await directory.unlink_teams(handle, *teams_account(teams), by=caller.identity))
+        other = known(account).identity if account else Identity(issuer, subject)
+        return shown(await directory.unlink(handle, other, by=caller.identity))
+
+    @routes.post("/principals/{handle}/tokens", status_code=201)
+    async def issue_token(handle: str, caller: admin, body: LifetimeIn | None = None) -> dict[str, Any]:
+        issued = await directory.issue_token(handle, _span(body), by=caller.identity)
+        return once("token", handle, issued)
+
+    @routes.delete("/principals/{handle}/tokens/{ident}", status_code=204)
+    async def revoke_token(handle: str, ident: str, caller: admin) -> None:
+        await directory.revoke_token(handle, ident, by=caller.identity)
+
+    @routes.post("/principals/{handle}/passwords", status_code=201)
+    async def issue_password(handle: str, caller: admin, body: LifetimeIn | None = None) -> dict[str, Any]:
+        issued = await directory.issue_password(handle, _span(body), by=caller.identity)
+        return once("password", handle, issued)
+
+    @routes.delete("/principals/{handle}/passwords/{ident}", status_code=204)
+    async def revoke_password(handle: str, ident: str, caller: admin) -> None:
+        await directory.revoke_password(handle, ident, by=caller.identity)
+
+    @routes.post("/password", status_code=201)
+    async def own_password(caller: anybody, body: LifetimeIn | None = None) -> dict[str, Any]:
+        """A Postgres password for whoever calls. It never outlives the credential that asked for it."""
+        entry = directory.get(caller.identity)
+        if entry is None:
+            raise InterlockError("only who is in the directory has Postgres passwords", reason=Reason.UNKNOWN_PRINCIPAL)
+        if caller.acting_for:
+            # The password would name the agent alone: whom it acts for would be gone from every record and exclusion.
+            raise InterlockError("an agent that acts for somebody logs in with its token", reason=Reason.MISSING_SCOPE)
+        issued = await directory.issue_password(
+            entry.handle, _span(body), not_after=caller.credential.expires, by=caller.identity
+        )
+        return once("password", entry.handle, issued)
+
+    return routes
+
+
+def _span(body: LifetimeIn | None) -> timedelta | None:
+    return timedelta(seconds=body.lifetime) if body is not None and body.lifetime is not None else None
+
+
+def teams_account(text: str) -> tuple[str, str]:
+    """Split TENANT/OID. Raise ConfigError."""
+    tenant, sep, oid = text.partition("/")
+    if not sep:
+        raise ConfigError("write a Teams account as TENANT/OID, both GUIDs")
+    return tenant, oid
+
+
+def once(name: str, handle: str, issued: Issued) -> dict[str, Any]:
+    return {"id": issued.id, "handle": handle, name: issued.secret.reveal(), "expires": rfc3339(issued.expires)}
+
+
+def shown(entry: Entry) -> dict[str, Any]:
+    """Return an entry as the API shows it: idents and fingerprints, never a secret, hash or verifier."""
+    return {
+        "handle": entry.handle,
+        "identity": str(entry.identity),
+        "kind": str(entry.kind),
+        "owner": entry.owner_handle or None,
+        "groups": sorted(entry.groups),
+        "disabled": entry.disabled,
+        "reviewer": entry.reviewer,
+        "linked": sorted(map(str, entry.linked)),
+        "teams": sorted("/".join(account) for account in entry.teams),
+        "ssh_keys": [{"fingerprint": key.fingerprint, "comment": key.comment} for key in entry.ssh_keys],
+        "tokens": [_credential(row) for row in entry.tokens],
+        "passwords": [_credential(row) for row in entry.passwords],
+        "created": rfc3339(entry.created),
+        "changed": rfc3339(entry.changed),
+    }
+
+
+def _credential(row: TokenRow | ScramRow) -> dict[str, Any]:
+    return {"id": row.id, "created": rfc3339(row.created), "expires": rfc3339(row.expires) if row.expires else None}
