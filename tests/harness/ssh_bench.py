@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -122,3 +122,10 @@ async def finish(process: asyncio.subprocess.Process, stdin: bytes | None = b"")
         out, err = await process.communicate(stdin)
     assert process.returncode is not None
     return Finished(process.returncode, out, err.decode(errors="replace"))
+
+
+async def until(condition: Callable[[], object], seconds: float = 10) -> None:
+    """Wait for something that another process does and no event tells of. Fails after `seconds`."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)  # noqa: ASYNC110  the condition is a file or a process outside of this loop

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.ssh_bench import SshBench, finish
+from harness.ssh_bench import SshBench, finish, until
 from interlock.approvals.model import VoteVerdict
 
 pytestmark = pytest.mark.interop
@@ -83,9 +83,7 @@ async def test_a_client_that_does_not_read_holds_the_target_back(bench: SshBench
 async def test_several_channels_at_once_over_one_connection(bench: SshBench) -> None:
     control = bench.directory / "control"
     master = await bench.spawn(options=["-M", "-S", str(control), "-N"])
-    async with asyncio.timeout(10):
-        while not control.exists():
-            await asyncio.sleep(0.02)
+    await until(control.exists)
     share = ["-S", str(control)]
     answers = await asyncio.gather(*(bench.ssh(f"sleep 0.2; echo {n}; exit {n}", options=share) for n in range(20)))
     assert [(a.status, a.out) for a in answers] == [(n, f"{n}\n".encode()) for n in range(20)]
@@ -160,9 +158,7 @@ async def test_a_client_that_leaves_gives_its_request_back(bench: SshBench) -> N
     process.stdin.write(b"typed ahead\n")  # unread input must not hide the departure
     process.kill()
     await process.wait()
-    async with asyncio.timeout(5):
-        while not bench.memory.approvals.returned:
-            await asyncio.sleep(0.01)
+    await until(lambda: bench.memory.approvals.returned, 1)
     assert bench.memory.approvals.returned == [request.id]
     bench.memory.approvals.answer(request.id, VoteVerdict.APPROVE)
     assert bench.target.ran() == []
@@ -172,22 +168,14 @@ async def test_a_client_that_dies_takes_its_command_with_it(ordinary_bench: SshB
     bench = ordinary_bench
     process = await bench.spawn("echo $$ > pid; sleep 300")
     pid_file = bench.target.home / "pid"
-    async with asyncio.timeout(10):
-        while not (pid_file.exists() and pid_file.read_text().strip()):
-            await asyncio.sleep(0.01)
+    await until(lambda: pid_file.exists() and pid_file.read_text().strip())
     pid = int(pid_file.read_text())
     process.kill()
     await process.wait()
-    async with asyncio.timeout(10):
-        while _alive(pid):
-            await asyncio.sleep(0.02)
-    async with asyncio.timeout(5):
-        while not bench.memory.transcripts.all("channel.close"):
-            await asyncio.sleep(0.01)
+    await until(lambda: not _alive(pid))
+    await until(lambda: bench.memory.transcripts.all("channel.close"))
     assert bench.memory.transcripts.all("channel.close")[0].fields["ended"] == "left"
-    async with asyncio.timeout(5):
-        while bench.memory.transcripts.sessions[0].closed is None:
-            await asyncio.sleep(0.01)
+    await until(lambda: bench.memory.transcripts.sessions[0].closed is not None)
 
 
 def _alive(pid: int) -> bool:
@@ -253,9 +241,7 @@ async def test_environment_of_the_locale_passes_and_is_part_of_the_command(bench
     assert command.fields["env"] == {"LC_TIME": "C.UTF-8"}
 
 
-@pytest.mark.parametrize(
-    "assignment", ["LANG=zh_CN.GBK", "LC_ALL=ja_JP.SJIS", "LC_CTYPE=../../tmp/x.UTF-8", "BASH_ENV=/tmp/evil"]
-)
+@pytest.mark.parametrize("assignment", ["LANG=zh_CN.GBK", "LC_ALL=ja_JP.SJIS", "LC_CTYPE=../x.UTF-8", "BASH_ENV=/tmp/evil"])
 async def test_environment_that_could_change_the_reading_is_refused(bench: SshBench, assignment: str) -> None:
     name = assignment.partition("=")[0]
     done = await bench.ssh(f'echo "[${name}]"', options=["-o", f"SetEnv={assignment}"])

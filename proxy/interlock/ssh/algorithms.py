@@ -1,7 +1,8 @@
 """The algorithms of both legs, and the rule that both need strict key exchange.
 
-AES-GCM comes first: it is the fastest in this process by far and not open to prefix truncation. chacha20-poly1305 and
-CBC are not offered, so that a client whose first choice is chacha20 (OpenSSH) takes GCM; SHA-1 is nowhere, neither in
+AES-GCM comes first: it is the fastest in this process by far and not open to prefix truncation. The client's order
+decides (RFC 4253 §7.1) and OpenSSH prefers chacha20 and CTR, so an OpenSSH client, which has had GCM since 6.2, is offered
+nothing else; others may fall back to CTR. chacha20-poly1305 and CBC are never offered; SHA-1 is nowhere, neither in
 key exchange nor in signatures. Strict key exchange (kex-strict-*-v00@openssh.com, the answer to CVE-2023-48795) is
 required of clients and of targets alike: a peer without it is refused in words, before anything is authenticated.
 """
@@ -18,7 +19,8 @@ _WANTED_KEX = (
 KEX = tuple(name for name in _WANTED_KEX if name.encode() in get_kex_algs())
 """Those of the wanted ones that the crypto library of this machine has."""
 
-CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes256-ctr", "aes128-ctr")
+GCM = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
+CIPHERS = (*GCM, "aes256-ctr", "aes128-ctr")
 MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com")
 COMPRESSION = ("none",)
 

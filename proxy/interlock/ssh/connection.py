@@ -107,6 +107,7 @@ class ClientConnection(asyncssh.SSHServerConnection):
         self._failures = 0
         self._refusals = 0
         self._numbered = 0
+        self._last_session = False
         self._later: list[str] = []
         self._work: set[asyncio.Task[None]] = set()
         self._handshake: asyncio.TimerHandle | None = None
@@ -184,6 +185,8 @@ class ClientConnection(asyncssh.SSHServerConnection):
     def leave(self, refusal: Refusal) -> None:
         """End the connection with a sentence that a stock client prints."""
         self._why = str(refusal.reason)
+        for channel in self._session_channels():  # a client that still has a channel open prints nothing of a disconnect
+            channel.say(refusals.plain(refusal))
         self.disconnect(DISC_BY_APPLICATION, refusals.sentence(refusal))
 
     def internal_error(self, exc_info: Any = None, error_logger: Any = None) -> None:
@@ -205,6 +208,11 @@ class ClientConnection(asyncssh.SSHServerConnection):
         return [chan for chan in self._channels.values() if isinstance(chan, ClientChannel)]
 
     # -- key exchange ---------------------------------------------------------------------------------------------
+
+    def _send_kexinit(self) -> None:
+        if b"OpenSSH" in self._client_version:
+            self._enc_algs = [name.encode() for name in algorithms.GCM]
+        super()._send_kexinit()
 
     async def _process_strict_kexinit(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
         await super()._process_kexinit(pkttype, pktid, packet)
@@ -338,6 +346,8 @@ class ClientConnection(asyncssh.SSHServerConnection):
             self.send_channel_open_failure(peer, OPEN_ADMINISTRATIVELY_PROHIBITED, f"interlock: {row.sentence}", "en")
             return
         packet.check_end()
+        if self._last_session:
+            raise asyncssh.ProtocolError("interlock: a session after no-more-sessions")  # as sshd does (PROTOCOL §2.2)
         if len(self._channels) >= self._house.limits.channels:
             self.refuse_limit(Scope.OPEN, kind)
             self.send_channel_open_failure(peer, OPEN_RESOURCE_SHORTAGE, "interlock: too many channels at once", "en")
@@ -355,6 +365,8 @@ class ClientConnection(asyncssh.SSHServerConnection):
             self.record(records.refused_request(Scope.GLOBAL, kind, detail=detail))
             if row.told is Told.NEXT_CHANNEL and row.sentence not in self._later:
                 self._later.append(row.sentence)
+        elif kind == "no-more-sessions@openssh.com":
+            self._last_session = True
         if want_reply:
             self.send_packet(MSG_REQUEST_FAILURE)  # also to a keepalive: any answer says that we live (RFC 4254 §4)
 

@@ -51,6 +51,11 @@ class SshListener:
         self.port = 0
         self.host_key = ""
 
+    @property
+    def inside(self) -> int:
+        """How many connections there are now."""
+        return self._house.door.inside
+
     async def start(self) -> None:
         """Bind and accept. Raise ConfigError when the address or the host key can't be used."""
         # Its INFO has every command and its DEBUG every packet: neither belongs into a log.

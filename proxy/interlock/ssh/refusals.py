@@ -54,7 +54,12 @@ def lines(refusal: Refusal) -> bytes:
     return said
 
 
+def plain(refusal: Refusal) -> str:
+    """Return the refusal on one line without our prefix."""
+    hint = f" {refusal.hint}" if refusal.hint and refusal.hint != refusal.message else ""
+    return one_line(f"{refusal.message} [{refusal.reason}]{hint}", 300)
+
+
 def sentence(refusal: Refusal) -> str:
     """Return the refusal on one line, for places that have room for one: a disconnect message."""
-    hint = f" {refusal.hint}" if refusal.hint and refusal.hint != refusal.message else ""
-    return "interlock: " + one_line(f"{refusal.message} [{refusal.reason}]{hint}", 300)
+    return f"interlock: {plain(refusal)}"

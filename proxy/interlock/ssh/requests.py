@@ -53,6 +53,7 @@ TABLE: tuple[Row, ...] = (
     Row(Scope.GLOBAL, "streamlocal-forward@openssh.com", Told.NEXT_CHANNEL, f"{_NO_FORWARD} (-R)"),
     Row(Scope.GLOBAL, "cancel-streamlocal-forward@openssh.com", Told.SILENT, f"{_NO_FORWARD} (-R)"),
     Row(Scope.GLOBAL, "keepalive@openssh.com", Told.HANDLED),
+    Row(Scope.GLOBAL, "no-more-sessions@openssh.com", Told.HANDLED),
     Row(Scope.GLOBAL, "hostkeys-prove-00@openssh.com", Told.SILENT, "the proxy has one host key and does not rotate it in band"),
     Row(Scope.GLOBAL, "*", Told.SILENT, "this global request is not known here"),
     Row(Scope.OPEN, "session", Told.HANDLED),

@@ -1,0 +1,105 @@
+"""The request table, the environment rule and the names: pure."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from interlock.ssh import address, requests
+from interlock.ssh.requests import TABLE, Scope, Told, accepted_env, find, transfer
+
+
+def test_whatever_is_not_listed_is_refused() -> None:
+    for scope in Scope:
+        assert find(scope, "no-such-request@example.com").refused
+        assert find(scope, "*").refused
+
+
+def test_only_these_are_handled() -> None:
+    handled = {(row.scope, row.name) for row in TABLE if not row.refused}
+    assert handled == {
+        (Scope.GLOBAL, "keepalive@openssh.com"), (Scope.GLOBAL, "no-more-sessions@openssh.com"), (Scope.OPEN, "session"), (Scope.SESSION, "exec"), (Scope.SESSION, "env"),
+        (Scope.SESSION, "signal"), (Scope.SESSION, "eow@openssh.com"), (Scope.SESSION, "keepalive@openssh.com"),
+    }  # fmt: skip
+
+
+def test_every_refusal_has_a_sentence() -> None:
+    assert all(row.sentence for row in TABLE if row.refused)
+    assert len({(row.scope, row.name) for row in TABLE}) == len(TABLE)
+
+
+@pytest.mark.parametrize("value", ["C", "POSIX", "C.UTF-8", "C.utf8", "en_US.UTF-8", "de_AT.utf8", "sr_RS.UTF-8"])
+def test_utf8_locales_pass(value: str) -> None:
+    assert accepted_env(b"LC_ALL", value.encode()) == ("LC_ALL", value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "en_US", "zh_CN.GBK", "ja_JP.SJIS", "en_US.UTF-8\n", "../x.UTF-8", "/tmp/x.UTF-8", "en_US.UTF-8@x", "C.UTF-16",
+     "en_US.utf-8x", "x" * 99 + ".UTF-8", "\x00.UTF-8"],
+)  # fmt: skip
+def test_other_locales_do_not(value: str) -> None:
+    assert accepted_env(b"LC_ALL", value.encode()) is None
+
+
+@pytest.mark.parametrize(
+    "name", [b"PATH", b"LD_PRELOAD", b"BASH_ENV", b"LC_EVIL", b"LANGUAGE", b"TERM", b"COLORTERM", b"lc_all", b""]
+)
+def test_other_variables_do_not(name: bytes) -> None:
+    assert accepted_env(name, b"C") is None
+
+
+@given(st.binary(max_size=80), st.binary(max_size=80))
+def test_no_variable_that_passes_holds_anything_but_a_plain_locale(name: bytes, value: bytes) -> None:
+    accepted = accepted_env(name, value)
+    if accepted is not None:
+        assert accepted[0] in requests.ENV_NAMES
+        assert accepted[1].replace("_", "").replace(".", "").replace("-", "").isalnum()
+
+
+@given(st.binary(max_size=200))
+def test_a_name_that_is_recorded_is_printable_and_short(name: bytes) -> None:
+    shown = requests.shown_name(name)
+    assert len(shown) <= 64
+    assert all(0x21 <= ord(c) < 0x7F for c in shown)
+
+
+@pytest.mark.parametrize(
+    ("text", "row"),
+    [
+        (b"scp -t /tmp/x", "exec:scp"), (b"scp -r -p -f -- /etc", "exec:scp"), (b"/usr/bin/scp -pt .", "exec:scp"),
+        (b"rsync --server -vlogDtpre.iLsfxCIvu . dst", "exec:rsync"), (b"git-upload-pack 'repo.git'", "exec:git"),
+        (b"git receive-pack repo", "exec:git"), (b"git-upload-archive x", "exec:git"), (b"mosh-server new", "exec:mosh"),
+        (b"/usr/lib/openssh/sftp-server", "exec:sftp-server"), (b" internal-sftp", "exec:sftp-server"),
+    ],
+)  # fmt: skip
+def test_transfer_protocols_are_recognised(text: bytes, row: str) -> None:
+    found = transfer(text)
+    assert found is not None
+    assert (found.name, found.told) == (row, Told.EXIT)
+
+
+@pytest.mark.parametrize("text", [b"scp a b:", b"scpx -t", b"rsync -a a b", b"git status", b"git log", b"echo scp -t", b"ls"])
+def test_ordinary_commands_are_not(text: bytes) -> None:
+    assert transfer(text) is None
+
+
+def test_user_names_split_at_the_right_most_at() -> None:
+    assert address.parse("web-1") == address.Address("web-1")
+    assert address.parse("deploy@web-1") == address.Address("web-1", "deploy")
+
+
+@pytest.mark.parametrize(
+    "name", ["", "@", "a@", "@web-1", "a b@web-1", "a,root@web-1", "a@b@web-1", "Web", "web-1\n", "a\n@web-1", "-x@web-1"]
+)
+def test_names_that_could_not_be_configured_are_no_address(name: str) -> None:
+    assert address.parse(name) is None
+
+
+@given(st.text(max_size=40))
+def test_an_account_that_parses_is_safe_as_a_certificate_principal(name: str) -> None:
+    found = address.parse(f"{name}@web-1")
+    if found is not None:
+        assert not set(found.account) & set(", \t\n@:/\\\0")
+        assert found.account.isascii()
