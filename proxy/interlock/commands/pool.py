@@ -36,8 +36,8 @@ MEMORY = 384 << 20
 MAX_OUTPUT = 8 << 20
 """Bytes read from a child: 36 KB of nested `if` would be 760 MB of tree."""
 
-RETRIED = 4096
-"""A text up to this many bytes that ran out of time is read once more: the machine was busy, not the text hostile."""
+BUSY_CPU_S = 0.2
+"""Children that ran out of time with less CPU than this were waiting: the machine was busy, and the text gets one more try."""
 
 _ANSWERS = {"shfmt": (0, 1), "bash": (0, 1, 2)}
 """Exit statuses that are answers; others are crashes (2 is Go's own)."""
@@ -63,6 +63,14 @@ class _Child:
         resource.prlimit(pid, resource.RLIMIT_DATA, (MEMORY, MEMORY))
         resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, 0))
+
+    def cpu(self) -> float:
+        """Return the seconds of CPU used so far; 0.0 when it is gone (proc(5), stat fields 14 and 15)."""
+        try:
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def kill(self) -> None:
         self.process.kill()
@@ -137,7 +145,9 @@ class ShellPool:
         self._threads: ThreadPoolExecutor | None = None
 
     async def start(self) -> None:
-        """Start the children and make sure that both grammars work. Raise ConfigError."""
+        """Start the children and make sure that both grammars work. Raise ConfigError. Idempotent."""
+        if self._threads is not None:
+            return
         self._threads = ThreadPoolExecutor(self._workers, thread_name_prefix="shell-grammar")
         probe = await self.parse(Parse(b"echo 'a' | cat"))
         if probe.failure or probe.tree is None or probe.printed is None:
@@ -163,7 +173,7 @@ class ShellPool:
         if threads is None:
             return Parsed(failure="pool-closed")
         answer = await asyncio.wrap_future(threads.submit(self.parse_here, request))
-        if answer.failure and answer.detail == "time" and len(request.text) <= RETRIED:
+        if answer.detail == "time":
             answer = await asyncio.wrap_future(threads.submit(self.parse_here, request))
         if self._threads is threads:
             threads.submit(self._refill)
@@ -187,7 +197,10 @@ class ShellPool:
             ((status, out, _),) = _converse([self._take("shfmt", taken)], printed, deadline)
             return Parsed(tree=tree, printed=printed, printed_tree=_decode(out) if status == 0 else None)
         except _LimitError as error:
-            return Parsed(failure="parser-limit", detail=str(error))
+            detail = str(error)
+            if detail == "time" and sum(child.cpu() for child in taken) >= BUSY_CPU_S:
+                detail = "work"
+            return Parsed(failure="parser-limit", detail=detail)
         except (msgspec.DecodeError, RecursionError, MemoryError, OSError) as error:
             _log.warning("shell grammar failed", error=type(error).__name__)
             return Parsed(failure="parser-crash", detail=type(error).__name__)

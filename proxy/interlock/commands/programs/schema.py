@@ -67,7 +67,8 @@ class Program:
 _KEYS = frozenset(
     (
         "flags", "values", "optional", "permute", "complete", "digits", "single_dash", "recursive", "always_recursive",
-        "force", "always", "operands", "stdin", "subcommands", "default_subcommand", "special", "flag_effects", "like", "code_unless",
+        "force", "always", "operands", "stdin", "subcommands", "default_subcommand", "special", "flag_effects", "like",
+        "code_unless",
     )
 )  # fmt: skip
 _OPERAND_KEYS = frozenset({"first", "first_unless", "rest", "last", "last_unless", "absent", "absent_unless", "secrets"})

@@ -1,0 +1,110 @@
+"""Analyzer: the gate's classifier. SQL and shell, cached by the exact text and everything else that changes the answer.
+
+Answers at once what is cached and SQL small enough to parse here; everything else goes to a child. Knows which grammar
+a command needs; knows no policy.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import replace
+
+from interlock.commands.model import Analysis, Command, Kind, Opaque, ShellContext, SqlContext
+from interlock.commands.pool import ShellPool
+from interlock.commands.programs.loader import programs, sensitive_paths
+from interlock.commands.programs.rules import Rules
+from interlock.commands.shell.analysis import Asked, analyze_shell, unknown
+from interlock.commands.shell.effective import inert
+from interlock.commands.sql.analysis import analyze_sql, context_key, depends_on_names, in_process
+from interlock.commands.sql_child import SqlChild
+
+MAX_CACHED_TEXT = 8 * 1024
+"""Bytes; larger texts hardly repeat and would fill the cache."""
+
+_TRANSIENT = frozenset({"parser-limit", "parser-crash", "pool-closed"})
+
+
+class Analyzer:
+    """One a process. `start` and `close` may be called here or on the pool."""
+
+    def __init__(self, pool: ShellPool, cache_size: int = 4096) -> None:
+        self._pool = pool
+        self._rules = Rules(programs(), sensitive_paths())
+        self._sql = SqlChild()
+        self._size = cache_size
+        self._cache: OrderedDict[Hashable, Analysis] = OrderedDict()
+
+    async def start(self) -> None:
+        """Start the grammars. Raise ConfigError when they do not work on this machine."""
+        await self._pool.start()
+
+    async def close(self) -> None:
+        """End the children. Idempotent."""
+        await self._sql.close()
+        await self._pool.close()
+
+    def classify_now(self, command: Command) -> Analysis | None:
+        """Return a cached analysis, or that of SQL small enough to parse here; None when a child is needed."""
+        key = _key(command)
+        found = self._cache.get(key)
+        if found is not None:
+            self._cache.move_to_end(key)
+            return found
+        context = command.context
+        if isinstance(context, SqlContext) and in_process(command.text):
+            return self._keep(key, command, analyze_sql(command.text, context, command.kind))
+        return None
+
+    async def classify(self, command: Command) -> Analysis:
+        """Analyse, in a child where needed. A crash or a limit is an opaque analysis, never an exception."""
+        found = self.classify_now(command)
+        if found is not None:
+            return found
+        context = command.context
+        if isinstance(context, SqlContext):
+            analysis = await self._sql.analyze(command.text, context, command.kind)
+        else:
+            analysis = await self._shell(command, context)
+        return self._keep(_key(command), command, analysis)
+
+    async def _shell(self, command: Command, context: ShellContext) -> Analysis:
+        if command.kind is not Kind.EXEC:
+            return unknown("unknown-construct", command.text)
+        asking = analyze_shell(Asked(command.text, context, command.stdin, command.cwd), self._rules)
+        try:
+            request = next(asking)
+            while True:
+                request = asking.send(await self._pool.parse(request))
+        except StopIteration as done:
+            analysis: Analysis = done.value
+        return _surrounded(analysis, command)
+
+    def _keep(self, key: Hashable, command: Command, analysis: Analysis) -> Analysis:
+        fleeting = any(o.reason in _TRANSIENT for o in analysis.opaque)
+        if isinstance(command.context, SqlContext):
+            fleeting = fleeting or depends_on_names(analysis)
+        if len(command.text) <= MAX_CACHED_TEXT and not fleeting:
+            self._cache[key] = analysis
+            while len(self._cache) > self._size:
+                self._cache.popitem(last=False)
+        return analysis
+
+
+def _surrounded(analysis: Analysis, command: Command) -> Analysis:
+    """Environment variables that came beside the text count like assignments in it."""
+    if analysis.unreadable is not None:
+        return analysis
+    strange = [name for name, value in command.env if name != "TERM" and not inert(name, value)]
+    if not strange:
+        return analysis
+    opaque = (*analysis.opaque, *(Opaque("environment", name, 0, len(command.text)) for name in strange))
+    return replace(analysis, opaque=opaque, sent=None)
+
+
+def _key(command: Command) -> Hashable:
+    context = command.context
+    if isinstance(context, SqlContext):
+        return command.text, command.kind is Kind.QUERY, context_key(context)
+    stdin = None if command.stdin is None else command.stdin.sha256
+    return command.text, command.kind, context, stdin, command.cwd, command.env
