@@ -40,8 +40,9 @@ _CLOSE = frozenset((ord(")"), ord("]")))
 def nesting(text: str, limit: int = NESTING) -> int:
     """Return an upper bound of how deep the parse tree of `text` is, in levels of expressions and queries.
 
-    More than TERMS conditions count as too deep as well: nobody can review them, and no program needs them. Uses PostgreSQL's own lexer, which does not recurse, and stops counting beyond `limit`. A text that does not lex
-    has no tree: 0.
+    More than TERMS conditions count as too deep as well: nobody can review them, and no program needs them. Uses
+    PostgreSQL's own lexer, which does not recurse, and stops counting beyond `limit`. A text that does not lex has no
+    tree: 0.
     """
     try:
         tokens = scan(text).tokens

@@ -158,9 +158,22 @@ class Catalog:
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise CatalogError(f"The catalog rows have an unexpected shape ({type(error).__name__}).") from error
 
-    def function(self, schema: str, name: str) -> tuple[Function, ...]:
-        """Return the overloads of schema.name."""
-        return tuple(f for f in self.functions.get(name, ()) if f.schema == schema)
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to a child process without the memo: read-only mappings can't be pickled."""
+        plain = (dict(self.relations), dict(self.functions), dict(self.operators), dict(self.types))
+        return _restored, (*plain, self.casts, self.server_version, self.superuser, self.version)
+
+
+def _restored(
+    relations: dict[tuple[str, str], Relation],
+    functions: dict[str, tuple[Function, ...]],
+    operators: dict[str, tuple[Operator, ...]],
+    types: dict[str, tuple[UserType, ...]],
+    *rest: Any,
+) -> Catalog:
+    return Catalog(
+        MappingProxyType(relations), MappingProxyType(functions), MappingProxyType(operators), MappingProxyType(types), *rest
+    )
 
 
 def system_relation(schema: str, name: str) -> Relation | None:
@@ -179,7 +192,7 @@ def _build(rows: Mapping[str, Sequence[Sequence[object]]]) -> Catalog:
     functions: dict[str, tuple[Function, ...]] = {}
     for schema, name, kind, volatility, definer, language, extension, arguments in rows["functions"]:
         function = Function(
-            str(schema), str(name), str(kind), str(volatility), bool(definer), str(language), str(extension), int(str(arguments))
+            str(schema), str(name), str(kind), str(volatility), _flag(definer), str(language), str(extension), int(str(arguments))
         )
         functions[function.name] = (*functions.get(function.name, ()), function)
 
@@ -196,7 +209,7 @@ def _build(rows: Mapping[str, Sequence[Sequence[object]]]) -> Catalog:
     types: dict[str, tuple[UserType, ...]] = {}
     for schema, name, kind, over_user_type, checks, extension in rows["types"]:
         # Composites and ranges are not: their input calls that of their parts, or a function of their own.
-        harmless = kind == "e" or (kind == "d" and not over_user_type) or extension in TRUSTED_EXTENSIONS
+        harmless = kind == "e" or (kind == "d" and not _flag(over_user_type)) or extension in TRUSTED_EXTENSIONS
         user_type = UserType(str(schema), str(name), str(kind), harmless, tuple(_words(checks)))
         types[user_type.name] = (*types.get(user_type.name, ()), user_type)
     casts = tuple(
@@ -219,9 +232,9 @@ def _build(rows: Mapping[str, Sequence[Sequence[object]]]) -> Catalog:
             *key,
             KINDS[str(kind)],
             columns=frozenset(_words(columns)),
-            rules=bool(rules),
-            triggers=bool(triggers),
-            row_security=bool(security),
+            rules=_flag(rules),
+            triggers=_flag(triggers),
+            row_security=_flag(security),
             read_calls=tuple(calls.get((*key, "read"), ())),
             write_calls=tuple(calls.get((*key, "write"), ())),
             definition=definitions.get(key, ""),
@@ -235,7 +248,7 @@ def _build(rows: Mapping[str, Sequence[Sequence[object]]]) -> Catalog:
         types=MappingProxyType(types),
         casts=casts,
         server_version=int(str(version_num)),
-        superuser=bool(superuser),
+        superuser=_flag(superuser),
         version=_digest(rows),
     )
 
@@ -269,6 +282,16 @@ def _with_children(
             write_calls=tuple(dict.fromkeys(c for r in family for c in r.write_calls)),
         )
     return merged
+
+
+def _flag(value: object) -> bool:
+    """Read a boolean as drivers give it; a text such as `f` must never count as true because it is not empty."""
+    match value:
+        case bool():
+            return value
+        case "t" | "f":
+            return value == "t"
+    raise TypeError("a boolean")
 
 
 def _words(value: object) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from postgast import pg_query_pb2 as pb
 
 from interlock.commands.sql import names
+from interlock.commands.sql.catalog import Relation
 from interlock.commands.sql.queries import select
 from interlock.commands.sql.settings import set_config
 from interlock.commands.sql.walk import HANDLERS, Walk
@@ -28,6 +29,7 @@ _SUBLINKS = {
 def column_ref(walk: Walk, message: pb.ColumnRef) -> None:
     parts = tuple("*" if f.WhichOneof("node") == "a_star" else f.string.sval for f in message.fields)
     scope = walk.scope
+    walk.columns_seen.add(parts[-1])
     if scope is not None:
         scope.columns.append(parts)
     if len(parts) > 1 and parts[-1] != "*":
@@ -37,11 +39,21 @@ def column_ref(walk: Walk, message: pb.ColumnRef) -> None:
 
 def a_indirection(walk: Walk, message: pb.A_Indirection) -> None:
     walk.node(message.arg)
-    for step in message.indirection:
+    for index, step in enumerate(message.indirection):
         if step.WhichOneof("node") == "string":
-            names.attribute(walk, step.string.sval, None)
+            names.attribute(walk, step.string.sval, _row_of(walk, message.arg) if index == 0 else None)
         else:
             walk.node(step)
+
+
+def _row_of(walk: Walk, argument: pb.Node) -> Relation | None:
+    """Return the relation whose row `(t)` is, if it surely is one: a column of that name would win."""
+    if argument.WhichOneof("node") != "column_ref" or walk.scope is None or len(argument.column_ref.fields) != 1:
+        return None
+    alias = argument.column_ref.fields[0].string.sval
+    found = walk.scope.find(alias)
+    only = len(walk.scope.references) == 1 and walk.scope.others == 0
+    return found.relation if found is not None and only and alias not in found.relation.columns else None
 
 
 def a_expr(walk: Walk, message: pb.A_Expr) -> None:

@@ -178,6 +178,28 @@ def same(left: Message, right: Message) -> bool:
 _PLACES = frozenset(("location", "rexpr_list_start", "rexpr_list_end", "list_start", "list_end", "name_location"))
 
 
+def fixed_columns(condition: pb.Node) -> dict[str, str]:
+    """Return the unqualified columns that `column = 'constant'` fixes for every row that passes the condition."""
+    pending, found = [condition], {}
+    while pending:
+        node = pending.pop()
+        if node.WhichOneof("node") == "bool_expr" and node.bool_expr.boolop == pb.AND_EXPR:
+            pending.extend(node.bool_expr.args)
+        elif node.WhichOneof("node") == "a_expr" and node.a_expr.kind == pb.AEXPR_OP:
+            expression = node.a_expr
+            value = _text(expression.rexpr)
+            left = expression.lexpr
+            if (
+                value is not None
+                and [part.string.sval for part in expression.name] == ["="]
+                and left.WhichOneof("node") == "column_ref"
+                and len(left.column_ref.fields) == 1
+                and left.column_ref.fields[0].WhichOneof("node") == "string"
+            ):
+                found[str(left.column_ref.fields[0].string.sval)] = value
+    return found
+
+
 def limits(statement: pb.SelectStmt) -> bool:
     """Tell whether LIMIT or FETCH FIRST bounds the rows with a small constant."""
     if statement.limit_option == pb.LIMIT_OPTION_WITH_TIES:

@@ -11,7 +11,7 @@ from postgast import pg_query_pb2 as pb
 
 from interlock.commands.sql import names
 from interlock.commands.sql.catalog import Relation
-from interlock.commands.sql.filters import filters, limits, summarises
+from interlock.commands.sql.filters import filters, fixed_columns, limits, summarises
 from interlock.commands.sql.scope import Reference, Scope
 from interlock.commands.sql.walk import HANDLERS, Walk
 
@@ -42,7 +42,10 @@ def select(walk: Walk, message: pb.SelectStmt, kind: str) -> None:
         scope.limited = scope.limited or summarises(message)
         values(walk, message.values_lists)
         walk.nodes(message.from_clause)
+        if [reference.relation.qualified for reference in scope.references] == ["pg_catalog.pg_settings"]:
+            scope.fixed = fixed_columns(message.where_clause)  # pg_dump sets a setting only where the server has it
         walk.nodes(message.target_list)
+        scope.fixed = {}
         walk.node(message.where_clause)
         walk.nodes(message.group_clause)
         walk.node(message.having_clause)
@@ -69,8 +72,9 @@ def values(walk: Walk, rows: Any) -> None:
 def with_clause(walk: Walk, message: pb.WithClause) -> None:
     """Walk common table expressions; each hides a relation of its name from where PostgreSQL says it does."""
     owner = walk.scope
+    visible = walk.ctes = set(walk.ctes)
     if message.recursive:
-        walk.ctes |= {cte.common_table_expr.ctename for cte in message.ctes}
+        visible.update(cte.common_table_expr.ctename for cte in message.ctes)
     for wrapper in message.ctes:
         cte = wrapper.common_table_expr
         for clause in (cte.search_clause, cte.cycle_clause):
@@ -82,8 +86,8 @@ def with_clause(walk: Walk, message: pb.WithClause) -> None:
             else:
                 walk.scope = None  # a statement that changes rows is no part of the query's rows
                 walk.node(cte.ctequery)
-        walk.scope = owner
-        walk.ctes |= {cte.ctename}
+        walk.scope, walk.ctes = owner, visible
+        visible.add(cte.ctename)
 
 
 def locking(walk: Walk, scope: Scope, message: pb.LockingClause) -> None:
@@ -124,6 +128,8 @@ def range_var(walk: Walk, message: pb.RangeVar) -> None:
     if scope is None:
         scope = walk.scope = Scope("top")
     alias = message.alias.aliasname if message.HasField("alias") else message.relname
+    if message.HasField("alias") and message.alias.colnames:
+        walk.columns_seen.add("*")  # columns under other names: any of them
     if not message.schemaname and message.relname in walk.ctes:
         scope.others += 1
         return

@@ -39,6 +39,7 @@ class Scope:
     references: list[Reference] = field(default_factory=list)
     others: int = 0  # items in FROM that are no relation
     columns: list[tuple[str, ...]] = field(default_factory=list)
+    fixed: dict[str, str] = field(default_factory=dict)  # columns that the WHERE fixes to a constant, in the target list
 
     def bounded(self, collecting: bool) -> bool:
         """Tell whether few rows come back; `collecting`: somewhere in the statement rows are put into one value."""

@@ -88,7 +88,7 @@ def resolve(walk: Walk, unknown: str, name: str, text: str | None) -> None:
     borrowed, resolving, scope, ctes = walk.borrowed, walk.resolving, walk.scope, walk.ctes
     walk.borrowed, walk.resolving = True, (*resolving, name)
     for raw in tree.stmts:
-        walk.scope, walk.ctes = None, frozenset()
+        walk.scope, walk.ctes = None, set()
         match raw.stmt.WhichOneof("node"):
             case "prepare_stmt":
                 walk.node(raw.stmt.prepare_stmt.query)

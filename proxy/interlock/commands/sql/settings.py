@@ -105,22 +105,41 @@ def variable_show(walk: Walk, message: pb.VariableShowStmt) -> None:
     )
 
 
+NEVER_DYNAMIC = frozenset(
+    """search_path role session_authorization client_encoding standard_conforming_strings backslash_quote is_superuser
+    default_transaction_read_only transaction_read_only session_replication_role""".split()
+)
+"""Settings whose value decides what later text means or may do: set by a parameter they are opaque."""
+
+
 def set_config(walk: Walk, message: pb.FuncCall) -> None:
-    """Judge set_config as the SET it is when its arguments are constants; else it could be any setting."""
-    arguments = [_argument(argument) for argument in message.args]
-    if len(arguments) == 3 and all(argument is not None for argument in arguments):
-        sets(walk, str(arguments[0]), str(arguments[1]))
-    else:
-        walk.emit("function", "pg_catalog.set_config", schema="pg_catalog", detail="arguments are not constant")
-        walk.hide("dynamic-setting", "set_config", message.location)
-        walk.name("temp-ddl")  # it may have set the search_path: unqualified names mean less from here on
+    """Judge set_config as the SET it is when its first argument is a constant; else it could be any setting.
+
+    The value may be a parameter (asyncpg switches `jit` like this), but for the settings in NEVER_DYNAMIC.
+    """
+    fixed = walk.scope.fixed if walk.scope is not None else {}
+    arguments = [_argument(argument, fixed) for argument in message.args]
+    if len(arguments) == 3 and arguments[0] is not None and arguments[2] is not None:
+        value = message.args[1]
+        if arguments[1] is not None:
+            sets(walk, arguments[0], arguments[1])
+            return
+        if value.WhichOneof("node") == "param_ref" and arguments[0].lower() not in NEVER_DYNAMIC:
+            sets(walk, arguments[0], f"${value.param_ref.number}")
+            return
+    walk.emit("function", "pg_catalog.set_config", schema="pg_catalog", detail="arguments are not constant")
+    walk.hide("dynamic-setting", "set_config", message.location)
+    walk.name("temp-ddl")  # it may have set the search_path: unqualified names mean less from here on
 
 
-def _argument(node: pb.Node) -> str | None:
-    if node.WhichOneof("node") == "type_cast":
-        if names.strings(node.type_cast.type_name.names)[-1:] not in (["text"], ["bool"], ["varchar"], ["name"]):
-            return None
-        return _argument(node.type_cast.arg)
+def _argument(node: pb.Node, fixed: dict[str, str]) -> str | None:
+    match node.WhichOneof("node"):
+        case "type_cast":
+            if names.strings(node.type_cast.type_name.names)[-1:] not in (["text"], ["bool"], ["varchar"]):
+                return None
+            return _argument(node.type_cast.arg, fixed)
+        case "column_ref" if len(node.column_ref.fields) == 1:
+            return fixed.get(node.column_ref.fields[0].string.sval)
     return constant(node)
 
 

@@ -51,6 +51,14 @@ DATA_VERBS = frozenset(("select", "insert", "update", "delete", "merge", "lock",
 _CHANGES_NAMES = frozenset(("search_path", "role", "session_authorization", ""))
 """Settings that decide what unqualified names mean (through the path, or through `$user` in it); "" is RESET ALL."""
 
+SECRET_COLUMNS = {
+    "pg_authid": ("rolpassword",),
+    "pg_shadow": ("passwd",),
+    "pg_user_mapping": ("umoptions",),
+    "pg_user_mappings": ("umoptions",),
+}
+"""Secret relations that are harmless without these columns."""
+
 _KIND_OF_TYPE: dict[str, str] = {field.message_type.name: field.name for field in pb.Node.DESCRIPTOR.fields}
 _FIELDS: dict[Any, tuple[bool, str | None] | None] = {}
 
@@ -85,11 +93,12 @@ class Walk:
         self.notes: dict[str, None] = {}
         self.via: tuple[str, ...] = ()
         self.scope: Scope | None = None
-        self.ctes: frozenset[str] = frozenset()
+        self.ctes: set[str] = set()
         self.explaining = False
         self.resolving: tuple[str, ...] = ()  # prepared statements and views being opened
         self.borrowed = False  # inside text that is not the command's own: offsets mean nothing
         self.statement = b""
+        self.columns_seen: set[str] = set()  # last names of every column of the statement
         self._entries: list[Effect | tuple[Scope, Reference, tuple[str, ...], bool]] = []
         self._functions: dict[str, None] = {}
         self._collecting = False
@@ -197,7 +206,7 @@ class Walk:
         """Walk one statement and complete its effects."""
         self.statement = text
         before = len(self.opaque)
-        self.scope, self.ctes = None, frozenset()
+        self.scope, self.ctes = None, set()
         self.node(statement)
         if not self._entries:
             # A bare SELECT of values. Anything else that yields nothing was not understood.
@@ -232,7 +241,7 @@ class Walk:
                     limited=explained or scope.bounded(self._collecting),
                     functions=functions,
                     columns=scope.columns_of(reference),
-                    detail=_facts(relation),
+                    detail=_facts(relation, self._secret(reference)),
                 )
             )
         for index in range(first, len(self.effects)):
@@ -243,17 +252,25 @@ class Walk:
                     effect, filtered=all(e.filtered for e in inner), limited=all(e.limited for e in inner)
                 )
         self._entries, self._functions, self._collecting = [], {}, False
+        self.columns_seen = set()
+
+    def _secret(self, reference: Reference) -> bool:
+        """Tell whether a secret of the relation is read: the whole of it, or one of the columns that hold it."""
+        if not reference.relation.secret:
+            return False
+        columns = SECRET_COLUMNS.get(reference.relation.name)
+        return columns is None or not self.columns_seen.isdisjoint((*columns, "*", reference.alias))
 
 
 def _shown_kind(relation: Relation) -> str:
     return "table" if relation.kind in ("sequence", "composite") else relation.kind
 
 
-def _facts(relation: Relation) -> str:
+def _facts(relation: Relation, secret: bool) -> str:
     facts = [
         word
         for word, holds in (
-            ("secret", relation.secret),
+            ("secret", secret),
             ("sequence", relation.kind == "sequence"),
             ("row security", relation.row_security),
             ("foreign partitions", relation.foreign_children),
