@@ -284,7 +284,7 @@ def _policies(bundle: Path, rules: Rules, report: Report) -> None:
 
 
 def _recording(bundle: Path, seal: dict[str, Any], expected: Any, report: Report) -> None:
-    if seal["cast"] is None or not (bundle / RECORDING).is_file():
+    if expected is None or not (bundle / RECORDING).is_file():
         return
     if _sha256(bundle / RECORDING) != expected:
         report.problem("recording", f"{RECORDING} is not the recording that the seal commits to")

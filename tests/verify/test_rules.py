@@ -1,0 +1,236 @@
+"""A node that lies: chain, seal and signature are perfect, and the events themselves break a rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from harness.clock import ManualClock
+from harness.people import ALICE, BOB, CAROL, CLAUDE
+from harness.transcripts import (
+    allowed,
+    analysis,
+    approved,
+    command,
+    decision,
+    make_store,
+    one_of_everything,
+    open_session,
+    request,
+    vote,
+)
+from interlock import gate
+from interlock.approvals.model import ApprovalRequest, State, VoteVerdict
+from interlock.evidence import transcript
+from interlock.evidence.events import TYPES, EventDraft, Recorder
+from interlock.policy.model import ReviewTerms, Verdict
+from interlock.verify import Report, verify_bundle
+
+Lie = Callable[[Recorder, ManualClock], None]
+
+
+async def told(tmp_path: Path, lie: Lie) -> Report:
+    """Record and seal a session that holds this, and verify it."""
+    clock = ManualClock()
+    store = make_store(tmp_path / "data", clock)
+    await store.start()
+    recorder = await open_session(store)
+    lie(recorder, clock)
+    await recorder.close({"reason": "client-left"})
+    await store.close()
+    return verify_bundle(tmp_path / "data/sessions" / recorder.session, tmp_path / "data/trust")
+
+
+def asked(recorder: Recorder, verdict: Verdict = Verdict.REVIEW) -> int:
+    """Record a command and its decision; return the decision's seq."""
+    seq = recorder.next_seq
+    recorder.append(
+        gate.described(command("rm x"), analysis("rm x")), gate.decided(decision(verdict), seq)
+    )  # fmt: skip
+    return seq + 1
+
+
+def answer(recorder: Recorder, clock: ManualClock, change: Callable[[ApprovalRequest], ApprovalRequest]) -> None:
+    """Record a review whose consumed approval is changed by `change`, and release the command."""
+    seq = asked(recorder)
+    waiting = request(command("rm x"), clock.now())
+    recorder.append(gate.requested(seq, waiting))
+    consumed = change(replace(waiting, state=State.CONSUMED, votes=(vote(waiting, clock.now()),)))
+    recorder.append(gate.answered(consumed), gate.forwarded(seq, command("rm x"), b"rm x"))
+
+
+def forward(seq: int, sent: str = "exact") -> EventDraft:
+    return EventDraft("forward", {"ref": seq, "sent": sent})
+
+
+async def test_what_the_gate_writes_verifies(tmp_path: Path) -> None:
+    report = await told(tmp_path, one_of_everything)
+    assert report.problems == []
+
+
+async def test_the_honest_answer_verifies(tmp_path: Path) -> None:
+    report = await told(tmp_path, lambda r, c: answer(r, c, lambda consumed: consumed))
+    assert report.problems == [], "or the tests below prove nothing"
+
+
+def _do(seq: int) -> None:
+    assert seq >= 0
+
+
+def _voted(answered: ApprovalRequest, reviewer: object) -> ApprovalRequest:
+    return replace(answered, votes=(replace(answered.votes[0], reviewer=reviewer),))
+
+
+def _denied_too(answered: ApprovalRequest) -> ApprovalRequest:
+    return replace(answered, votes=(*answered.votes, replace(answered.votes[0], verdict=VoteVerdict.DENY, reviewer=CAROL)))
+
+
+def _after_refusal(recorder: Recorder) -> None:
+    seq = asked(recorder, Verdict.ALLOW)
+    recorder.append(EventDraft("block", {"ref": seq, "reason": "shutting-down", "request": None}), forward(seq))
+
+
+def _other_request(recorder: Recorder, clock: ManualClock) -> None:
+    """The approval is of the first command; the second is released."""
+    first = asked(recorder)
+    waiting = request(command("rm x"), clock.now())
+    recorder.append(gate.requested(first, waiting))
+    second = asked(recorder)
+    consumed = replace(waiting, state=State.CONSUMED, votes=(vote(waiting, clock.now()),))
+    recorder.append(gate.answered(consumed), forward(second))
+
+
+def _twice(recorder: Recorder, clock: ManualClock) -> None:
+    approved(recorder, "rm x", clock.now(), "req_1")
+    approved(recorder, "rm x", clock.now(), "req_1")
+
+
+def _rendered(recorder: Recorder, clock: ManualClock) -> None:
+    seq = asked(recorder)
+    waiting = request(command("rm x"), clock.now())
+    recorder.append(gate.requested(seq, waiting))
+    consumed = replace(waiting, state=State.CONSUMED, votes=(vote(waiting, clock.now()),))
+    recorder.append(gate.answered(consumed), gate.forwarded(seq, command("rm x"), b"rm y"))
+
+
+def _quorum(recorder: Recorder, clock: ManualClock, people: tuple[object, ...], quorum: int = 2) -> None:
+    seq = asked(recorder)
+    waiting = request(command("rm x"), clock.now())
+    waiting = replace(waiting, draft=replace(waiting.draft, terms=ReviewTerms(("sre",), quorum=quorum)))
+    recorder.append(gate.requested(seq, waiting))
+    votes = tuple(replace(vote(waiting, clock.now()), reviewer=person) for person in people)
+    recorder.append(gate.answered(replace(waiting, state=State.CONSUMED, votes=votes)), forward(seq))
+
+
+def _forgotten(recorder: Recorder, clock: ManualClock) -> None:
+    recorder.append(gate.requested(asked(recorder), replace(request(command("rm x"), clock.now()), excluded=frozenset())))
+
+
+def _silence(recorder: Recorder, clock: ManualClock) -> None:
+    clock.advance(120)
+    recorder.append(EventDraft("heartbeat"))
+
+
+LIES: dict[str, tuple[Lie, str]] = {
+    "released-without-decision": (lambda r, c: _do(r.append(forward(0))), "without a decision"),
+    "released-before-decision": (lambda r, c: _do(r.append(forward(r.next_seq + 1))), "without a decision"),
+    "released-although-denied": (lambda r, c: _do(r.append(forward(asked(r, Verdict.DENY)))), "denied command was released"),
+    "released-without-approval": (lambda r, c: _do(r.append(forward(asked(r)))), "released without one"),
+    "released-twice": (lambda r, c: _do(r.append(forward(allowed(r, "id") - 1))), "second time"),
+    "released-after-refusal": (
+        lambda r, c: _after_refusal(r),
+        "after it was refused",
+    ),
+    "approval-of-other-request": (_other_request, "released without one"),
+    "approval-used-twice": (_twice, "second time"),
+    "approved-rendering": (_rendered, "not what was approved"),
+    "decision-without-command": (
+        lambda r, c: _do(r.append(gate.decided(decision(Verdict.ALLOW), 0))),
+        "refers to no command",
+    ),
+    "decided-twice": (
+        lambda r, c: _do(r.append(gate.decided(decision(Verdict.ALLOW), asked(r, Verdict.DENY) - 1))),
+        "decided already",
+    ),
+    "asked-without-review": (
+        lambda r, c: _do(r.append(gate.requested(asked(r, Verdict.DENY), request(command("rm x"), c.now())))),
+        "did not send to review",
+    ),
+    "answered-without-asking": (
+        lambda r, c: _do(r.append(gate.answered(request(command("rm x"), c.now())))),
+        "never asked",
+    ),
+    "approved-by-nobody": (lambda r, c: answer(r, c, lambda a: replace(a, votes=())), "approved by 0 and needs 1"),
+    "approved-by-requester": (lambda r, c: answer(r, c, lambda a: _voted(a, CLAUDE)), "may not"),
+    "approved-by-owner": (lambda r, c: answer(r, c, lambda a: _voted(a, ALICE)), "may not"),
+    "approved-with-a-denial": (
+        lambda r, c: answer(
+            r, c, lambda a: replace(a, votes=(*a.votes, replace(a.votes[0], verdict=VoteVerdict.DENY, reviewer=CAROL)))
+        ),
+        "denied it",
+    ),
+    "one-person-twice": (lambda r, c: _quorum(r, c, (BOB, BOB)), "approved by 1 and needs 2"),
+    "too-few": (lambda r, c: _quorum(r, c, (BOB,)), "approved by 1 and needs 2"),
+    "answer-to-something-else": (
+        lambda r, c: answer(r, c, lambda a: replace(a, votes=(replace(a.votes[0], digest="sha256:other"),))),
+        "about something else",
+    ),
+    "response-to-something-else": (
+        lambda r, c: answer(r, c, lambda a: replace(a, digest="sha256:other")),
+        "about something else",
+    ),
+    "after-expiry": (
+        lambda r, c: answer(r, c, lambda a: replace(a, votes=(replace(a.votes[0], at=a.expires + timedelta(seconds=1)),))),
+        "after it had expired",
+    ),
+    "quorum-of-none": (lambda r, c: _quorum(r, c, (), 0), "no reviewer at all"),
+    "excluded-forgotten": (_forgotten, "does not exclude everybody who asked"),
+    "second-opening": (lambda r, c: _do(r.append(EventDraft("session.open", {}))), "a second session.open"),
+    "after-the-end": (
+        lambda r, c: _do(r.append(EventDraft("session.close", {}), EventDraft("heartbeat"))),
+        "after the end",
+    ),
+    "silence": (_silence, "silent for"),
+    "reference-to-the-future": (lambda r, c: _do(r.append(EventDraft("pg.result", {"ref": 999}))), "not before it"),
+    "malformed-event": (lambda r, c: _do(r.append(EventDraft("decision", {"ref": "x"}))), "wrong form"),
+    "malformed-votes": (
+        lambda r, c: _do(r.append(EventDraft("approval.request", {"ref": asked(r), "request": "q"}))),
+        "wrong form",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+async def test_a_lie_is_found(tmp_path: Path, name: str) -> None:
+    lie, words = LIES[name]
+    report = await told(tmp_path, lie)
+    said = "\n".join(p.message for p in report.problems)
+    assert report.result == "failed"
+    assert words in said, said
+    assert not any(p.check in ("chain", "signature", "files") for p in report.problems), "everything else is perfect"
+
+
+async def test_two_reviewers_fulfil_a_quorum_of_two(tmp_path: Path) -> None:
+    report = await told(tmp_path, lambda r, c: _quorum(r, c, (BOB, CAROL)))
+    assert report.problems == []
+
+
+async def test_an_unknown_type_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TYPES, "invented.type", "nobody knows")
+    report = await told(tmp_path, lambda r, c: _do(r.append(EventDraft("invented.type"))))
+    assert "nobody has said" in report.problems[0].message
+
+
+async def test_a_clock_that_jumps_without_saying_so_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transcript, "CLOCK_BOUND_US", 10**15)
+
+    def lie(recorder: Recorder, clock: ManualClock) -> None:
+        clock.step(-3600)
+        recorder.append(EventDraft("heartbeat"))
+
+    report = await told(tmp_path, lie)
+    assert any("no clock.step says so" in p.message for p in report.problems)
