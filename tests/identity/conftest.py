@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -26,8 +28,21 @@ def journal() -> Journal:
     return Journal()
 
 
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that all migrations were run on once; each test gets a copy."""
+
+    async def make(folder: Path) -> None:
+        await (await open_store("sqlite:///interlock.db", folder)).close()
+
+    folder = tmp_path_factory.mktemp("migrated")
+    asyncio.run(make(folder))
+    return folder / "interlock.db"
+
+
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
+async def store(tmp_path: Path, migrated: Path) -> AsyncIterator[Store]:
+    shutil.copy(migrated, tmp_path)
     opened = await open_store("sqlite:///interlock.db", tmp_path)
     yield opened
     await opened.close()

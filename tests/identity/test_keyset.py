@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator
 
 import httpx
@@ -15,6 +16,8 @@ from harness.issuer import FakeIssuer, public_jwk, rsa_key
 from interlock.errors import AuthenticationError, ConfigError
 from interlock.identity.keyset import MAX_BODY, MAX_FRESH_S, MIN_FRESH_S, RETRY_S, STALE_S, UNKNOWN_KID_S, KeySet
 
+TRUST = ssl.create_default_context()
+
 
 @pytest.fixture
 async def issuer() -> AsyncIterator[FakeIssuer]:
@@ -24,7 +27,7 @@ async def issuer() -> AsyncIterator[FakeIssuer]:
 
 @pytest.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, verify=TRUST) as client:
         yield client
 
 

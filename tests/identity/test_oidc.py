@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import ssl
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -22,6 +24,7 @@ from interlock.errors import AuthenticationError, ConfigError, Reason
 from interlock.identity.oidc import MAX_TOKEN, TokenVerifier, verified
 from interlock.identity.principal import Identity
 
+TRUST = ssl.create_default_context()
 ALL = ["RS256", "PS256", "ES256", "ES384", "EdDSA"]
 
 
@@ -37,9 +40,9 @@ def pinned(issuer: FakeIssuer, **more: Any) -> Issuer:
 
 @pytest.fixture
 async def verifier(issuer: FakeIssuer, clock: ManualClock) -> AsyncIterator[TokenVerifier]:
-    opened = TokenVerifier([pinned(issuer, algorithms=ALL)], clock=clock)
-    yield opened
-    await opened.close()
+    # TLS trust is loaded once for all tests: reading it takes longer than a test.
+    async with httpx.AsyncClient(trust_env=False, verify=TRUST) as client:
+        yield TokenVerifier([pinned(issuer, algorithms=ALL)], clock=clock, client=lambda: client)
 
 
 def claims(issuer: FakeIssuer, clock: ManualClock, **more: Any) -> dict[str, Any]:

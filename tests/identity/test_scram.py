@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import itertools
 import re
 from collections.abc import Callable
@@ -38,6 +39,7 @@ def entropy() -> Callable[[int], bytes]:
     return lambda n: next(count).to_bytes(2, "big").rjust(n, b"\xa5")
 
 
+@functools.cache
 def credentials(*passwords: str) -> ScramCredentials:
     return ScramCredentials(SALT, 4096, tuple(verifier(f"pw-{i}", p, SALT) for i, p in enumerate(passwords)))
 

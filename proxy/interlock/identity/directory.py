@@ -428,9 +428,8 @@ class Directory:
         for callback in tuple(self._subscribers):
             try:
                 callback(change)
-            except Exception:
-                # One deaf subscriber must not keep the others from ending sessions.
-                log.exception("directory.subscriber_failed", change=str(change.kind))
+            except Exception as error:  # one deaf subscriber must not keep the others from ending sessions
+                log.error("directory.subscriber_failed", change=str(change.kind), error=error.__class__.__name__)
 
     async def _revoke(self, kind: ChangeKind, entry: Entry, drop: Sequence[Row], ident: str, by: Identity) -> None:
         if not drop:
