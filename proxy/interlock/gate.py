@@ -21,6 +21,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import structlog
+
 from interlock.approvals import wording
 from interlock.approvals.model import ApprovalRequest, RequestDraft, State, VoteVerdict
 from interlock.approvals.wording import Notice, Refusal
@@ -30,6 +32,8 @@ from interlock.errors import SENTENCES, EvidenceError, InputError, InterlockErro
 from interlock.evidence.events import EventDraft, Json, Recorder
 from interlock.identity.principal import Identity, Principal
 from interlock.policy.model import Access, Decision, Facts, ReviewTerms, SessionFacts, Target, Verdict
+
+log = structlog.get_logger()
 
 WAITING_EVERY = 60.0
 """Seconds between two lines to a client that waits."""
@@ -167,16 +171,18 @@ class Session:
 
     def submit(self, command: Command, caller: Caller) -> Release | Pending:
         """Decide one command. A `Release` may be acted on at once; a `Pending` must be awaited for its outcome."""
-        analysis = self._gate.classifier.classify_now(command)
-        if analysis is None or analysis.stdin is Stdin.CODE or self.recorder.sync_every:
-            return Pending(self, command, caller, analysis, None)
-        decision = self._decide(command, analysis)
-        if decision.verdict is not Verdict.ALLOW or self._forbidden() is not None:
-            return Pending(self, command, caller, analysis, decision)
+        analysis = None
         try:
+            analysis = self._gate.classifier.classify_now(command)
+            if analysis is None or analysis.stdin is Stdin.CODE or self.recorder.sync_every:
+                return Pending(self, command, caller, analysis)
+            decision = self._decide(command, analysis)
+            if decision.verdict is not Verdict.ALLOW or self._forbidden() is not None:
+                return Pending(self, command, caller, analysis)
             return self._release_allowed(command, analysis, decision)
-        except EvidenceError:
-            return Pending(self, command, caller, analysis, decision)
+        except Exception as error:
+            # Whatever failed, it is a refusal, and it is never tried a second time on another way.
+            return Pending(self, command, caller, analysis, failure=error)
 
     def record(self, *drafts: EventDraft) -> int:
         """Append what happened around commands (channels, output, results). Raise EvidenceError."""
@@ -256,30 +262,44 @@ class Pending:
     """
 
     def __init__(
-        self, session: Session, command: Command, caller: Caller, analysis: Analysis | None, decision: Decision | None
+        self, session: Session, command: Command, caller: Caller, analysis: Analysis | None, failure: Exception | None = None
     ) -> None:
         self._session = session
         self._gate = session._gate
         self._command = command
         self._caller = caller
         self._analysis = analysis
-        self._decision = decision
+        self._failure = failure
+        self._ticket: Ticket | None = None
+        self._decided_at: int | None = None  # the decision on record that has no forward or block yet
+        self._ended = False  # a forward or a block is on record
 
     async def outcome(self) -> Release | Refusal:
         """Walk the rest of the path. Never raises but CancelledError: whatever fails is a refusal."""
         try:
+            if self._failure is not None:
+                raise self._failure
             return await self._walk()
+        except asyncio.CancelledError:
+            await asyncio.shield(self._left())
+            raise
         except InterlockError as error:
-            return Refusal(error.code, str(error), error.next_step)
+            refusal = Refusal(error.code, str(error), error.next_step)
+        except Exception as error:
+            # A defect of ours. Its text may quote the command, so only its kind is logged.
+            log.error("gate.failed", session=self._session.id, error=type(error).__name__)
+            refusal = Refusal(Reason.INTERNAL, SENTENCES[Reason.INTERNAL])
+        await self._hand_back()
+        return self._block(refusal)
 
     async def _walk(self) -> Release | Refusal:
         session, gate = self._session, self._gate
         command = self._command
-        analysis = self._analysis or await gate.classifier.classify(command)
+        analysis = self._analysis = self._analysis or await gate.classifier.classify(command)
         if analysis.stdin is Stdin.CODE and command.stdin is None and analysis.unreadable is None:
             command, analysis = await self._read_code(command)
         if (forbidden := session._forbidden()) is not None:
-            return session._refuse(command, analysis, None, forbidden)
+            return self._refuse(command, analysis, None, forbidden)
         if analysis.unreadable is not None:
             unreadable = analysis.unreadable
             decision = session._decide(command, analysis)
@@ -299,49 +319,83 @@ class Pending:
                 return await self._review(command, analysis, decision)
 
     async def _read_code(self, command: Command) -> tuple[Command, Analysis]:
-        command = command.with_stdin(await self._caller.read_input())
-        return command, await self._gate.classifier.classify(command)
+        self._command = command = command.with_stdin(await self._caller.read_input())
+        self._analysis = await self._gate.classifier.classify(command)
+        return command, self._analysis
 
     async def _denied(self, command: Command, analysis: Analysis, decision: Decision, refusal: Refusal) -> Refusal:
-        refused = self._session._refuse(command, analysis, decision, refusal)
+        refused = self._refuse(command, analysis, decision, refusal)
         await self._session.recorder.sync()
         return refused
+
+    def _refuse(self, command: Command, analysis: Analysis, decision: Decision | None, refusal: Refusal) -> Refusal:
+        """Record the command, the decision and the refusal at once."""
+        self._ended = True
+        return self._session._refuse(command, analysis, decision, refusal)
+
+    def _block(self, refusal: Refusal) -> Refusal:
+        """Record why nothing goes on, once. The refusal stands even when it can't be recorded."""
+        if self._ended:
+            return refusal
+        if self._decided_at is None:
+            return self._refuse(self._command, self._analysis or Analysis(), None, refusal)
+        self._ended = True
+        self._session._refused += 1
+        try:
+            self._session.recorder.append(blocked(self._decided_at, refusal))
+        except EvidenceError as error:
+            return replace(refusal, reason=error.code, message=str(error), hint=error.next_step)
+        return refusal
+
+    async def _hand_back(self) -> None:
+        """Nobody waits in place any more. What can't be handed back now is, when the proxy starts again."""
+        if self._ticket is None:
+            return
+        try:
+            await self._ticket.give_back()
+        except InterlockError as error:
+            log.warning("gate.not_handed_back", request=self._ticket.request.id, reason=str(error.code))
+
+    async def _left(self) -> None:
+        """The client left: hand its request back, and say so in the record when a decision waits there for its end."""
+        await self._hand_back()
+        if self._decided_at is not None:
+            request = None if self._ticket is None else self._ticket.request.id
+            self._block(Refusal(Reason.APPROVAL_PENDING, "the client left before anything was sent", request=request))
 
     async def _review(self, command: Command, analysis: Analysis, decision: Decision) -> Release | Refusal:
         """Ask a human, wait in place, and release exactly what was approved."""
         session, gate = self._session, self._gate
         if (pointless := await self._caller.ready_to_wait()) is not None:
-            return session._refuse(command, analysis, decision, pointless)
+            return self._refuse(command, analysis, decision, pointless)
         if analysis.stdin is Stdin.DATA and command.stdin is None:
             try:
                 command = command.with_stdin(await self._caller.read_input())
             except InputError as error:
-                return session._refuse(command, analysis, decision, Refusal(error.code, str(error), error.next_step))
+                return self._refuse(command, analysis, decision, Refusal(error.code, str(error), error.next_step))
         terms = decision.review or ReviewTerms()
-        described_at = session.recorder.append(described(command, analysis), decided(decision, session._seq(0)))
+        decided_at = session.recorder.append(described(command, analysis), decided(decision, session._seq(0))) + 1
+        self._decided_at = decided_at
         draft = RequestDraft(
             session.principal, session.target, command, analysis, decision, terms, session.id, session.facts.client
         )
-        ticket = await gate.approvals.submit(draft)
-        request = ticket.request
-        session.recorder.append(requested(described_at + 1, request))
+        self._ticket = ticket = await gate.approvals.submit(draft)
+        session.recorder.append(requested(decided_at, ticket.request))
         await session.recorder.sync()
-        try:
-            request = await self._wait(ticket, terms)
-        except asyncio.CancelledError:
-            await asyncio.shield(self._left(ticket, described_at + 1))
-            raise
+        request = await self._wait(ticket, terms)
         match request.state:
             case State.APPROVED:
-                return await self._release_approved(ticket, command, analysis, described_at + 1)
+                return await self._release_approved(ticket, command, analysis, decided_at)
             case State.PENDING:
                 refusal = wording.pending(request, max(5, min(60, self._remaining(request))))
             case _:
                 session.recorder.append(answered(request))
                 refusal = wording.settled(request)
-        session._refused += 1
-        session.recorder.append(blocked(described_at + 1, refusal))
-        await session.recorder.sync()
+        return await self._refused(refusal)
+
+    async def _refused(self, refusal: Refusal) -> Refusal:
+        refusal = self._block(refusal)
+        await self._session.recorder.sync()
         return refusal
 
     async def _wait(self, ticket: Ticket, terms: ReviewTerms) -> ApprovalRequest:
@@ -364,40 +418,32 @@ class Pending:
                 self._caller.notify(wording.waiting(request, self._remaining(request)))
         return request if request.state is not State.PENDING else await ticket.give_back()
 
-    async def _left(self, ticket: Ticket, decision_seq: int) -> None:
-        """The client left while its request was held: hand the request back and say so in the record."""
-        await ticket.give_back()
-        refusal = Refusal(Reason.APPROVAL_PENDING, "the client left while the request was held", request=ticket.request.id)
-        self._session._refused += 1
-        try:
-            self._session.recorder.append(blocked(decision_seq, refusal))
-        except EvidenceError:
-            return  # nothing was released; the broken recorder ends the session
-
     async def _release_approved(
         self, ticket: Ticket, command: Command, analysis: Analysis, decision_seq: int
     ) -> Release | Refusal:
         """Decide again, consume, record, sync, release: in this order, each step able to stop the next."""
         session = self._session
         again = session._decide(command, analysis)
-        stricter = again.verdict is Verdict.DENY or (
-            again.verdict is Verdict.REVIEW and again.review != ticket.request.draft.terms
-        )
+        terms = again.review or ReviewTerms()
+        stricter = again.verdict is Verdict.DENY or (again.verdict is Verdict.REVIEW and terms != ticket.request.draft.terms)
         if stricter or session._forbidden() is not None:
             await ticket.revoke("the policy became stricter, or the session ended, after the approval")
             consumed = None
         else:
             consumed = await ticket.consume()
         if consumed is None:
-            refusal = Refusal(
-                Reason.APPROVAL_REVOKED, SENTENCES[Reason.APPROVAL_REVOKED],
-                request=ticket.request.id, rule=again.rule,
+            return await self._refused(
+                Refusal(
+                    Reason.APPROVAL_REVOKED, SENTENCES[Reason.APPROVAL_REVOKED],
+                    request=ticket.request.id, rule=again.rule,
+                )
             )  # fmt: skip
-            session._refused += 1
-            session.recorder.append(blocked(decision_seq, refusal))
-            await session.recorder.sync()
-            return refusal
+        if (forbidden := session._forbidden()) is not None:
+            # The session was stopped while the approval was taken from the store: it is used up, and nothing is sent.
+            session.recorder.append(answered(consumed))
+            return await self._refused(replace(forbidden, request=consumed.id))
         forward = session.recorder.append(answered(consumed), forwarded(decision_seq, command, command.text)) + 1
+        self._ended = True
         await session.recorder.sync()
         session._released += 1
         self._caller.notify(wording.approved(consumed))
