@@ -239,7 +239,7 @@ class MemoryAuthenticator:
     def ssh_key(self, blob: bytes) -> Principal | None:
         return self.keys.get(blob)
 
-    async def token(self, secret: str) -> Principal:
+    async def token(self, secret: str, *, source: str = "") -> Principal:
         if secret not in self.tokens:
             raise AuthenticationError(reason=Reason.TOKEN_REJECTED)
         return self.tokens[secret]

@@ -15,7 +15,6 @@ from harness.people import agent
 from harness.ports import MemoryAuthenticator, MemoryGate
 from interlock.clock import SystemClock, system_entropy
 from interlock.config import Config, parse
-from interlock.identity.principal import Principal
 from interlock.ssh.limits import Limits
 from interlock.ssh.listener import SshListener
 
@@ -36,7 +35,7 @@ class SshBench:
     directory: Path
     target: OpenSshServer
     memory: MemoryGate = field(default_factory=lambda: MemoryGate(clock=SystemClock()))
-    authenticator: MemoryAuthenticator = field(default_factory=MemoryAuthenticator)
+    authenticator: Any = field(default_factory=MemoryAuthenticator)  # or the real one; then `key` is to be registered by hand
     credentials: dict[str, Any] = field(default_factory=lambda: {"kind": "ssh-ca", "pin": "reviewed"})
     limits: Limits = field(default_factory=Limits)
     more_targets: list[dict[str, Any]] = field(default_factory=list)
@@ -48,7 +47,10 @@ class SshBench:
         self._key("targets_ca", self.target.ca)
         self._key("operator", self.target.operator)
         (self.directory / "known_hosts").write_text(self.target.known_hosts)
-        self.key = self.add_principal("agent", agent())
+        self.key = asyncssh.generate_private_key("ssh-ed25519")
+        self._key("agent", self.key)
+        if isinstance(self.authenticator, MemoryAuthenticator):
+            self.authenticator.keys[self.key.public_data] = agent()
         self.config = self._config()
         self.listener = SshListener(
             self.config, self.gate or self.memory.gate, self.authenticator, clock=SystemClock(), entropy=system_entropy,
@@ -59,13 +61,6 @@ class SshBench:
 
     async def stop(self) -> None:
         await self.listener.close()
-
-    def add_principal(self, name: str, principal: Principal) -> asyncssh.SSHKey:
-        """Register a key for somebody; its private half is the file `name`."""
-        key = asyncssh.generate_private_key("ssh-ed25519")
-        self._key(name, key)
-        self.authenticator.keys[key.public_data] = principal
-        return key
 
     def argv(self, *words: str, user: str = "web-1", options: Sequence[str] = (), identity: str = "agent") -> list[str]:
         return [

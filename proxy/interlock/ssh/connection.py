@@ -56,7 +56,7 @@ class Authenticator(Protocol):
 
     def ssh_key(self, blob: bytes) -> Principal | None: ...
 
-    async def token(self, secret: str) -> Principal: ...
+    async def token(self, secret: str, *, source: str = "") -> Principal: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +257,7 @@ class ClientConnection(asyncssh.SSHServerConnection):
 
     async def validate_password(self, username: str, password: str) -> bool:
         try:
-            principal = await self._house.authenticator.token(password)
+            principal = await self._house.authenticator.token(password, source=self._source)
         except AuthenticationError as error:
             log.info("ssh.token.refused", client=self._source, reason=str(error.code))
             return False

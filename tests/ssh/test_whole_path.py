@@ -1,0 +1,217 @@
+"""Nothing in memory: the real grammars, packs, desk, directory, store and transcripts between a stock ssh and a real sshd."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from harness.desk import Desk, open_desk
+from harness.openssh_server import OpenSshServer
+from harness.ssh_bench import SshBench, finish
+from interlock.approvals.model import ApprovalRequest, Proof, State, VoteVerdict
+from interlock.commands.analyzer import Analyzer
+from interlock.commands.pool import ShellPool
+from interlock.errors import Reason, VoteError
+from interlock.gate import Gate
+from interlock.policy import packs
+from interlock.policy.model import ReviewTerms
+from interlock.policy.source import LivePolicy
+
+pytestmark = pytest.mark.interop
+
+ACCESS = """\
+version: 1
+packs: [linux, linux-deny]
+access:
+  - {who: {groups: [agents]}, targets: {env: prod}, accounts: ["*"], roles: ["*"]}
+"""
+
+
+@dataclass
+class Whole:
+    desk: Desk
+    bench: SshBench
+    _asked: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def changed(self, _request: ApprovalRequest) -> None:
+        self._asked.set()
+
+    async def pending(self) -> ApprovalRequest:
+        async with asyncio.timeout(10):
+            while not (found := await self.desk.inbox.list(State.PENDING)):
+                self._asked.clear()
+                await self._asked.wait()
+        return found[0]
+
+    async def vote(self, request: ApprovalRequest, who: str, verdict: VoteVerdict, reason: str = "") -> None:
+        await self.desk.inbox.vote(
+            request.id, voter=self.desk.entry(who).identity, channel="cli", channel_actor=who, verdict=verdict,
+            digest=request.digest, reason=reason, proof=Proof.CHANNEL,
+        )  # fmt: skip
+
+    async def events(self) -> list[dict[str, Any]]:
+        """End all sessions and read back what was recorded, secrets disclosed."""
+        await self.bench.listener.close()
+        archive = self.desk.archive
+        return [dict(event) for row in archive.list() for event in archive.events(row["id"])]
+
+
+@pytest_asyncio.fixture
+async def whole(tmp_path: Path, target: OpenSshServer, request: pytest.FixtureRequest) -> AsyncIterator[Whole]:
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "access.yaml").write_text(ACCESS)
+    terms = ReviewTerms(groups=("sre",), hold=getattr(request, "param", 60))
+    policies = LivePolicy([packs.shipped(), tmp_path / "policies"], terms=terms)
+    pool = ShellPool()
+    await pool.start()
+    analyzer = Analyzer(pool)
+    async with open_desk(tmp_path) as desk:
+        gate = Gate(
+            policies=policies, classifier=analyzer, approvals=desk.inbox, transcripts=desk.transcripts, clock=desk.clock
+        )
+        bench = SshBench(tmp_path / "proxy", target, gate=gate, authenticator=desk.authenticator)
+        await bench.start()
+        await desk.directory.add_ssh_key("claude", bench.key.export_public_key().decode())
+        parts = Whole(desk, bench)
+        desk.inbox.subscribe(parts.changed)
+        yield parts
+        gate.draining = True
+        await bench.stop()
+    await analyzer.close()
+
+
+async def test_a_read_passes_and_is_in_the_transcript_with_its_output(whole: Whole) -> None:
+    (whole.bench.target.home / "notes").write_text("hello\n")
+    done = await whole.bench.ssh("cat notes")
+    assert (done.status, done.out, done.err) == (0, b"hello\n", "")
+    events = await whole.events()
+    kinds = [event["type"] for event in events]
+    assert kinds[:4] == ["session.open", "channel.open", "command", "decision"]
+    assert kinds[-1] == "session.close"
+    assert kinds.index("forward") < kinds.index("term.output") < kinds.index("channel.close")
+    closed = next(event for event in events if event["type"] == "channel.close")
+    assert (closed["exit_status"], closed["out"]) == (0, 6)
+
+
+async def test_a_held_rm_waits_for_another_person_and_its_status_arrives(whole: Whole) -> None:
+    victim = whole.bench.target.home / "victim"
+    victim.mkdir()
+    process = await whole.bench.spawn(f"rm -rf {victim}")
+    request = await whole.pending()
+    assert victim.exists()
+    for who in ("claude", "alice"):  # the requester, and the owner of the agent
+        with pytest.raises(VoteError) as refused:
+            await whole.vote(request, who, VoteVerdict.APPROVE)
+        assert refused.value.code in (Reason.SELF_APPROVAL, Reason.NOT_A_PERSON)
+    assert victim.exists()
+    await whole.vote(request, "bob", VoteVerdict.APPROVE)
+    done = await finish(process)
+    assert done.status == 0
+    assert not victim.exists()
+    assert "held for approval" in done.err
+    assert "approved by bob" in done.err
+    assert whole.bench.target.ran() == [f"rm -rf {victim}"]
+    assert whole.bench.target.forced() == 1
+    kinds = [event["type"] for event in await whole.events()]
+    assert kinds.index("approval.request") < kinds.index("approval.response") < kinds.index("forward")
+
+
+async def test_a_denial_is_126_with_the_reason(whole: Whole) -> None:
+    victim = whole.bench.target.home / "victim"
+    victim.mkdir()
+    process = await whole.bench.spawn(f"rm -rf {victim}")
+    await whole.vote(await whole.pending(), "bob", VoteVerdict.DENY, "still in use")
+    done = await finish(process)
+    assert done.status == 126
+    assert "denied by bob: still in use" in done.err
+    assert victim.exists()
+    assert whole.bench.target.ran() == []
+
+
+async def test_what_is_never_done_is_denied_without_asking(whole: Whole) -> None:
+    done = await whole.bench.ssh("rm -rf /etc")
+    assert done.status == 126
+    assert "rule linux-deny/system-tree" in done.err
+    assert await whole.desk.inbox.list() == []
+    assert whole.bench.target.ran() == []
+
+
+@pytest.mark.parametrize("whole", [0], indirect=True)
+async def test_75_then_the_same_again_runs_once_and_then_waits_again(whole: Whole) -> None:
+    victim = whole.bench.target.home / "victim"
+    victim.mkdir()
+    command = f"rm -rf {victim}"
+    done = await whole.bench.ssh(command)
+    assert done.status == 75
+    assert "run the same command again after approval" in done.err
+    await whole.vote(await whole.pending(), "bob", VoteVerdict.APPROVE)
+    assert (await whole.bench.ssh(command)).status == 0
+    assert not victim.exists()
+    assert (await whole.bench.ssh(command)).status == 75
+    assert whole.bench.target.ran() == [command]
+
+
+async def test_a_script_on_standard_input_is_judged_by_what_it_says(whole: Whole) -> None:
+    victim = whole.bench.target.home / "victim"
+    victim.mkdir()
+    process = await whole.bench.spawn("bash -s")
+    assert process.stdin is not None
+    process.stdin.write(f"rm -rf {victim}\n".encode())
+    process.stdin.write_eof()
+    request = await whole.pending()
+    assert request.draft.command.stdin is not None
+    assert victim.exists()
+    await whole.vote(request, "bob", VoteVerdict.APPROVE)
+    assert (await finish(process, None)).status == 0
+    assert not victim.exists()
+
+
+@pytest.mark.parametrize("text", ["echo a\rrm -rf /", "echo \u202e", "echo $(", "echo 'x"])
+async def test_text_that_deceives_or_does_not_parse_is_refused_in_words(whole: Whole, text: str) -> None:
+    done = await whole.bench.ssh(text)
+    assert done.status == 126
+    assert "interlock: " in done.err
+    assert whole.bench.target.ran() == []
+
+
+async def test_a_token_as_password_and_a_disabled_agent(whole: Whole, tmp_path: Path) -> None:
+    issued = await whole.desk.directory.issue_token("claude", timedelta(minutes=5))
+    askpass = tmp_path / "askpass"
+    askpass.write_text('#!/bin/sh\necho "$TEST_TOKEN"\n')
+    askpass.chmod(0o700)
+    environment = {
+        **os.environ, "SSH_ASKPASS": str(askpass), "SSH_ASKPASS_REQUIRE": "force", "TEST_TOKEN": issued.secret.reveal(),
+    }  # fmt: skip
+    argv = whole.bench.argv("echo in", options=["-o", "BatchMode=no", "-o", "PubkeyAuthentication=no"])
+    at = argv.index("BatchMode=yes")
+    del argv[at - 1 : at + 1]
+    process = await asyncio.create_subprocess_exec(
+        *argv, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, err = await process.communicate()
+    assert (process.returncode, out) == (0, b"in\n"), err
+    await whole.desk.directory.set_disabled("claude", True)
+    done = await whole.bench.ssh("echo in")
+    assert done.status == 255
+    assert "Permission denied" in done.err
+
+
+async def test_a_transcript_that_can_not_be_written_releases_nothing(whole: Whole, tmp_path: Path) -> None:
+    """The sessions folder is a file: what a read-only or full data_dir looks like from here, also for root."""
+    sessions = whole.desk.transcripts.data_dir / "sessions"
+    sessions.rename(sessions.with_name("moved"))
+    sessions.write_text("")
+    done = await whole.bench.ssh("touch made")
+    assert done.status == 255
+    assert "evidence-unavailable" in done.err
+    assert whole.bench.target.ran() == []
+    sessions.unlink()
+    sessions.with_name("moved").rename(sessions)
