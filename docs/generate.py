@@ -8,6 +8,7 @@ from pathlib import Path
 
 from interlock.config import Config
 from interlock.errors import SENTENCES, Reason
+from interlock.evidence.page import events_page
 
 HERE = Path(__file__).parent
 
@@ -28,6 +29,7 @@ def config_schema() -> str:
 PAGES = {
     "reference/reasons.md": reasons,
     "reference/interlock.schema.json": config_schema,
+    "evidence/events.md": events_page,
 }
 
 
