@@ -67,7 +67,8 @@ def test_the_schema_is_that_of_the_code() -> None:
 def test_the_error_that_the_page_shows_is_the_real_one() -> None:
     from interlock.errors import PolicyError
 
-    rule = 'version: 1\npack: p\nrules:\n  - id: night\n    title: N\n    decide: deny\n    when: effects.exists(e, e.vreb == "delete")\n'
+    head = "version: 1\npack: p\nrules:\n  - id: night\n    title: N\n    decide: deny\n"
+    rule = head + '    when: effects.exists(e, e.vreb == "delete")\n'
     with pytest.raises(PolicyError) as caught:
         assemble([Document("policy/site.yaml", rule.encode())])
     shown = re.search(r"    policy/site\.yaml:7:.*?\^\n", PAGE.read_text(), re.DOTALL)

@@ -75,7 +75,8 @@ def _uncovered(rules: Sequence[Rule], cases: Sequence[Case]) -> Iterator[str]:
     """Every rule needs a case that hits and a near miss, or a typo in its logic goes unseen."""
     for rule in rules:
         own = [case for case in cases if case.scope == rule.name]
-        if not any(case.expect == rule.verdict for case in own):
+        hits = any(case.expect == rule.verdict for case in cases if rule.name in (case.scope, case.rule))
+        if not hits:
             yield f"{rule.place}: {rule.name} has no case that hits (expect: {rule.verdict})"
         if not any(case.expect == "none" for case in own):
             yield f"{rule.place}: {rule.name} has no near miss (expect: none)"
