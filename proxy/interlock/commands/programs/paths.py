@@ -28,6 +28,8 @@ def resolved(path: str, directories: Iterable[str]) -> tuple[str, ...]:
 
 
 def _regex(pattern: str) -> str:
+    if pattern.endswith("/**"):
+        return _regex(pattern.removesuffix("/**")) + "(?:/.*)?"  # the directory itself counts: things are put into it
     out = "".join(
         {"**": ".*", "*": "[^/]*", "?": "[^/]"}.get(token, re.escape(token))
         for token in re.findall(r"\*\*|.", pattern, re.DOTALL)

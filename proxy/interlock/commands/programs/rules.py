@@ -17,6 +17,13 @@ from interlock.commands.programs.schema import PATH_VERBS, Program, Spec, Specs
 
 SYSTEM_DIRECTORIES = frozenset({"/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"})
 
+WORDS = frozenset(
+    """arguments stdin home working-directory environment programs file-index system clock disk accounts sessions
+    process-table network-state firewall kernel-log journal services service packages containers container cluster
+    schedule repository cloud""".split()
+)
+"""Objects of `read` that are no files. A file of such a name is shown as `./NAME`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -86,7 +93,8 @@ class Rules:
                     detail = detail or guard[1]
                 else:
                     found.append(_with(base, guard[0], target, guard[1], recursive))
-            found.insert(0, _with(base, verb_shown, target, detail, recursive))
+            shown = f"./{target}" if target.partition("/")[0] in WORDS else target
+            found.insert(0, _with(base, verb_shown, shown, detail, recursive))
         return found
 
 
@@ -111,10 +119,10 @@ class _Run:
         self.outcome = Outcome(stdin=program.stdin)
 
     def finish(self) -> Outcome:
-        if not self.outcome.effects and not self.outcome.opaque:
-            # An empty list of effects must never look like "nothing happens": what is left is a read of its arguments.
-            self.add("read", "arguments")
-        elif not self.outcome.effects:
+        if not self.outcome.effects:
+            # Options without an operand may act on everything (`pkill -u bob`, `mount -a`): no effect is not "harmless".
+            if not self.outcome.opaque:
+                self.opaque("unknown-operand", " ".join(self.argv)[:200])
             self.add("execute", self.name)
         return self.outcome
 
@@ -176,33 +184,41 @@ class _Run:
     def operands(self, program: Program, given: Sequence[Operand], options: set[str]) -> None:
         rule = program.operands
         left = [o.value for o in given]
-        self.specs(program.always, "")
+        if not options & program.always_unless:
+            self.specs(program.always, "")
         for value in left:
-            if rule.secrets and rule.secrets & set(re.split(r"[/,]", value.lower())):
+            if rule.secrets and rule.secrets & set(re.split(r"[/,.]", value.lower())):
                 self.add("secret", value)
         if program.stdin is Stdin.CODE and (left or options & program.code_unless):
             self.outcome.stdin = Stdin.DATA  # the code is elsewhere; what comes in is its data
-        if rule.first is not None and not options & rule.first_unless:
-            if left:
-                self.specs(rule.first, left.pop(0))
-            elif not options:
-                self.specs(rule.absent, "")
-                return
+        named = False  # whether an operand named what is read, so that standard input is not
+        if rule.first is not None and not options & rule.first_unless and left:
+            named = any(spec.verb in PATH_VERBS for spec in rule.first)
+            self._operand(program, rule.first, left.pop(0))
         if rule.last is not None and left and not options & rule.last_unless:
-            self.specs(rule.last, left.pop())
+            # One operand alone is a source: the target is the working directory.
+            target = left.pop() if len(left) > 1 else "."
+            self.specs(rule.last, target)
+            for source in left:  # when the target is a directory, the source's name decides what is written
+                self.specs(rule.last, f"{target}/{source.rstrip('/').rpartition('/')[2]}")
         if left and rule.rest is None:
             self.opaque("unknown-operand", left[0])
             left = []
         for value in left:
-            if value == "-" and program.filter:
-                self._stdin()
+            self._operand(program, rule.rest or (), value)
+        if not left and not named and program.filter:
+            if self.recursive:
+                self.path("read", ".")  # grep -r without a file
             else:
-                self.specs(rule.rest or (), value)
-        if not left:
-            if program.filter:
                 self._stdin()
-            if not options & rule.absent_unless:
-                self.specs(rule.absent, "")
+        if not given and not options & rule.absent_unless:
+            self.specs(rule.absent, "")
+
+    def _operand(self, program: Program, specs: Specs, value: str) -> None:
+        if value == "-" and program.filter:
+            self._stdin()
+        else:
+            self.specs(specs, value)
 
     def _stdin(self) -> None:
         self.outcome.stdin = Stdin.DATA
@@ -224,8 +240,12 @@ class _Run:
             self.add("read" if spec.verb == "list" else spec.verb, spec.object.replace("{}", value), detail=spec.detail)
         elif spec.verb == "read" and value == "-":
             self._stdin()
+        elif spec.verb == "write" and value == "-":
+            pass  # standard output
         elif spec.verb in PATH_VERBS:
             self.path(spec.verb, value, detail=spec.detail)
+        elif spec.verb == "network" and value.lower().startswith("file:"):
+            self.path("read", "/" + value[5:].lstrip("/").removeprefix("localhost/"))
         elif spec.verb == "network":
             self.add("network", value, detail=spec.detail, host=host_of(value))
         else:

@@ -55,6 +55,7 @@ class Program:
     always_recursive: bool = False
     force: frozenset[str] = frozenset()
     always: Specs = ()
+    always_unless: frozenset[str] = frozenset()
     operands: Operands = field(default_factory=Operands)
     stdin: Stdin = Stdin.IGNORED
     code_unless: frozenset[str] = frozenset()  # options that give the code, so that stdin is data
@@ -68,7 +69,7 @@ _KEYS = frozenset(
     (
         "flags", "values", "optional", "permute", "complete", "digits", "single_dash", "recursive", "always_recursive",
         "force", "always", "operands", "stdin", "subcommands", "default_subcommand", "special", "flag_effects", "like",
-        "code_unless",
+        "code_unless", "always_unless",
     )
 )  # fmt: skip
 _OPERAND_KEYS = frozenset({"first", "first_unless", "rest", "last", "last_unless", "absent", "absent_unless", "secrets"})
@@ -156,6 +157,7 @@ def program(name: str, entry: Mapping[str, Any], known: Mapping[str, Program], p
         always_recursive=bool(entry.get("always_recursive", base.always_recursive)),
         force=base.force | _words(entry.get("force", "")),
         always=specs(entry["always"]) if "always" in entry else base.always,
+        always_unless=base.always_unless | _words(entry.get("always_unless", "")),
         operands=_operands(entry["operands"]) if "operands" in entry else base.operands,
         stdin=Stdin.IGNORED if stdin == "filter" else Stdin(stdin),
         code_unless=base.code_unless | _words(entry.get("code_unless", "")),

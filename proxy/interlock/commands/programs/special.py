@@ -95,6 +95,11 @@ def test(run: _Run, program: Program, first: int) -> None:
             run.opaque("unknown-operand", " ".join(words))
             return
         words = words[:-1]
+    if risky := [w for w in words if w in ("-v", "-R")]:
+        run.opaque("arithmetic", risky[0])  # bash evaluates subscripts in the name that follows
+        return
+    if not words or all(not w.startswith("-") for w in words):
+        run.add("read", "arguments")
     index = 0
     while index < len(words):
         left = len(words) - index
@@ -104,8 +109,10 @@ def test(run: _Run, program: Program, first: int) -> None:
             if words[index + 1] in ("-nt", "-ot", "-ef"):
                 run.path("list", words[index])
                 run.path("list", words[index + 2])
+            run.add("read", "arguments")
             index += 3
         elif left >= 3 and words[index + 1] in _TEST_NUMBER:
+            run.add("read", "arguments")
             # Shells evaluate arithmetic in these operands: a[$(cmd)] would run.
             for operand in (words[index], words[index + 2]):
                 if not re.fullmatch(r"[+-]?[0-9]+", operand):
@@ -115,6 +122,7 @@ def test(run: _Run, program: Program, first: int) -> None:
             run.path("list", words[index + 1])
             index += 2
         elif left >= 2 and words[index] in _TEST_TEXT:
+            run.add("read", "arguments")
             index += 2
         elif not words[index].startswith("-"):
             index += 1
@@ -163,7 +171,7 @@ def tar(run: _Run, program: Program, first: int) -> None:
     directories = ["", *folders] if len(folders) != 1 or argv[-1] in folders else folders
     members = [i.value for i in items if isinstance(i, Operand)]
     if mode == "extract":
-        for folder in folders or ["."]:
+        for folder in ["/"] if names & {"-P", "--absolute-names"} else folders or ["."]:
             run.path("write", folder, detail="unpack")
         return
     for member in members:
