@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from interlock.approvals.wording import Refusal
 from interlock.errors import InputError, Reason
 from interlock.ssh import refusals
-from interlock.ssh.limits import Doorkeeper, Limits
+from interlock.ssh.limits import Doorkeeper, Limits, plain_address, source_of
 from interlock.ssh.stdin import HeldBuffer
 
 
@@ -17,6 +17,19 @@ def test_strangers_of_one_source_do_not_take_the_place_of_others() -> None:
     door = Doorkeeper(Limits(connections=100, connections_per_source=50, strangers=60, strangers_per_source=20))
     assert sum(door.admit("mallory") for _ in range(100)) == 20
     assert door.admit("alice")
+
+
+@pytest.mark.parametrize(
+    ("address", "shown", "source"),
+    [
+        ("192.0.2.7", "192.0.2.7", "192.0.2.7"), ("::ffff:192.0.2.7", "192.0.2.7", "192.0.2.7"),
+        ("2001:db8::1", "2001:db8::1", "2001:db8::/64"), ("2001:db8::2:3", "2001:db8::2:3", "2001:db8::/64"),
+        ("fe80::1%eth0", "fe80::1", "fe80::/64"),
+    ],
+)  # fmt: skip
+def test_a_source_is_a_host_in_whatever_way_it_comes(address: str, shown: str, source: str) -> None:
+    assert plain_address(address) == shown
+    assert source_of(shown) == source
 
 
 def test_all_strangers_together_leave_room_for_those_inside() -> None:

@@ -22,7 +22,7 @@ from interlock.ssh.listener import SshListener
 
 pytestmark = pytest.mark.interop
 
-SECRET = "ilk_secret-of-the-agent"  # noqa: S105
+SECRET = "ilk_secret-of-the-agent"
 
 
 async def test_a_registered_key_opens_a_session_in_its_owners_name(bench: SshBench) -> None:
@@ -61,7 +61,8 @@ async def test_a_token_gets_in_by_password_and_by_prompt(bench: SshBench, method
             return [SECRET for _ in prompts]
 
     connection = await asyncssh.connect(
-        "127.0.0.1", bench.listener.port, username="web-1", password=SECRET, client_factory=Typist, config=None, agent_path=None, client_keys=None,
+        "127.0.0.1", bench.listener.port, username="web-1", password=SECRET, client_factory=Typist,
+        config=None, agent_path=None, client_keys=None,
         preferred_auth=method, known_hosts=str(bench.directory / "proxy_known_hosts"),
     )  # fmt: skip
     async with connection:
@@ -157,6 +158,19 @@ async def test_another_account_is_named_in_the_user_name(bench: SshBench) -> Non
     done = await bench.ssh("echo in", user="no-such-account@web-1")
     assert done.status == 255
     assert "did not accept our credential for no-such-account" in done.err
+
+
+async def test_both_families_reach_a_listener_on_every_address(bench: SshBench) -> None:
+    config = bench.config.model_copy(update={"listen": bench.config.listen.model_copy(update={"ssh": "[::]:0"})})
+    everywhere = SshListener(config, bench.memory.gate, bench.authenticator, clock=SystemClock(), entropy=system_entropy)
+    await everywhere.start()
+    try:
+        for host in ("127.0.0.1", "::1"):
+            reader, writer = await asyncio.open_connection(host, everywhere.port)
+            assert (await reader.readline()).startswith(b"SSH-2.0-Interlock")
+            writer.close()
+    finally:
+        await everywhere.close()
 
 
 async def test_the_host_key_is_ours_private_and_stays(bench: SshBench) -> None:
@@ -308,5 +322,5 @@ async def test_closing_hands_held_requests_back_and_seals(bench: SshBench) -> No
     assert b"shutting-down" in err
     assert bench.memory.approvals.returned == [request.id]
     assert all(session.closed is not None for session in bench.memory.transcripts.sessions)
-    with pytest.raises(OSError, match="refused|Connect call failed"):
+    with pytest.raises(OSError, match=r"refused|Connect call failed"):
         await silent(bench.listener.port)

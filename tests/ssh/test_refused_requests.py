@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+
 import asyncssh
 import pytest
 from asyncssh.packet import Boolean, String, UInt32

@@ -19,7 +19,8 @@ def test_whatever_is_not_listed_is_refused() -> None:
 def test_only_these_are_handled() -> None:
     handled = {(row.scope, row.name) for row in TABLE if not row.refused}
     assert handled == {
-        (Scope.GLOBAL, "keepalive@openssh.com"), (Scope.GLOBAL, "no-more-sessions@openssh.com"), (Scope.OPEN, "session"), (Scope.SESSION, "exec"), (Scope.SESSION, "env"),
+        (Scope.GLOBAL, "keepalive@openssh.com"), (Scope.GLOBAL, "no-more-sessions@openssh.com"),
+        (Scope.OPEN, "session"), (Scope.SESSION, "exec"), (Scope.SESSION, "env"),
         (Scope.SESSION, "signal"), (Scope.SESSION, "eow@openssh.com"), (Scope.SESSION, "keepalive@openssh.com"),
     }  # fmt: skip
 

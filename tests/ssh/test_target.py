@@ -89,7 +89,9 @@ async def test_a_certificate_is_worth_nothing_from_elsewhere_or_later(target: Op
 def test_what_a_certificate_says(tmp_path: Path) -> None:
     ca = asyncssh.generate_private_key("ssh-ed25519")
     clock = ManualClock()
-    proof = CertificateCredentials(ca, pins=True, clock=clock, entropy=lambda size: b"\x07" * size).prove("deploy", "10.0.0.1", b"id")
+    proof = CertificateCredentials(ca, pins=True, clock=clock, entropy=lambda size: b"\x07" * size).prove(
+        "deploy", "10.0.0.1", b"id"
+    )
     entry = proof.keys[0]
     assert isinstance(entry, tuple)
     path = tmp_path / "c.pub"
@@ -112,7 +114,9 @@ def test_no_certificate_for_an_account_that_is_more_than_a_name(account: str) ->
         CertificateCredentials(ca, pins=True, clock=ManualClock(), entropy=os.urandom).prove(account, "127.0.0.1", None)
 
 
-@pytest.mark.parametrize("text", [b"internal-sftp", b"internal-sftp -R", b"internal-sftpx; rm", b"x" * (100 * 1024 + 1), b"", b" ", b"a\0", b"\xff"])
+@pytest.mark.parametrize(
+    "text", [b"internal-sftp", b"internal-sftp -R", b"internal-sftpx; rm", b"x" * (100 * 1024 + 1), b"", b" ", b"a\0", b"\xff"]
+)
 def test_what_sshd_would_not_run_as_given_can_not_be_pinned(text: bytes) -> None:
     with pytest.raises(TargetError) as refused:
         forcible(text)
@@ -122,7 +126,9 @@ def test_what_sshd_would_not_run_as_given_can_not_be_pinned(text: bytes) -> None
 # -- approved and allowed commands -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", ["rm -f 'ü→'; echo 'ü→'", "rm -f a <<'X'\nline one\nline two\nX\necho done", "rm -f \"$HOME\"/x; echo \\\\"])
+@pytest.mark.parametrize(
+    "text", ["rm -f 'ü→'; echo 'ü→'", "rm -f a <<'X'\nline one\nline two\nX\necho done", 'rm -f "$HOME"/x; echo \\\\']
+)
 async def test_approved_text_arrives_byte_for_byte_and_forced(bench: SshBench, text: str) -> None:
     done = await approved(bench, text)
     assert done.status == 0
@@ -197,7 +203,9 @@ async def test_a_target_that_is_not_the_configured_one_gets_nothing(
 async def test_hashed_names_are_understood(tmp_path: Path, target: OpenSshServer) -> None:
     async with proxy(tmp_path, target) as bench:
         known = bench.directory / "known_hosts"
-        hashing = await asyncio.create_subprocess_exec("ssh-keygen", "-q", "-H", "-f", str(known), stderr=asyncio.subprocess.DEVNULL)
+        hashing = await asyncio.create_subprocess_exec(
+            "ssh-keygen", "-q", "-H", "-f", str(known), stderr=asyncio.subprocess.DEVNULL
+        )
         assert await hashing.wait() == 0
         assert known.read_text().startswith("|1|")
         assert (await bench.ssh("echo in")).out == b"in\n"

@@ -74,9 +74,7 @@ async def whole(tmp_path: Path, target: OpenSshServer, request: pytest.FixtureRe
     await pool.start()
     analyzer = Analyzer(pool)
     async with open_desk(tmp_path) as desk:
-        gate = Gate(
-            policies=policies, classifier=analyzer, approvals=desk.inbox, transcripts=desk.transcripts, clock=desk.clock
-        )
+        gate = Gate(policies=policies, classifier=analyzer, approvals=desk.inbox, transcripts=desk.transcripts, clock=desk.clock)
         bench = SshBench(tmp_path / "proxy", target, gate=gate, authenticator=desk.authenticator)
         await bench.start()
         await desk.directory.add_ssh_key("claude", bench.key.export_public_key().decode())

@@ -41,7 +41,7 @@ from interlock.ssh import address, algorithms, records, refusals, requests
 from interlock.ssh.channel import ClientChannel, ClientSession
 from interlock.ssh.credentials import Credentials
 from interlock.ssh.exec import Execution
-from interlock.ssh.limits import Doorkeeper, Limits
+from interlock.ssh.limits import Doorkeeper, Limits, plain_address, source_of
 from interlock.ssh.relay import ClientSide
 from interlock.ssh.requests import Scope, Told
 from interlock.ssh.upstream import Upstream
@@ -119,8 +119,9 @@ class ClientConnection(asyncssh.SSHServerConnection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         peer = transport.get_extra_info("peername")
-        self._source = str(peer[0]).partition("%")[0] if peer else "unknown"
-        if not self._house.door.admit(self._source):
+        self._source = plain_address(str(peer[0])) if peer else "unknown"
+        self._counted_as = source_of(self._source)
+        if not self._house.door.admit(self._counted_as):
             self._cancel_login_timer()
             assert isinstance(transport, asyncio.Transport)
             transport.abort()
@@ -142,7 +143,7 @@ class ClientConnection(asyncssh.SSHServerConnection):
         if not self._admitted:
             return
         self._admitted = False
-        self._house.door.leave(self._source, stranger=not self._recognised)
+        self._house.door.leave(self._counted_as, stranger=not self._recognised)
         if exc is not None and not isinstance(exc, (asyncssh.DisconnectError, OSError)):
             log.error("ssh.connection.failed", client=self._source, error=exc.__class__.__name__)
         if self._gate_session is None and self._failures:
@@ -299,7 +300,7 @@ class ClientConnection(asyncssh.SSHServerConnection):
         if self.auth is not proven.method:
             raise asyncssh.PermissionDenied("interlock: another authentication began")
         self._recognised = True
-        self._house.door.recognise(self._source)
+        self._house.door.recognise(self._counted_as)
         await super().send_userauth_success()
 
     async def _open(self, principal: Principal, username: str) -> Refusal | None:

@@ -6,6 +6,7 @@ in seconds.
 
 from __future__ import annotations
 
+import ipaddress
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -35,6 +36,23 @@ class Limits:
     connect: float = 15.0  # to the target, with authentication
     keepalive: float = 30.0
     keepalive_count: int = 4
+
+
+def plain_address(address: str) -> str:
+    """Return an address as people write it: without a scope, and an IPv4 client of a dual-stack socket as IPv4."""
+    unscoped = address.partition("%")[0]
+    return unscoped.removeprefix("::ffff:") if "." in unscoped else unscoped
+
+
+def source_of(address: str) -> str:
+    """Return what counts as one source: an IPv4 address, or the /64 that one IPv6 host can draw addresses from."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    return str(ipaddress.ip_network(f"{address}/64", strict=False))
 
 
 @dataclass(slots=True)

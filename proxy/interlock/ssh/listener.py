@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 
 import asyncssh
 import structlog
@@ -92,9 +93,7 @@ class SshListener:
         host, port = split_address(config.listen.ssh)
         loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(
-                lambda: ClientConnection(self._house, options), host or None, port, backlog=512, reuse_address=True
-            )
+            self._server = await loop.create_server(lambda: ClientConnection(self._house, options), sock=_bound(host, port))
         except OSError as error:
             raise ConfigError(f"listen.ssh {config.listen.ssh} can't be bound: {error.strerror}") from None
         self.port = self._server.sockets[0].getsockname()[1]
@@ -111,3 +110,10 @@ class SshListener:
         if self._server is not None:
             await self._server.wait_closed()
             self._server = None
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """Bind. `[::]` means every address of both families, which asyncio by itself would take as IPv6 alone. Raise OSError."""
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    dual = family == socket.AF_INET6 and host == "::" and socket.has_dualstack_ipv6()
+    return socket.create_server(address, family=family, backlog=512, dualstack_ipv6=dual)
