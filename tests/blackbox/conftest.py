@@ -19,11 +19,11 @@ from harness.postgres_server import PostgresServer, running_server
 
 OURS = """\
 version: 1
-pack: tests
-packs: [linux, postgres]
+packs: [linux, linux-deny, postgres, postgres-deny]
+default: {review: {groups: [sre]}}
 access:
-  - {who: {groups: [agents]}, targets: {env: prod}}
-  - {who: {groups: [agents]}, targets: {env: dev}}
+  - {who: {groups: [agents]}, targets: {env: prod}, accounts: ["*"], roles: ["*"]}
+  - {who: {groups: [agents]}, targets: {env: dev}, accounts: ["*"], roles: ["*"]}
 """
 
 
@@ -49,7 +49,8 @@ class World:
     def ssh_argv(self, command: str, *options: str) -> list[str]:
         return [
             "ssh", "-F", "none", "-i", str(self.key), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR",
-            "-o", f"UserKnownHostsFile={self.known_hosts}", "-p", str(self.node.port("ssh")), *options, "web-1@127.0.0.1", command,
+            "-o", f"UserKnownHostsFile={self.known_hosts}", "-p", str(self.node.port("ssh")), *options,
+            "web-1@127.0.0.1", command,
         ]  # fmt: skip
 
     def ssh(self, command: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:

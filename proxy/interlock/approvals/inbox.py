@@ -143,7 +143,7 @@ class Inbox:
 
     def link(self, request: ApprovalRequest) -> str:
         """Return the address of the page that shows the request, or an empty string."""
-        return f"{self._public_url}/approvals/{request.id}" if self._public_url else ""
+        return f"{self._public_url}/console/approvals/{request.id}" if self._public_url else ""
 
     # -- for channels -------------------------------------------------------------------------------------------------
 

@@ -60,11 +60,11 @@ def one_line(text: str, limit: int = MAX_REASON) -> str:
 
 
 def duration(seconds: int) -> str:
-    if seconds >= 3600 and seconds % 3600 == 0:
-        return f"{seconds // 3600}h"
-    if seconds >= 60 and seconds % 60 == 0:
-        return f"{seconds // 60}m"
-    return f"{seconds}s"
+    """Say how long is left, rounded up to what a person would say: 90s, 15m, 2h."""
+    if seconds < 120:
+        return f"{seconds}s"
+    minutes = -(-seconds // 60)
+    return f"{minutes}m" if minutes < 120 or minutes % 60 else f"{minutes // 60}h"
 
 
 def held(request: ApprovalRequest, remaining: int, link: str) -> Notice:

@@ -67,5 +67,9 @@ def reporting(verb: Callable[P, T]) -> Callable[P, T]:
             return verb(*args, **kwargs)
         except InterlockError as error:
             fail(error)
+        except OSError as error:
+            what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            say(f"interlock: {what}")
+            raise typer.Exit(1) from None
 
     return run

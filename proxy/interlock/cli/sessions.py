@@ -93,6 +93,7 @@ class DaemonSource:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise EvidenceError(f"{out} exists; name a folder that does not", reason=Reason.EVIDENCE_INVALID)
         packed = self._client.download(f"/v1/sessions/{session}/bundle")
+        out.absolute().parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.absolute().parent) as scratch:
             with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as tar:
                 tar.extractall(scratch, filter="data")

@@ -56,18 +56,18 @@ def approvals_router(inbox: Inbox, door: Doorkeeper) -> APIRouter:
         raise NotFoundError(f"no request {request_id}")
 
     @routes.get("/approvals")
-    async def list_approvals(caller: Annotated[Caller, reader], state: State | None = None) -> dict[str, Any]:
+    async def list_approvals(caller: Caller = reader, state: State | None = None) -> dict[str, Any]:
         requests = await inbox.list(state)
         if Scope.APPROVALS_READ not in caller.scopes:
             requests = [r for r in requests if r.draft.principal.identity == caller.principal.identity]
         return {"approvals": [shown(r) for r in sorted(requests, key=lambda r: r.id, reverse=True)]}
 
     @routes.get("/approvals/{request_id}")
-    async def get_approval(request_id: str, caller: Annotated[Caller, reader]) -> dict[str, Any]:
+    async def get_approval(request_id: str, caller: Caller = reader) -> dict[str, Any]:
         return shown(await visible(request_id, caller))
 
     @routes.post("/approvals/{request_id}/decision")
-    async def decide(request_id: str, body: DecisionIn, caller: Annotated[Caller, decider]) -> dict[str, Any]:
+    async def decide(request_id: str, body: DecisionIn, caller: Caller = decider) -> dict[str, Any]:
         request = await inbox.vote(
             request_id,
             voter=caller.principal.identity,
@@ -82,7 +82,7 @@ def approvals_router(inbox: Inbox, door: Doorkeeper) -> APIRouter:
         return shown(request)
 
     @routes.get("/events")
-    async def events(caller: Annotated[Caller, Depends(door.require(Scope.APPROVALS_READ))]) -> StreamingResponse:
+    async def events(caller: Caller = Depends(door.require(Scope.APPROVALS_READ))) -> StreamingResponse:
         """Server-sent events: every change of a request, as `GET /v1/approvals/{id}` shows it."""
         return StreamingResponse(_stream(inbox), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
@@ -133,19 +133,19 @@ def sessions_router(archive: Archive, door: Doorkeeper) -> APIRouter:
     auditor = Depends(door.require(Scope.SESSIONS_READ))
 
     @routes.get("/sessions")
-    def list_sessions(caller: Annotated[Caller, auditor]) -> dict[str, Any]:
+    def list_sessions(caller: Caller = auditor) -> dict[str, Any]:
         return {"sessions": archive.list()}
 
     @routes.get("/sessions/{session_id}")
-    def show_session(session_id: str, caller: Annotated[Caller, auditor]) -> dict[str, Any]:
+    def show_session(session_id: str, caller: Caller = auditor) -> dict[str, Any]:
         return archive.show(session_id)
 
     @routes.get("/sessions/{session_id}/events")
-    def session_events(session_id: str, caller: Annotated[Caller, auditor]) -> dict[str, Any]:
+    def session_events(session_id: str, caller: Caller = auditor) -> dict[str, Any]:
         return {"events": archive.events(session_id)}
 
     @routes.get("/sessions/{session_id}/bundle")
-    def bundle(session_id: str, caller: Annotated[Caller, auditor]) -> Response:
+    def bundle(session_id: str, caller: Caller = auditor) -> Response:
         packed = io.BytesIO()
         with tempfile.TemporaryDirectory() as scratch, tarfile.open(fileobj=packed, mode="w:gz") as tar:
             out = Path(scratch) / "bundle"
@@ -160,7 +160,7 @@ def person_router(door: Doorkeeper) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["identity"])
 
     @routes.get("/whoami")
-    async def whoami(caller: Annotated[Caller, Depends(door.require(Scope.APPROVALS_OWN))]) -> dict[str, Any]:
+    async def whoami(caller: Caller = Depends(door.require(Scope.APPROVALS_OWN))) -> dict[str, Any]:
         principal = caller.principal
         return {
             "handle": principal.handle,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import APIRouter, Depends, Response
 
@@ -30,7 +30,7 @@ def health_router(gate: Gate, config: Config, door: Doorkeeper) -> APIRouter:
         return {"status": "ready"}
 
     @routes.get("/v1/targets", tags=["targets"])
-    async def targets(caller: Annotated[Caller, Depends(door.require(Scope.APPROVALS_OWN))]) -> dict[str, Any]:
+    async def targets(caller: Caller = Depends(door.require(Scope.APPROVALS_OWN))) -> dict[str, Any]:
         """What the caller may open; the local operator sees everything."""
         everything = Scope.ADMIN in caller.scopes
         policy = gate.policies.current

@@ -4,8 +4,6 @@ Knows bodies and answers. What can be registered, and in which order a change ta
 is in exactly one answer: the one to the call that made it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Annotated, Any, Literal
