@@ -29,7 +29,7 @@ from interlock.commands.sql.bounds import (
     nesting,
 )
 from interlock.commands.sql.characters import readable
-from interlock.commands.sql.walk import Walk
+from interlock.commands.sql.walk import USES_NAMES, Walk
 from interlock.errors import Reason
 
 PARSER = "libpg_query 18"
@@ -102,13 +102,7 @@ def context_key(context: SqlContext) -> Hashable:
 
 def depends_on_names(analysis: Analysis) -> bool:
     """Tell whether the analysis looked into the session's prepared statements or cursors."""
-    return (
-        any(effect.verb in ("execute", "fetch") for effect in analysis.effects)
-        or any(
-            hidden.reason in ("unknown-cursor", "unknown-prepared-statement", "refers-to-itself") for hidden in analysis.opaque
-        )
-        or any(effect.verb == "explain" and "execute" in effect.via for effect in analysis.effects)
-    )
+    return USES_NAMES in analysis.notes
 
 
 CHANGES_CATALOG = frozenset(("create", "alter", "drop", "grant", "revoke", "do", "call", "function", "execute"))

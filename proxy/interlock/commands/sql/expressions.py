@@ -11,7 +11,7 @@ from interlock.commands.sql import names
 from interlock.commands.sql.catalog import Relation
 from interlock.commands.sql.queries import select
 from interlock.commands.sql.settings import set_config
-from interlock.commands.sql.walk import HANDLERS, Walk
+from interlock.commands.sql.walk import HANDLERS, USES_NAMES, Walk
 
 _BETWEEN = frozenset((pb.AEXPR_BETWEEN, pb.AEXPR_NOT_BETWEEN, pb.AEXPR_BETWEEN_SYM, pb.AEXPR_NOT_BETWEEN_SYM))
 
@@ -52,7 +52,7 @@ def _row_of(walk: Walk, argument: pb.Node) -> Relation | None:
         return None
     alias = argument.column_ref.fields[0].string.sval
     found = walk.scope.find(alias)
-    only = len(walk.scope.references) == 1 and walk.scope.others == 0
+    only = len(walk.scope.references) == 1 and len(walk.scope.items) == 1
     return found.relation if found is not None and only and alias not in found.relation.columns else None
 
 
@@ -138,6 +138,7 @@ def json_collector(walk: Walk, message: pb.JsonArrayAgg | pb.JsonObjectAgg | pb.
 
 
 def current_of(walk: Walk, message: pb.CurrentOfExpr) -> None:
+    walk.notes[USES_NAMES] = None
     if message.cursor_name not in walk.cursors:
         walk.hide("unknown-cursor", message.cursor_name)
 

@@ -12,6 +12,7 @@ from postgast import pg_query_pb2 as pb
 from interlock.commands.sql import names
 from interlock.commands.sql.catalog import Relation
 from interlock.commands.sql.filters import filters, fixed_columns, limits, summarises
+from interlock.commands.sql.restriction import Item, Join, restricted
 from interlock.commands.sql.scope import Reference, Scope
 from interlock.commands.sql.walk import HANDLERS, Walk
 
@@ -28,20 +29,21 @@ def select_stmt(walk: Walk, message: pb.SelectStmt) -> None:
     select(walk, message, "from" if walk.scope is not None else "top")
 
 
-def select(walk: Walk, message: pb.SelectStmt, kind: str) -> None:
-    """Walk one SELECT, VALUES or set operation as a level of its own."""
+def select(walk: Walk, message: pb.SelectStmt, kind: str) -> bool:
+    """Walk one SELECT, VALUES or set operation as a level of its own; tell whether it is selective."""
     outer_scope, outer_ctes = walk.scope, walk.ctes
     scope = Scope(kind, outer_scope, filtered=filters(message.where_clause), limited=limits(message))
     walk.scope = scope
     if message.HasField("with_clause"):
         with_clause(walk, message.with_clause)
     if message.op != pb.SETOP_NONE:
-        for arm in (message.larg, message.rarg):
-            select(walk, arm, "arm")
+        arms = [select(walk, arm, "arm") for arm in (message.larg, message.rarg)]
+        scope.filtered = all(arms)
     else:
         scope.limited = scope.limited or summarises(message)
         values(walk, message.values_lists)
         walk.nodes(message.from_clause)
+        conditions(scope, message.where_clause)
         if [reference.relation.qualified for reference in scope.references] == ["pg_catalog.pg_settings"]:
             scope.fixed = fixed_columns(message.where_clause)  # pg_dump sets a setting only where the server has it
         walk.nodes(message.target_list)
@@ -59,6 +61,16 @@ def select(walk: Walk, message: pb.SelectStmt, kind: str) -> None:
     if message.HasField("into_clause"):
         into(walk, message.into_clause)
     walk.scope, walk.ctes = outer_scope, outer_ctes
+    if message.op != pb.SETOP_NONE:
+        return scope.filtered or scope.limited
+    everything = all(scope.filters(item.alias) for item in scope.items)
+    return bool(message.values_lists) or scope.limited or (scope.filtered and everything and bool(scope.items))
+
+
+def conditions(scope: Scope, condition: pb.Node) -> None:
+    """With several items in FROM, find out which of them the conditions restrict."""
+    if len(scope.items) > 1:
+        scope.restricted = restricted(condition, scope.items, scope.joins)
 
 
 def values(walk: Walk, rows: Any) -> None:
@@ -72,22 +84,23 @@ def values(walk: Walk, rows: Any) -> None:
 def with_clause(walk: Walk, message: pb.WithClause) -> None:
     """Walk common table expressions; each hides a relation of its name from where PostgreSQL says it does."""
     owner = walk.scope
-    visible = walk.ctes = set(walk.ctes)
+    visible = walk.ctes = dict(walk.ctes)
     if message.recursive:
-        visible.update(cte.common_table_expr.ctename for cte in message.ctes)
+        visible.update((cte.common_table_expr.ctename, False) for cte in message.ctes)
     for wrapper in message.ctes:
         cte = wrapper.common_table_expr
         for clause in (cte.search_clause, cte.cycle_clause):
             walk.children(clause)
+        selective = False
         with walk.within("with"):
             if cte.ctequery.WhichOneof("node") == "select_stmt":
                 walk.scope = owner
-                select(walk, cte.ctequery.select_stmt, "cte")
+                selective = select(walk, cte.ctequery.select_stmt, "cte")
             else:
                 walk.scope = None  # a statement that changes rows is no part of the query's rows
                 walk.node(cte.ctequery)
         walk.scope, walk.ctes = owner, visible
-        visible.add(cte.ctename)
+        visible[cte.ctename] = selective
 
 
 def locking(walk: Walk, scope: Scope, message: pb.LockingClause) -> None:
@@ -100,7 +113,7 @@ def locking(walk: Walk, scope: Scope, message: pb.LockingClause) -> None:
                 found.qualified,
                 schema=found.schema,
                 relation_kind=found.kind,
-                filtered=scope.filtered,
+                filtered=scope.filters(reference.alias),
                 limited=scope.limited,
                 detail=_STRENGTHS.get(message.strength, "for update"),
             )
@@ -127,39 +140,56 @@ def range_var(walk: Walk, message: pb.RangeVar) -> None:
     scope = walk.scope
     if scope is None:
         scope = walk.scope = Scope("top")
-    alias = message.alias.aliasname if message.HasField("alias") else message.relname
+    alias = _alias(message)
     if message.HasField("alias") and message.alias.colnames:
         walk.columns_seen.add("*")  # columns under other names: any of them
     if not message.schemaname and message.relname in walk.ctes:
-        scope.others += 1
+        scope.items.append(Item(alias, selective=walk.ctes[message.relname]))
         return
     found = names.relation(walk, message.schemaname, message.relname, message.location)
+    scope.items.append(Item(alias, found.columns))
     walk.read(scope, Reference(found, alias))
     names.reads(walk, found, message.location)
 
 
 def join_expr(walk: Walk, message: pb.JoinExpr) -> None:
-    if message.is_natural or message.using_clause:
+    linking = message.is_natural or bool(message.using_clause)
+    if linking:
         names.operator(walk, ["="])
+    scope = walk.scope
+    before = len(scope.items) if scope is not None else 0
     walk.node(message.larg)
     walk.node(message.rarg)
+    if scope is not None:
+        sides = frozenset(item.alias for item in scope.items[before:]) if linking else frozenset()
+        scope.joins.append(Join(message.quals, message.jointype == pb.JOIN_INNER, sides))
     walk.node(message.quals)
 
 
 def range_subselect(walk: Walk, message: pb.RangeSubselect) -> None:
-    if walk.scope is not None:
-        walk.scope.others += 1
+    scope = walk.scope
+    selective = False
     if message.subquery.WhichOneof("node") == "select_stmt":
-        select(walk, message.subquery.select_stmt, "from")
+        selective = select(walk, message.subquery.select_stmt, "from")
     else:
         walk.node(message.subquery)
+    if scope is not None:
+        scope.items.append(Item(message.alias.aliasname, selective=selective))
 
 
 def other_item(walk: Walk, message: Any) -> None:
     """Functions, XMLTABLE and JSON_TABLE in FROM."""
     if walk.scope is not None:
-        walk.scope.others += 1
+        walk.scope.items.append(Item(message.alias.aliasname, selective=_unnests(message)))
     walk.children(message)
+
+
+def _unnests(message: Any) -> bool:
+    """`unnest($1)` and the like: as many rows as the client sent values."""
+    if not isinstance(message, pb.RangeFunction):
+        return False
+    calls = [function.list.items[0] for function in message.functions]
+    return all(c.WhichOneof("node") == "func_call" and names.strings(c.func_call.funcname)[-1] == "unnest" for c in calls)
 
 
 def range_table_sample(walk: Walk, message: pb.RangeTableSample) -> None:
@@ -213,7 +243,7 @@ def insert_stmt(walk: Walk, message: pb.InsertStmt) -> None:
         select(walk, source.select_stmt, "source")
     else:
         walk.node(source)
-    walk.scope = Scope("dml")
+    walk.scope = Scope("dml", target=Reference(found, _alias(message.relation)))
     if message.HasField("on_conflict_clause"):
         conflict = message.on_conflict_clause
         if conflict.action == pb.ONCONFLICT_UPDATE:
@@ -241,19 +271,29 @@ def delete_stmt(walk: Walk, message: pb.DeleteStmt) -> None:
 
 def _change(walk: Walk, verb: str, message: Any, sources: Any, columns: tuple[str, ...]) -> None:
     outer_scope, outer_ctes = walk.scope, walk.ctes
-    filtered = filters(message.where_clause)
-    walk.scope = scope = Scope("dml", None, filtered=filtered)
-    target(walk, verb, message.relation, filtered=filtered, columns=columns)
+    walk.scope = scope = Scope("dml", None, filtered=filters(message.where_clause))
+    alias = _alias(message.relation)
+    place = walk.place()
     if message.HasField("with_clause"):
         with_clause(walk, message.with_clause)
         walk.scope = scope
+    found = names.relation(walk, message.relation.schemaname, message.relation.relname, message.relation.location)
+    scope.target = Reference(found, alias)
     walk.nodes(sources)
+    scope.items.append(Item(alias, found.columns))
+    conditions(scope, message.where_clause)
+    with walk.at(place):
+        target(walk, verb, message.relation, filtered=scope.filters(alias), columns=columns)
     if verb == "update":
         walk.nodes(message.target_list)
     walk.node(message.where_clause)
     if message.HasField("returning_clause"):
         walk.children(message.returning_clause)
     walk.scope, walk.ctes = outer_scope, outer_ctes
+
+
+def _alias(message: pb.RangeVar) -> str:
+    return str(message.alias.aliasname if message.HasField("alias") else message.relname)
 
 
 _MERGE_ACTIONS = {pb.CMD_UPDATE: "update", pb.CMD_INSERT: "insert", pb.CMD_DELETE: "delete"}
@@ -264,6 +304,7 @@ def merge_stmt(walk: Walk, message: pb.MergeStmt) -> None:
     filtered = filters(message.join_condition)
     walk.scope = scope = Scope("dml", None, filtered=filtered)
     found = target(walk, "merge", message.relation, filtered=filtered)
+    scope.target = Reference(found, _alias(message.relation))
     if message.HasField("with_clause"):
         with_clause(walk, message.with_clause)
         walk.scope = scope

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from interlock.commands.sql.catalog import Relation
+from interlock.commands.sql.restriction import Item, Join
 
 BOUNDED_KINDS = frozenset(("exists", "compare", "scalar"))
 """Sub-queries of which at most one value comes back, whatever they read."""
@@ -37,7 +38,10 @@ class Scope:
     limited: bool = False
     collects: bool = False
     references: list[Reference] = field(default_factory=list)
-    others: int = 0  # items in FROM that are no relation
+    target: Reference | None = None  # what the statement changes; read as well, but no effect of its own
+    items: list[Item] = field(default_factory=list)  # all of FROM: relations, sub-queries, functions
+    joins: list[Join] = field(default_factory=list)
+    restricted: frozenset[str] | None = None  # aliases that the conditions restrict; None: `filtered` says it for all
     columns: list[tuple[str, ...]] = field(default_factory=list)
     fixed: dict[str, str] = field(default_factory=dict)  # columns that the WHERE fixes to a constant, in the target list
 
@@ -51,6 +55,10 @@ class Scope:
             return self.parent.bounded(collecting)
         return False
 
+    def filters(self, alias: str) -> bool:
+        """Tell whether conditions leave rows of this item out."""
+        return self.filtered if self.restricted is None else alias in self.restricted
+
     def find(self, alias: str) -> Reference | None:
         """Return what `alias` names here or further out."""
         scope: Scope | None = self
@@ -58,12 +66,15 @@ class Scope:
             for reference in scope.references:
                 if reference.alias == alias:
                     return reference
+            target = scope.target
+            if target is not None and target.alias == alias:
+                return target
             scope = scope.parent
         return None
 
     def columns_of(self, reference: Reference) -> tuple[str, ...]:
         """Return the columns that are surely read from one relation, sorted; `*` is all of them."""
-        only = len(self.references) == 1 and self.others == 0
+        only = len(self.references) == 1 and len(self.items) == 1
         found = {
             names[-1]
             for names in self.columns

@@ -16,7 +16,7 @@ from interlock.commands.sql import names
 from interlock.commands.sql.bounds import AUTOMATIC_BYTES, MEASURED_FROM, NESTING, nesting
 from interlock.commands.sql.catalog import Function
 from interlock.commands.sql.settings import constant, options
-from interlock.commands.sql.walk import HANDLERS, Walk
+from interlock.commands.sql.walk import HANDLERS, USES_NAMES, Walk
 
 RESOLVED_DEEPLY = 8
 """Prepared statements that execute prepared statements: more than this is opaque."""
@@ -71,6 +71,7 @@ def execute(walk: Walk, message: pb.ExecuteStmt) -> None:
 
 def resolve(walk: Walk, unknown: str, name: str, text: str | None) -> None:
     """Walk the text behind a name as part of this statement."""
+    walk.notes[USES_NAMES] = None
     if text is None:
         walk.hide(unknown, name)
         return
@@ -88,7 +89,7 @@ def resolve(walk: Walk, unknown: str, name: str, text: str | None) -> None:
     borrowed, resolving, scope, ctes = walk.borrowed, walk.resolving, walk.scope, walk.ctes
     walk.borrowed, walk.resolving = True, (*resolving, name)
     for raw in tree.stmts:
-        walk.scope, walk.ctes = None, set()
+        walk.scope, walk.ctes = None, {}
         match raw.stmt.WhichOneof("node"):
             case "prepare_stmt":
                 walk.node(raw.stmt.prepare_stmt.query)
@@ -114,7 +115,8 @@ def declare(walk: Walk, message: pb.DeclareCursorStmt) -> None:
         walk.node(message.query)
     text = walk.text_of()
     walk.name("declare", message.portalname, text)
-    walk.cursors[message.portalname] = text
+    if not walk.explaining:
+        walk.cursors[message.portalname] = text
 
 
 def fetch(walk: Walk, message: pb.FetchStmt) -> None:

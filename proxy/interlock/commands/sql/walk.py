@@ -46,7 +46,10 @@ LEAVES = frozenset(
 )
 """Nodes with nothing below that could run."""
 
-DATA_VERBS = frozenset(("select", "insert", "update", "delete", "merge", "lock", "fetch", "execute", "create", "explain"))
+DATA_VERBS = frozenset(("select", "insert", "update", "delete", "merge", "lock", "create", "explain"))
+
+USES_NAMES = "refers to prepared statements or cursors of this session"
+"""The note on an analysis that looked into the session's tables of names."""
 
 _CHANGES_NAMES = frozenset(("search_path", "role", "session_authorization", ""))
 """Settings that decide what unqualified names mean (through the path, or through `$user` in it); "" is RESET ALL."""
@@ -93,7 +96,7 @@ class Walk:
         self.notes: dict[str, None] = {}
         self.via: tuple[str, ...] = ()
         self.scope: Scope | None = None
-        self.ctes: set[str] = set()
+        self.ctes: dict[str, bool] = {}  # visible WITH names, and whether each is selective
         self.explaining = False
         self.resolving: tuple[str, ...] = ()  # prepared statements and views being opened
         self.borrowed = False  # inside text that is not the command's own: offsets mean nothing
@@ -159,6 +162,20 @@ class Walk:
         scope.references.append(reference)
         self._entries.append((scope, reference, self.via, self.explaining))
 
+    def place(self) -> int:
+        """Return the place of the next effect, for `at`."""
+        return len(self._entries)
+
+    @contextmanager
+    def at(self, place: int) -> Iterator[None]:
+        """Effects found inside are put at an earlier place: what a statement does comes before what it reads."""
+        later = self._entries[place:]
+        del self._entries[place:]
+        try:
+            yield
+        finally:
+            self._entries.extend(later)
+
     def function(self, name: str) -> None:
         """Note that a harmless function is called."""
         self._functions[name] = None
@@ -206,7 +223,7 @@ class Walk:
         """Walk one statement and complete its effects."""
         self.statement = text
         before = len(self.opaque)
-        self.scope, self.ctes = None, set()
+        self.scope, self.ctes = None, {}
         self.node(statement)
         if not self._entries:
             # A bare SELECT of values. Anything else that yields nothing was not understood.
@@ -237,7 +254,7 @@ class Walk:
                     via=via,
                     schema=relation.schema,
                     relation_kind=_shown_kind(relation),
-                    filtered=explained or scope.filtered,
+                    filtered=explained or scope.filters(reference.alias),
                     limited=explained or scope.bounded(self._collecting),
                     functions=functions,
                     columns=scope.columns_of(reference),
