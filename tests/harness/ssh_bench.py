@@ -122,5 +122,5 @@ async def finish(process: asyncio.subprocess.Process, stdin: bytes | None = b"")
 async def until(condition: Callable[[], object], seconds: float = 10) -> None:
     """Wait for something that another process does and no event tells of. Fails after `seconds`."""
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  the condition is a file or a process outside of this loop
             await asyncio.sleep(0.01)
