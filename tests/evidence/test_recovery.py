@@ -90,7 +90,7 @@ def recovered(writes: Writes, folder: Path) -> Report:
     clock.advance(3600)
     shelf = PolicyShelf(writes.data_dir, dict)
     shelf.prepare()
-    ca = SealCa.load_or_create(writes.data_dir / "evidence_ca", NODE)
+    ca = SealCa.load_or_create(writes.data_dir / "evidence_ca")
     recover(folder, "session", Sealer(NODE, ca, shelf, PlainVault(), clock, system_entropy), "review")
     return verify_bundle(folder, writes.data_dir / "trust")
 

@@ -258,6 +258,8 @@ async def test_a_client_that_leaves_while_its_transcript_is_made_leaves_a_sealed
     opening.cancel()
     with pytest.raises(asyncio.CancelledError):
         await opening
+    while store._tasks:
+        await asyncio.wait(set(store._tasks))
     await store.close()
     report = verify_bundle(data_dir / "sessions/01LEFT", data_dir / "trust")
     assert report.ok and events(data_dir / "sessions/01LEFT")[-1]["reason"] == "client-left"

@@ -32,7 +32,7 @@ def policy_files() -> Mapping[str, bytes]:
 
 
 def make_store(data_dir: Path, clock: Clock, *, sync: str = "review") -> TranscriptStore:
-    ca = SealCa.load_or_create(data_dir / "evidence_ca", NODE)
+    ca = SealCa.load_or_create(data_dir / "evidence_ca")
     return TranscriptStore(
         data_dir, NODE, clock=clock, entropy=system_entropy, ca=ca, sync=sync, policy_files=policy_files
     )  # fmt: skip

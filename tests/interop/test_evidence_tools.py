@@ -153,3 +153,25 @@ async def test_a_full_file_system_stops_the_session(tmp_path: Path) -> None:
         assert len(report.released) == written.count(b'"type":"forward"')
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+async def test_a_read_only_file_system_is_refused_at_once(tmp_path: Path) -> None:
+    from interlock.errors import EvidenceError
+
+    folder = tmp_path / "frozen"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=700", "tmpfs", str(folder)], capture_output=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip("mounting needs root")
+    try:
+        store = make_store(folder / "data", ManualClock())
+        await store.start()
+        recorder = await open_session(store, ID)
+        await store.close()
+        again = make_store(folder / "data", ManualClock())
+        subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+        with pytest.raises(EvidenceError, match="Read-only"):
+            await again.start()
+        assert recorder.session == ID
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)

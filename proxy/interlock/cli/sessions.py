@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 import typer
-from rich.table import Table
 
 from interlock.cli.client import Client
 from interlock.cli.output import Output, data, emit_json, reporting, say
@@ -122,12 +121,15 @@ def list_(server: Server = None, data_dir: DataDir = None, output: Format = Outp
     if not rows:
         say("no sessions yet.")
         return
-    table = Table("id", "status", "who", "target", "opened", "events", box=None)
+    table = [("ID", "STATUS", "WHO", "TARGET", "OPENED", "EVENTS")]
     for row in rows:
         who, target = row.get("handle") or row.get("agent"), row.get("target")
         cells = (row["id"], row["status"], who, target, row.get("opened"), row.get("events"))
-        table.add_row(*(visible("" if cell is None else str(cell)) for cell in cells))
-    data.print(table, markup=False)
+        table.append(tuple("" if cell is None else visible(str(cell)) for cell in cells))
+    # Never cut to the width of a terminal: an id that is cut is of no use to whoever pipes it on.
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        data.print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip(), markup=False)
 
 
 @app.command()

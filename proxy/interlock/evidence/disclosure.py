@@ -9,11 +9,13 @@ A line of `disclosures.jsonl` is the canonical object `{"d": disclosure, "seq": 
 
 from __future__ import annotations
 
-import json
 from base64 import urlsafe_b64decode
 from binascii import b2a_base64
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Any
+
+import msgspec
 
 from interlock.errors import EvidenceError, Reason
 from interlock.evidence import jcs
@@ -23,6 +25,15 @@ SALT = 16
 """Bytes of salt: 128 bits (RFC 9901 §9.3)."""
 
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
+
+
+class _Line(msgspec.Struct):
+    d: str
+    seq: int
+
+
+_decode_line = msgspec.json.Decoder(_Line).decode
+_decode_content = msgspec.json.Decoder(tuple[str, str, Any]).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,26 +65,20 @@ def line(disclosure: str, seq: int) -> bytes:
 def parse_line(data: bytes) -> Disclosed:
     """Read one line of `disclosures.jsonl` back. Raise EvidenceError: the file is not what we wrote."""
     try:
-        record = json.loads(data)
-        disclosure, seq = record["d"], record["seq"]
-        _, name, value = json.loads(urlsafe_b64decode(disclosure + "=" * (-len(disclosure) % 4)))
-        if not isinstance(seq, int) or not isinstance(name, str):
-            raise TypeError
-        return Disclosed(name, value, digest(disclosure), seq)
-    except (ValueError, TypeError, KeyError):
+        record = _decode_line(data)
+        text = record.d
+        _, name, value = _decode_content(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        return Disclosed(name, value, digest(text), record.seq)
+    except ValueError:  # msgspec's, binascii's and Unicode's errors are all of this kind
         raise EvidenceError("a line of the disclosures can't be read", reason=Reason.EVIDENCE_INVALID) from None
 
 
 def seq_of(data: bytes) -> int:
     """Return only the `seq` of a line, or raise EvidenceError."""
     try:
-        record = json.loads(data)
-        seq = record["seq"]
-        if isinstance(record["d"], str) and isinstance(seq, int):
-            return seq
-    except (ValueError, TypeError, KeyError):
-        pass
-    raise EvidenceError("a line of the disclosures can't be read", reason=Reason.EVIDENCE_INVALID)
+        return _decode_line(data).seq
+    except ValueError:
+        raise EvidenceError("a line of the disclosures can't be read", reason=Reason.EVIDENCE_INVALID) from None
 
 
 def _b64(data: bytes) -> bytes:

@@ -74,14 +74,15 @@ class Seal:
 class SealKey:
     """An ephemeral key with its certificate. `destroy` forgets it; signing afterwards is an error."""
 
-    __slots__ = ("_certificate", "_key", "key_id", "session", "valid_after", "valid_before")
+    __slots__ = ("_certificate", "_key", "key_id", "node", "session", "valid_after", "valid_before")
 
     def __init__(
-        self, key: Ed25519PrivateKey, certificate: bytes, session: str, key_id: str, after: datetime, before: datetime
+        self, key: Ed25519PrivateKey, certificate: bytes, session: str, node: str, key_id: str, after: datetime, before: datetime
     ) -> None:
         self._key: Ed25519PrivateKey | None = key
         self._certificate = certificate
         self.session = session
+        self.node = node
         self.key_id = key_id
         self.valid_after = after
         self.valid_before = before
@@ -106,27 +107,26 @@ class SealKey:
         """Return the same key under a new certificate, for sessions that outlive theirs."""
         if self._key is None:
             raise ValueError("the key was destroyed")
-        return ca.certified(self._key, self.session, self.key_id, now, entropy)
+        return ca.certified(self._key, self.session, self.node, self.key_id, now, entropy)
 
 
 class SealCa:
     """The evidence authority: certifies seal keys and nothing else. Never the key of another authority of ours."""
 
-    __slots__ = ("_key", "node")
+    __slots__ = ("_key",)
 
-    def __init__(self, key: Ed25519PrivateKey, node: str = "interlock") -> None:
+    def __init__(self, key: Ed25519PrivateKey) -> None:
         self._key = key
-        self.node = node
 
     def __repr__(self) -> str:
         return f"SealCa({self.public_line})"
 
     @classmethod
-    def load_or_create(cls, path: Path, node: str = "interlock") -> SealCa:
+    def load_or_create(cls, path: Path) -> SealCa:
         """Read the key at `path` (OpenSSH format, mode 0600), or make one. Raise EvidenceError."""
         from interlock.evidence import keys
 
-        return cls(keys.load_or_create(path), node)
+        return cls(keys.load_or_create(path))
 
     @property
     def public_line(self) -> str:
@@ -135,11 +135,11 @@ class SealCa:
     def issue(self, session: str, node: str, role: str, now: datetime, entropy: Entropy) -> SealKey:
         """Make and certify a key. `role` is `session`, `journal` or `recovery` and stands in the certificate's key id."""
         key = Ed25519PrivateKey.from_private_bytes(entropy(32))
-        return self.certified(key, session, f"{role}:{session}@{node}", now, entropy)
+        return self.certified(key, session, node, f"{role}:{session}@{node}", now, entropy)
 
-    def certified(self, key: Ed25519PrivateKey, session: str, key_id: str, now: datetime, entropy: Entropy) -> SealKey:
+    def certified(self, key: Ed25519PrivateKey, session: str, node: str, key_id: str, now: datetime, entropy: Entropy) -> SealKey:
+        """Certify `key` for this transcript, from a minute ago for `LIFETIME`."""
         after, before = now - EARLY, now - EARLY + LIFETIME
-        node = key_id.rpartition("@")[2]
         certificate = sshsig.certify(
             self._key,
             key.public_key(),
@@ -149,7 +149,7 @@ class SealCa:
             after=after,
             before=before,
         )
-        return SealKey(key, certificate, session, key_id, after, before)
+        return SealKey(key, certificate, session, node, key_id, after, before)
 
 
 def allowed_signers_line(ca: SealCa) -> str:

@@ -184,6 +184,7 @@ class TranscriptStore:
         self._journal: Journal | None = None
         self._rotated_us = 0
         self._repairing = asyncio.Lock()
+        self._closing = False
         self._lock = -1
 
     @property
@@ -215,6 +216,7 @@ class TranscriptStore:
 
     async def close(self) -> None:
         """Seal every open transcript and the journal, and release the directory."""
+        self._closing = True
         if self._ticking is not None:
             self._ticking.cancel()
             await asyncio.wait([self._ticking])
@@ -230,8 +232,8 @@ class TranscriptStore:
 
     async def open(self, session: SessionFacts, opened: EventDraft) -> Recorder:
         """Begin a transcript. Its first event and its directory are durable when this returns. Raise EvidenceError."""
-        if self._journal is None:
-            raise EvidenceError("the transcript store is not started")
+        if self._journal is None or self._closing:
+            raise EvidenceError("no transcript can be begun: the node is starting or stopping")
         draft = EventDraft(opened.type, {**opened.fields, **self._about()}, opened.secret)
         beginning = self.keep(self._begin(session.id, draft))
         try:
@@ -261,7 +263,11 @@ class TranscriptStore:
     async def _tick_forever(self) -> None:
         while True:
             await asyncio.sleep(TICK)
-            await self.tick()
+            try:
+                await self.tick()
+            except Exception:
+                # A defect in one transcript's upkeep must not stop the heartbeats of all others.
+                log.exception("evidence tick failed")
 
     async def _rotate(self, journal: Journal) -> None:
         try:
@@ -342,6 +348,8 @@ class TranscriptStore:
         recorder = TranscriptRecorder(self, transcript, key, kind)
         recorder.last_heartbeat_us = self._clock.monotonic_us()
         self._live[session] = recorder
+        if self._closing:
+            recorder.end(EventDraft("session.close", {"reason": "shutting-down"}))
         return recorder
 
     # -- the directory --------------------------------------------------------------------------------------------

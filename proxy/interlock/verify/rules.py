@@ -97,6 +97,9 @@ class Rules:
                     self._report.continues = (
                         str(event["continues"]), int(event["continues_events"]), str(event["continues_head"]),
                     )  # fmt: skip
+                case "recovery":
+                    torn = int(event["torn_bytes"])
+                    self._report.notes.append(f"recovered at event {seq}: {torn} bytes of an unfinished line were cut off")
                 case "decision":
                     self._decision(event)
                 case "approval.request" if self._live:
