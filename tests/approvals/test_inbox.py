@@ -161,7 +161,7 @@ async def test_an_approval_wakes_the_waiter_and_is_used_once(desk: Desk) -> None
     assert vote.fields["counted"] is True
     assert vote.secret == {"said": "go on"}
     assert desk.journal.of("approval.response")[0].fields["state"] == "consumed"
-    assert desk.inbox.link(request) == f"https://proxy/approvals/{request.id}"
+    assert desk.inbox.link(request) == f"https://proxy/console/approvals/{request.id}"
 
 
 async def test_a_denial_stands_for_the_same_thing_until_it_expires(desk: Desk) -> None:
