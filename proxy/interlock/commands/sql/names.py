@@ -57,7 +57,7 @@ def relation(walk: Walk, schema: str, name: str, location: int = -1) -> Relation
             found = walk.catalog.relations.get((schema, name))
     elif walk.tainted:
         walk.hide("tainted-name", name, location)
-        return Relation(creation_schema(walk), name, "")
+        return system_relation("pg_catalog", name) or Relation(creation_schema(walk), name, "")
     else:
         found = _search(walk, name, location)
     if found is not None:
@@ -122,6 +122,8 @@ def function(walk: Walk, parts: list[str], location: int = -1) -> None:
     shown = ".".join(parts)
     if not schema and walk.tainted:
         walk.hide("tainted-name", shown, location)
+        if name in OTHER_FUNCTIONS:  # most likely still the built-in one, and policy may deny it by name
+            _built_in(walk, name, shown, location, known=True, qualified=True)
         return
     users = _users_functions(walk, schema, name)
     for found in users:
