@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import sys
+from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,7 +49,8 @@ Account = Annotated[str | None, typer.Option(help="Another handle of the same pe
 @reporting
 def list_(server: Server = None, output: Format = Output.TEXT) -> None:
     """List everybody."""
-    rows = _client(server).get("/v1/principals")["principals"]
+    with _daemon(server) as daemon:
+        rows = daemon.get("/v1/principals")["principals"]
     if output is Output.JSON:
         emit_json({"v": 1, "principals": rows})
         return
@@ -70,7 +72,9 @@ def list_(server: Server = None, output: Format = Output.TEXT) -> None:
 @reporting
 def show(handle: str, server: Server = None, output: Format = Output.TEXT) -> None:
     """Show one entry: groups, keys, tokens, links."""
-    _tell(_client(server).get(_at(handle)), output)
+    with _daemon(server) as daemon:
+        row = daemon.get(_at(handle))
+    _tell(row, output)
 
 
 @app.command()
@@ -94,7 +98,8 @@ def add(
     }  # fmt: skip
     if reviewer or passphrase_file is not None:
         body["passphrase"] = _new_passphrase(handle, passphrase_file)
-    row = _client(server).post("/v1/principals", body)
+    with _daemon(server) as daemon:
+        row = daemon.post("/v1/principals", body)
     if output is Output.JSON:
         emit_json({"v": 1, **row})
     else:
@@ -126,14 +131,17 @@ def set_(
         body["passphrase"] = _new_passphrase(handle, passphrase_file)
     if not body:
         raise ConfigError("say what to change: --group, --no-groups, --owner, --disable, --enable or --passphrase")
-    _tell(_client(server).patch(_at(handle), body), output)
+    with _daemon(server) as daemon:
+        row = daemon.patch(_at(handle), body)
+    _tell(row, output)
 
 
 @app.command()
 @reporting
 def remove(handle: str, server: Server = None) -> None:
     """Take somebody out for ever; live sessions end, and agents that they own stop."""
-    _client(server).delete(_at(handle))
+    with _daemon(server) as daemon:
+        daemon.delete(_at(handle))
     say(f"{handle} is removed")
 
 
@@ -151,7 +159,9 @@ def link(
     """Say which other accounts are the same person or agent."""
     named = {"teams": teams, "issuer": issuer, "subject": subject, "account": account}
     body = {name: value for name, value in named.items() if value is not None}
-    _tell(_client(server).post(_at(handle, "links"), body), output)
+    with _daemon(server) as daemon:
+        row = daemon.post(_at(handle, "links"), body)
+    _tell(row, output)
 
 
 @app.command()
@@ -168,28 +178,35 @@ def unlink(
     """Take a link back."""
     named = {"teams": teams, "issuer": issuer, "subject": subject, "account": account}
     query = urlencode({name: value for name, value in named.items() if value is not None})
-    _tell(_client(server).delete(_at(handle, "links") + f"?{query}"), output)
+    with _daemon(server) as daemon:
+        row = daemon.delete(_at(handle, "links") + f"?{query}")
+    _tell(row, output)
 
 
 @app.command()
 @reporting
 def password(handle: str, server: Server = None, ttl: Lifetime = None, output: Format = Output.TEXT) -> None:
     """Issue a short-lived Postgres password. It is shown once."""
-    _issued(_client(server).post(_at(handle, "passwords"), _lifetime(ttl)), "password", output)
+    with _daemon(server) as daemon:
+        row = daemon.post(_at(handle, "passwords"), _lifetime(ttl))
+    _issued(row, "password", output)
 
 
 @tokens.command("issue")
 @reporting
 def issue(handle: str, server: Server = None, ttl: Lifetime = None, output: Format = Output.TEXT) -> None:
     """Issue a token. It is shown once."""
-    _issued(_client(server).post(_at(handle, "tokens"), _lifetime(ttl)), "token", output)
+    with _daemon(server) as daemon:
+        row = daemon.post(_at(handle, "tokens"), _lifetime(ttl))
+    _issued(row, "token", output)
 
 
 @tokens.command("revoke")
 @reporting
 def revoke(handle: str, ident: Annotated[str, typer.Argument(metavar="ID")], server: Server = None) -> None:
     """Revoke a token by its id (tok_…). Sessions that it opened end."""
-    _client(server).delete(_at(handle, "tokens", ident))
+    with _daemon(server) as daemon:
+        daemon.delete(_at(handle, "tokens", ident))
     say(f"{ident} is revoked")
 
 
@@ -197,21 +214,25 @@ def revoke(handle: str, ident: Annotated[str, typer.Argument(metavar="ID")], ser
 @reporting
 def add_key(handle: str, file: KeyFile, server: Server = None, output: Format = Output.TEXT) -> None:
     """Register one more SSH public key."""
-    _tell(_client(server).patch(_at(handle), {"add_ssh_key": _public_key(file)}), output)
+    with _daemon(server) as daemon:
+        row = daemon.patch(_at(handle), {"add_ssh_key": _public_key(file)})
+    _tell(row, output)
 
 
 @keys.command("remove")
 @reporting
 def remove_key(handle: str, fingerprint: str, server: Server = None, output: Format = Output.TEXT) -> None:
     """Take back a key by its fingerprint (SHA256:…). Sessions that it opened end."""
-    _tell(_client(server).patch(_at(handle), {"remove_ssh_key": fingerprint}), output)
+    with _daemon(server) as daemon:
+        row = daemon.patch(_at(handle), {"remove_ssh_key": fingerprint})
+    _tell(row, output)
 
 
 # -- what the verbs share ----------------------------------------------------------------------------------------------
 
 
-def _client(server: str | None) -> Client:
-    return Client(server, token=os.environ.get("INTERLOCK_TOKEN"))
+def _daemon(server: str | None) -> closing[Client]:
+    return closing(Client(server, token=os.environ.get("INTERLOCK_TOKEN")))
 
 
 def _at(handle: str, *more: str) -> str:

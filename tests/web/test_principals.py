@@ -1,0 +1,266 @@
+"""The directory over HTTP: who may call what, what a body can't do, and where secrets show."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from fastapi import FastAPI
+
+from harness.change_journal import Journal, seeded
+from harness.clock import ManualClock
+from interlock.identity.authenticate import Authenticator
+from interlock.identity.directory import Directory
+from interlock.identity.passphrase import Passphrases
+from interlock.identity.principal import Credential, CredentialKind, Identity, Kind, Principal
+from interlock.identity.stepup import DecisionSessions
+from interlock.store.engine import open_store
+from interlock.web import principals, problems
+from interlock.web.access import ADMINS, Doorkeeper
+
+PHRASE = "correct horse battery"
+TENANT, OID = "0a0b0c0d-0000-4000-8000-000000000001", "0a0b0c0d-0000-4000-8000-00000000000a"
+
+
+def public_key() -> str:
+    public = ed25519.Ed25519PrivateKey.generate().public_key()
+    return public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+
+
+@dataclass
+class House:
+    """A directory behind two applications: the unix socket's and the network's."""
+
+    directory: Directory
+    journal: Journal
+    clock: ManualClock
+    local: httpx.AsyncClient
+    remote: httpx.AsyncClient
+
+    async def token(self, handle: str) -> dict[str, str]:
+        issued = await self.directory.issue_token(handle)
+        return {"Authorization": f"Bearer {issued.secret.reveal()}"}
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    clock, journal = ManualClock(), Journal()
+    store = await open_store("sqlite:///interlock.db", tmp_path)
+    cheap = Passphrases(memory_kib=64, passes=1)
+    directory = Directory(store.principals, clock=clock, entropy=seeded("d"), journal=journal, passphrases=cheap)
+    await directory.load()
+    authenticator = Authenticator(directory, clock=clock, journal=journal, passphrases=cheap)
+    sessions = DecisionSessions(directory, clock=clock, entropy=seeded("s"))
+
+    def client(*, local: bool) -> httpx.AsyncClient:
+        app = FastAPI()
+        problems.install(app)
+        door = Doorkeeper(authenticator, sessions, local=local)
+        app.include_router(principals.router(directory, door.require_scope))
+        return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://interlock")
+
+    async with client(local=True) as local, client(local=False) as remote:
+        yield House(directory, journal, clock, local, remote)
+    await authenticator.close()
+    await store.close()
+
+
+@pytest.fixture
+async def team(house: House) -> House:
+    await house.directory.add("root", Kind.HUMAN, groups=[ADMINS])
+    await house.directory.add("alice", Kind.HUMAN, groups=["sre"])
+    await house.directory.add("claude", Kind.AGENT, owner="alice")
+    return house
+
+
+ROUTES: list[tuple[str, str, dict[str, object] | None]] = [
+    ("GET", "/v1/principals", None),
+    ("POST", "/v1/principals", {"handle": "mallory"}),
+    ("GET", "/v1/principals/alice", None),
+    ("PATCH", "/v1/principals/alice", {"groups": [ADMINS]}),
+    ("DELETE", "/v1/principals/alice", None),
+    ("POST", "/v1/principals/alice/links", {"teams": f"{TENANT}/{OID}"}),
+    ("DELETE", f"/v1/principals/alice/links?teams={TENANT}/{OID}", None),
+    ("POST", "/v1/principals/alice/tokens", {}),
+    ("DELETE", "/v1/principals/alice/tokens/tok_x", None),
+    ("POST", "/v1/principals/alice/passwords", {}),
+    ("DELETE", "/v1/principals/alice/passwords/pwd_x", None),
+]
+
+
+class TestAccess:
+    def test_the_list_of_routes_is_whole(self, house: House) -> None:
+        app = FastAPI()
+        app.include_router(principals.router(house.directory, lambda _: lambda _request: None))  # type: ignore[arg-type, return-value]  # never called
+        found = {(m.upper(), path) for path, item in app.openapi()["paths"].items() for m in item}
+        told = {
+            (method, path.split("?")[0].replace("/alice", "/{handle}").replace("tok_x", "{ident}").replace("pwd_x", "{ident}"))
+            for method, path, _ in ROUTES
+        }
+        assert found == told | {("POST", "/v1/password")}
+
+    @pytest.mark.parametrize(("method", "path", "body"), ROUTES)
+    async def test_only_administrators(self, team: House, method: str, path: str, body: dict[str, object] | None) -> None:
+        before = team.directory.entries()
+        told = [
+            (await team.remote.request(method, path, json=body)).status_code,
+            (await team.remote.request(method, path, json=body, headers={"Authorization": "Bearer ilk_no"})).status_code,
+        ]
+        assert told == [401, 401]
+        assert team.directory.entries() == before
+        for handle in ("alice", "claude"):
+            headers = await team.token(handle)
+            before = team.directory.entries()
+            answer = await team.remote.request(method, path, json=body, headers=headers)
+            assert (answer.status_code, answer.json()["reason"]) == (403, "missing-scope")
+            assert team.directory.entries() == before
+
+    async def test_an_administrator_and_the_socket_may(self, team: House) -> None:
+        for client, headers, handle in ((team.remote, await team.token("root"), "one"), (team.local, {}, "two")):
+            answer = await client.post("/v1/principals", json={"handle": handle}, headers=headers)
+            assert answer.status_code == 201
+        recorded = [e.fields["by"] for e in team.journal.of("identity.change")[-2:]]
+        root = team.directory.by_handle("root")
+        assert root is not None
+        assert recorded == [str(root.identity), "unix:operator"]
+
+
+class TestRegistering:
+    async def test_a_life(self, house: House) -> None:
+        post, key = house.local.post, public_key()
+        body = {"handle": "alice", "groups": ["sre"], "passphrase": PHRASE, "teams": [f"{TENANT}/{OID}"], "ssh_keys": [key]}
+        alice = (await post("/v1/principals", json=body)).json()
+        assert (alice["kind"], alice["reviewer"], alice["teams"]) == ("human", True, [f"{TENANT}/{OID}"])
+        agent = (await post("/v1/principals", json={"handle": "claude", "kind": "agent", "owner": "alice"})).json()
+        assert agent["owner"] == "alice"
+        linked = await post("/v1/principals/alice/links", json={"issuer": "https://okta.example", "subject": "00u1"})
+        assert linked.json()["linked"] == ["https://okta.example:00u1"]
+        changed = await house.local.patch(
+            "/v1/principals/alice",
+            json={"groups": [], "remove_ssh_key": alice["ssh_keys"][0]["fingerprint"], "add_ssh_key": public_key()},
+        )
+        assert changed.json()["groups"] == []
+        assert changed.json()["ssh_keys"] != alice["ssh_keys"]
+        assert (await house.local.patch("/v1/principals/alice", json={"disabled": True})).json()["disabled"]
+        rows = (await house.local.get("/v1/principals")).json()["principals"]
+        assert [(r["handle"], r["disabled"]) for r in rows] == [("alice", True), ("claude", True)]
+        assert (await house.local.delete("/v1/principals/alice")).status_code == 204
+        assert (await house.local.get("/v1/principals/alice")).status_code == 404
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {},
+            {"handle": "Alice"},
+            {"handle": "a", "kind": "agent"},
+            {"handle": "a", "kind": "robot"},
+            {"handle": "a", "admin": True},
+            {"handle": "a", "passphrase": "short"},
+            {"handle": "a", "teams": ["contoso/alice"]},
+            {"handle": "a", "teams": ["alice"]},
+            {"handle": "a", "ssh_keys": ["ssh-dss AAAA"]},
+            {"handle": "a", "groups": ["a\nb"]},
+            {"handle": ["a"]},
+        ],
+    )
+    async def test_bodies_that_are_refused(self, house: House, body: dict[str, object]) -> None:
+        answer = await house.local.post("/v1/principals", json=body)
+        assert (answer.status_code, answer.json()["reason"]) == (422, "config-invalid")
+        assert house.directory.entries() == ()
+
+    @pytest.mark.parametrize("body", [{}, {"teams": "x/y", "account": "alice"}, {"issuer": "https://x"}, {"subject": "x"}])
+    async def test_a_link_names_exactly_one_account(self, team: House, body: dict[str, str]) -> None:
+        answer = await team.local.post("/v1/principals/alice/links", json=body)
+        assert answer.status_code == 422
+
+    async def test_accounts_of_one_person(self, team: House) -> None:
+        answer = await team.local.post("/v1/principals/alice/links", json={"account": "root"})
+        root = team.directory.by_handle("root")
+        assert root is not None
+        assert answer.json()["linked"] == [str(root.identity)]
+        answer = await team.local.delete("/v1/principals/alice/links", params={"account": "root"})
+        assert answer.json()["linked"] == []
+
+    async def test_a_passphrase_is_in_no_answer(self, house: House) -> None:
+        """Also not in the answer to a body that was wrong somewhere else."""
+        for body in (
+            {"handle": "a", "passphrase": PHRASE},
+            {"handle": "b", "passphrase": PHRASE, "x": 1},
+            {"passphrase": PHRASE * 99},
+        ):
+            assert PHRASE not in (await house.local.post("/v1/principals", json=body)).text
+        assert PHRASE not in (await house.local.get("/v1/principals")).text + house.journal.everything()
+
+
+class TestSecrets:
+    async def test_a_token_is_shown_once(self, team: House) -> None:
+        made = (await team.local.post("/v1/principals/claude/tokens", json={"lifetime": 60})).json()
+        assert (await team.remote.get("/v1/principals", headers={"Authorization": f"Bearer {made['token']}"})).status_code == 403
+        shown = await team.local.get("/v1/principals/claude")
+        assert [t["id"] for t in shown.json()["tokens"]] == [made["id"]]
+        assert made["token"] not in shown.text + team.journal.everything()
+        assert (await team.local.delete(f"/v1/principals/claude/tokens/{made['id']}")).status_code == 204
+        assert (await team.local.delete(f"/v1/principals/claude/tokens/{made['id']}")).status_code == 404
+        again = await team.remote.post("/v1/password", headers={"Authorization": f"Bearer {made['token']}"})
+        assert again.status_code == 401
+
+    async def test_verifiers_are_not_shown(self, team: House) -> None:
+        made = (await team.local.post("/v1/principals/claude/passwords")).json()
+        text = (await team.local.get("/v1/principals/claude")).text
+        entry = team.directory.by_handle("claude")
+        assert entry is not None
+        (row,) = entry.passwords
+        for kept in (row.stored_key, row.server_key, row.salt):
+            assert base64.b64encode(kept).decode() not in text
+            assert kept.hex() not in text
+        assert made["password"] not in text
+        assert (await team.local.delete(f"/v1/principals/claude/passwords/{made['id']}")).status_code == 204
+
+    @pytest.mark.parametrize("lifetime", [0, -1, 10**9, "1h", 9 * 3600])
+    async def test_lifetimes(self, team: House, lifetime: object) -> None:
+        answer = await team.local.post("/v1/principals/claude/passwords", json={"lifetime": lifetime})
+        assert answer.status_code == 422
+
+
+class TestOwnPassword:
+    async def test_for_whoever_calls_and_no_longer_than_the_credential(self, team: House) -> None:
+        token = await team.directory.issue_token("claude", timedelta(minutes=3))
+        headers = {"Authorization": f"Bearer {token.secret.reveal()}"}
+        made = (await team.remote.post("/v1/password", headers=headers)).json()
+        assert made["handle"] == "claude"
+        entry = team.directory.by_handle("claude")
+        assert entry is not None
+        assert entry.passwords[0].expires == token.expires
+
+    async def test_the_socket_is_nobody(self, team: House) -> None:
+        answer = await team.local.post("/v1/password")
+        assert (answer.status_code, answer.json()["reason"]) == (403, "unknown-principal")
+
+    async def test_not_for_an_agent_that_acts_for_somebody(self, team: House) -> None:
+        """The password would name the agent alone, and the person would be in no record and no exclusion."""
+        entry = team.directory.by_handle("claude")
+        assert entry is not None
+        caller = replace(
+            entry.principal(Credential(CredentialKind.JWT, "j")), acting_for=(Identity("https://okta.example", "00u1"),)
+        )
+
+        def require(_: str) -> Callable[[object], Awaitable[Principal]]:
+            async def dependency() -> Principal:
+                return caller
+
+            return dependency  # type: ignore[return-value]  # takes no request on purpose
+
+        app = FastAPI()
+        problems.install(app)
+        app.include_router(principals.router(team.directory, require))  # type: ignore[arg-type]  # as above
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://interlock") as client:
+            answer = await client.post("/v1/password")
+        assert (answer.status_code, answer.json()["reason"]) == (403, "missing-scope")
+        assert (team.directory.by_handle("claude") or entry).passwords == ()
