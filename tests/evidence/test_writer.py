@@ -194,6 +194,33 @@ async def test_journals_continue_over_restarts(store: TranscriptStore, clock: Ma
     assert all(r.ok for r in reports) and f"continues journal {first}" in reports[1].checks
 
 
+async def test_journals_continue_when_the_clock_was_set_back(store: TranscriptStore, clock: ManualClock, data_dir: Path) -> None:
+    order = [store.journal.session]
+    await store.close()
+    for _ in range(2):
+        clock.step(-3600)
+        again = make_store(data_dir, clock)
+        await again.start()
+        order.append(again.journal.session)
+        await again.close()
+    reports = verify_bundles([data_dir / "journal" / name for name in order], data_dir / "trust")
+    assert [r.problems for r in reports] == [[], [], []]
+    assert [r.continues[0] for r in reports[1:] if r.continues] == order[:2]
+
+
+async def test_a_damaged_journal_does_not_stop_the_node(store: TranscriptStore, clock: ManualClock, data_dir: Path) -> None:
+    first = store.journal.session
+    await store.close()
+    (data_dir / "journal" / first / "events.jsonl").write_bytes(b"garbage\n")
+    (data_dir / "journal" / first / "seal.json").unlink()
+    again = make_store(data_dir, clock)
+    await again.start()
+    await again.close()
+    reports = {r.session: r for r in verify_bundles((data_dir / "journal").iterdir(), data_dir / "trust")}
+    assert reports[first].status == "damaged" and not reports[first].ok
+    assert reports[again.journal.session].problems == []
+
+
 async def test_a_broken_journal_is_replaced_by_a_new_one(
     store: TranscriptStore, clock: ManualClock, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +231,7 @@ async def test_a_broken_journal_is_replaced_by_a_new_one(
             store.journal.append(EventDraft("login"))
     with pytest.raises(EvidenceError):
         store.journal.append(EventDraft("login"))
+    clock.advance(1)
     await store.tick()
     store.journal.append(EventDraft("login"))
     await store.close()

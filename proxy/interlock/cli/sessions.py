@@ -121,7 +121,7 @@ def list_(server: Server = None, data_dir: DataDir = None, output: Format = Outp
     if not rows:
         say("no sessions yet.")
         return
-    table = [("ID", "STATUS", "WHO", "TARGET", "OPENED", "EVENTS")]
+    table: list[tuple[str, ...]] = [("ID", "STATUS", "WHO", "TARGET", "OPENED", "EVENTS")]
     for row in rows:
         who, target = row.get("handle") or row.get("agent"), row.get("target")
         cells = (row["id"], row["status"], who, target, row.get("opened"), row.get("events"))

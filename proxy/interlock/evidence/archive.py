@@ -40,7 +40,7 @@ class Bundle:
 
         `status` is open | closed | aborted | damaged. Raise EvidenceError when neither can be read.
         """
-        first = self._first()
+        first = self.first()
         seal = self.seal()
         return {
             "id": self.directory.name,
@@ -99,7 +99,8 @@ class Bundle:
             raise EvidenceError("the recording is not the one that was sealed", reason=Reason.EVIDENCE_INVALID)
         return expected
 
-    def _first(self) -> dict[str, Any]:
+    def first(self) -> dict[str, Any]:
+        """Return the first event, empty while there is none. Raise EvidenceError."""
         try:
             with (self.directory / EVENTS).open("rb") as file:
                 line = file.readline()

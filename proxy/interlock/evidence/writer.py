@@ -27,6 +27,7 @@ import structlog
 from interlock import __version__
 from interlock.clock import Clock, Entropy, ulid
 from interlock.errors import EvidenceError
+from interlock.evidence.archive import Bundle
 from interlock.evidence.durability import GroupCommit
 from interlock.evidence.events import EventDraft, Json, Recorder
 from interlock.evidence.journal import Journal
@@ -388,8 +389,16 @@ class TranscriptStore:
             sync_directory(folder)
 
     def _last_journal(self) -> tuple[str, int, str] | None:
-        journals = sorted(d for d in (self.data_dir / "journal").iterdir() if d.is_dir())
-        for directory in reversed(journals):
+        """Return (id, events, head) of the journal that none continues: names lie when the clock was set back."""
+        continued = {}
+        for directory in (self.data_dir / "journal").iterdir():
+            if directory.is_dir():
+                try:
+                    continued[directory] = str(Bundle(directory).first().get("continues", ""))
+                except EvidenceError as error:  # sealed as damaged; the node goes on without it
+                    log.error("journal unreadable", session=directory.name, error=str(error))
+        last = set(continued) - {directory.parent / name for directory, name in continued.items() if name}
+        for directory in sorted(last or continued, reverse=True):
             found = survey(directory, directory.name)
             if found.events:
                 return directory.name, found.events, found.head
