@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from interlock.approvals.wording import Refusal
 from interlock.errors import InputError, Reason
 from interlock.ssh import refusals
-from interlock.ssh.limits import Doorkeeper, Limits, plain_address, source_of
+from interlock.ssh.limits import BURST, Doorkeeper, Limits, plain_address, source_of
 from interlock.ssh.stdin import HeldBuffer
 
 
@@ -104,3 +104,11 @@ def test_a_refusal_can_not_write_to_the_terminal_but_in_plain_lines(message: str
     lines = said.split("\n")[:-1]
     assert 1 <= len(lines) <= 2
     assert all(line.startswith("interlock: ") and line.isprintable() for line in lines)
+
+
+def test_failed_logins_do_not_fill_the_journal_and_none_is_forgotten() -> None:
+    door = Doorkeeper(Limits())
+    noted = [door.may_note(1_000_000 + n) for n in range(1000)]
+    assert noted.count(0) == BURST
+    assert noted.count(None) == 1000 - BURST
+    assert door.may_note(3_000_000) == 1000 - BURST

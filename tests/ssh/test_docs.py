@@ -45,4 +45,4 @@ def test_the_bounds_are_those_of_the_code() -> None:
 
 def test_nothing_is_bounded_by_nothing() -> None:
     assert all(getattr(Limits(), field.name) > 0 for field in dataclasses.fields(Limits))
-    assert len(requests.ENV_NAMES) >= Limits().env_count - 2
+    assert Limits().env_count >= len(requests.ENV_NAMES)  # a client may send each of them once

@@ -20,9 +20,10 @@ from harness.openssh_server import OpenSshServer
 from harness.ssh_bench import SshBench, finish
 from interlock.approvals.model import VoteVerdict
 from interlock.clock import SystemClock, system_entropy
-from interlock.errors import Reason, TargetError
+from interlock.errors import ConfigError, Reason, TargetError
 from interlock.ssh.credentials import CertificateCredentials, forcible
 from interlock.ssh.limits import Limits
+from interlock.ssh.listener import SshListener
 
 pytestmark = pytest.mark.interop
 
@@ -304,3 +305,34 @@ async def test_no_configuration_of_the_user_who_runs_the_proxy_is_read(
     monkeypatch.setenv("SSH_AUTH_SOCK", str(home / "agent"))
     async with proxy(tmp_path, target) as bench:
         assert (await bench.ssh("echo in")).out == b"in\n"
+
+
+async def test_a_target_with_less_room_for_sessions_gets_more_connections(tmp_path: Path) -> None:
+    target = OpenSshServer(extra="MaxSessions 2\n")
+    await target.start()
+    try:
+        async with proxy(tmp_path, target) as bench:
+            connection = await bench.raw()
+            async with connection:
+                answers = await asyncio.gather(*(connection.run(f"sleep 0.3; exit {n}") for n in range(1, 9)))
+                assert [answer.exit_status for answer in answers] == list(range(1, 9))
+            assert sorted(target.ran()) == sorted(f"sleep 0.3; exit {n}" for n in range(1, 9))
+    finally:
+        await target.stop()
+
+
+@pytest.mark.parametrize("contents", [None, "one-word\n", b"\xff\xfe"])
+async def test_host_keys_that_can_not_be_read_stop_the_start(
+    tmp_path: Path, target: OpenSshServer, contents: str | bytes | None
+) -> None:
+    async with proxy(tmp_path, target) as bench:
+        path = bench.directory / "known_hosts"
+        path.unlink()
+        if contents is not None:
+            path.write_bytes(contents if isinstance(contents, bytes) else contents.encode())
+        again = SshListener(bench.config, bench.memory.gate, bench.authenticator, clock=SystemClock(), entropy=system_entropy)
+        with pytest.raises(ConfigError, match="known_hosts of web-1 can't be read"):
+            await again.start()
+        done = await bench.ssh("echo in")  # the one that runs refuses too
+        assert done.status == 255
+        assert "target-identity" in done.err

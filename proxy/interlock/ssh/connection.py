@@ -146,8 +146,11 @@ class ClientConnection(asyncssh.SSHServerConnection):
         self._house.door.leave(self._counted_as, stranger=not self._recognised)
         if exc is not None and not isinstance(exc, (asyncssh.DisconnectError, OSError)):
             log.error("ssh.connection.failed", client=self._source, error=exc.__class__.__name__)
-        if self._gate_session is None and self._failures:
-            self._journal("access.refused", {"reason": str(Reason.NOT_AUTHENTICATED), "attempts": self._failures})
+        if not self._entering and self._failures:
+            left_out = self._house.door.may_note(self._house.clock.monotonic_us())
+            if left_out is not None:
+                fields: dict[str, Json] = {"attempts": self._failures, "left_out": left_out}
+                self._journal("access.refused", {"reason": str(Reason.NOT_AUTHENTICATED), **fields})
         farewell = self._loop.create_task(self._depart())
         self._work.add(farewell)
         farewell.add_done_callback(self._departed)

@@ -176,9 +176,11 @@ class Execution:
         relay = Relay(self._client, self._record_output)
         self._relay = relay
         try:
-            self._session.record(records.routed(self._channel, release.forward, route.about))
             self._streaming = release.stdin is None
-            await self._upstream.run(route, release, self._env, relay)
+            await self._upstream.run(
+                route, release, self._env, relay,
+                lambda way: self._session.record(records.routed(self._channel, release.forward, way.about)),
+            )  # fmt: skip
             self.phase = Phase.RUNNING
             self._start_input(release, relay)
             ending = await relay.ended

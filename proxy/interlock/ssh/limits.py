@@ -38,6 +38,10 @@ class Limits:
     keepalive_count: int = 4
 
 
+BURST = 20
+"""Failed logins that the journal takes at once."""
+
+
 def plain_address(address: str) -> str:
     """Return an address as people write it: without a scope, and an IPv4 client of a dual-stack socket as IPv4."""
     unscoped = address.partition("%")[0]
@@ -62,6 +66,23 @@ class Doorkeeper:
     limits: Limits
     _all: Counter[str] = field(default_factory=Counter)
     _strangers: Counter[str] = field(default_factory=Counter)
+    _notes: float = float(BURST)
+    _noted_us: int = 0
+    _left_out: int = 0
+
+    def may_note(self, now_us: int) -> int | None:
+        """Say whether one more failed login may go into the journal, and how many were left out since the last one.
+
+        Strangers must not be able to fill the disk: one a second on average, `BURST` at once.
+        """
+        self._notes = min(float(BURST), self._notes + (now_us - self._noted_us) / 1_000_000)
+        self._noted_us = now_us
+        if self._notes < 1:
+            self._left_out += 1
+            return None
+        self._notes -= 1
+        left_out, self._left_out = self._left_out, 0
+        return left_out
 
     def admit(self, source: str) -> bool:
         """Count a new connection in, or say that it is one too many."""

@@ -15,12 +15,13 @@ import structlog
 
 from interlock.approvals.wording import Refusal
 from interlock.clock import Clock, Entropy
-from interlock.config import Config, split_address
-from interlock.errors import SENTENCES, ConfigError, Reason
+from interlock.config import Config, TargetConfig, split_address
+from interlock.errors import SENTENCES, ConfigError, Reason, TargetError
 from interlock.gate import Gate
 from interlock.ssh import algorithms, credentials
 from interlock.ssh.connection import Authenticator, ClientConnection, House, Owner
 from interlock.ssh.limits import Doorkeeper, Limits
+from interlock.ssh.upstream import host_keys_path, read_host_keys
 
 log = structlog.get_logger()
 
@@ -64,6 +65,9 @@ class SshListener:
         config = self._house.config
         if config.listen.ssh is None:
             raise ConfigError("listen.ssh is not set")
+        for target in config.targets:
+            if target.protocol == "ssh":
+                await asyncio.to_thread(_check_host_keys, config, target)
         path = config.path(config.node.data_dir) / HOST_KEY
         key = await asyncio.to_thread(credentials.own_host_key, path)
         self.host_key = key.export_public_key().decode().strip()
@@ -110,6 +114,14 @@ class SshListener:
         if self._server is not None:
             await self._server.wait_closed()
             self._server = None
+
+
+def _check_host_keys(config: Config, target: TargetConfig) -> None:
+    """A target that could never be verified stops the start, not the first command."""
+    try:
+        read_host_keys(host_keys_path(config, target), target.name)
+    except TargetError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -70,6 +70,7 @@ class Relay(asyncssh.SSHClientSession[bytes]):
         self._signal: tuple[str, bool, str, str] | None = None
         self._broken: EvidenceError | None = None
         self._held = False
+        self._full: set[str] = set()
         self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self.sent = {STDOUT: 0, STDERR: 0}
 
@@ -105,10 +106,20 @@ class Relay(asyncssh.SSHClientSession[bytes]):
         self._signal = (signal, core_dumped, msg, lang)
 
     def pause_writing(self) -> None:
-        self._client.hold_input()
+        self.input_clogged("channel")
 
     def resume_writing(self) -> None:
-        self._client.let_input()
+        self.input_free("channel")
+
+    def input_clogged(self, where: str) -> None:
+        """Something on the way to the target is full: the channel's window or the connection's socket."""
+        self._full.add(where)
+        self._client.hold_input()
+
+    def input_free(self, where: str) -> None:
+        self._full.discard(where)
+        if not self._full:
+            self._client.let_input()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._chan = None

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import asyncssh
@@ -38,6 +39,18 @@ class _Connection(asyncssh.SSHClientConnection):
         # With none left the target can only show a key that is not in the file, and that is what it is told.
         self._server_host_key_algs = known or [name.encode() for name in algorithms.HOST_KEYS]
 
+    def pause_writing(self) -> None:
+        """The socket is full: a target with a huge window that does not read must not fill our memory."""
+        for relay in self._relays():
+            relay.input_clogged("socket")
+
+    def resume_writing(self) -> None:
+        for relay in self._relays():
+            relay.input_free("socket")
+
+    def _relays(self) -> list[Relay]:
+        return [chan._session for chan in self._channels.values() if isinstance(chan._session, Relay)]
+
     async def _process_strict_kexinit(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
         await super()._process_kexinit(pkttype, pktid, packet)
         if not self._strict_kex:
@@ -60,13 +73,17 @@ class Line:
         return not self.connection.is_closed() and self.busy < self.room
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Route:
-    """A running command's channel at the target. `about` is what the transcript says of the way there."""
+    """The way of one command to the target."""
 
     line: Line
     pinned: bool
-    about: dict[str, Json] = field(default_factory=dict)
+
+    @property
+    def about(self) -> dict[str, Json]:
+        """What the transcript says of it."""
+        return {**self.line.about, "pinned": self.pinned}
 
 
 class Upstream:
@@ -77,7 +94,7 @@ class Upstream:
         self._account = account
         self._credentials = credentials
         self._limits = limits
-        self._host_keys = _host_keys_path(config, target)
+        self._host_keys = host_keys_path(config, target)
         self._shared: list[Line] = []
         self._dialling = asyncio.Lock()
         self._closed = False
@@ -92,29 +109,41 @@ class Upstream:
         if release.approved and self._credentials.pins:
             line = await self._connect(forced=release.payload, room=1)
             line.busy = 1
-            return Route(line, True, {**line.about, "pinned": True})
-        line = await self._take()
-        return Route(line, False, {**line.about, "pinned": False})
+            return Route(line, True)
+        return Route(await self._take(), False)
 
-    async def run(self, route: Route, release: Release, env: tuple[tuple[str, str], ...], relay: Relay) -> None:
+    async def run(
+        self, route: Route, release: Release, env: tuple[tuple[str, str], ...], relay: Relay, taken: Callable[[Route], object]
+    ) -> None:
         """Start exactly `release.payload` there. Raise TargetError.
 
-        Without a payload asyncssh would ask for a shell, so an empty one never comes this far.
+        `taken` is called before the command is sent, and again when the target has no room for another session on that
+        connection and the command, of which nothing was sent yet, takes a new one. Without a payload asyncssh would ask
+        for a shell, so an empty one never comes this far.
         """
         command = release.payload.decode("utf-8")
         if not command:
             raise TargetError("an empty command can't be sent", reason=Reason.INTERNAL)
-        try:
-            await route.line.connection.create_session(
-                lambda: relay, command, env=dict(env), request_pty=False, x11_forwarding=False, encoding=None,
-                window=self._limits.stream_window,
-            )  # fmt: skip
-        except asyncssh.ChannelOpenError as error:
-            if error.code == OPEN_REQUEST_SESSION_FAILED:
-                raise TargetError("the target refused to run the command") from error
-            raise TargetError("the target refused another session on the connection") from error
-        except (asyncssh.Error, OSError) as error:
-            raise TargetError("the connection to the target was lost while the command was sent: outcome unknown") from error
+        while True:
+            taken(route)
+            try:
+                await route.line.connection.create_session(
+                    lambda: relay, command, env=dict(env), request_pty=False, x11_forwarding=False, encoding=None,
+                    window=self._limits.stream_window,
+                )  # fmt: skip
+            except asyncssh.ChannelOpenError as error:
+                if error.code == OPEN_REQUEST_SESSION_FAILED:
+                    raise TargetError("the target refused to run the command") from error
+                if route.pinned or route.line.busy <= 1:
+                    raise TargetError("the target refused to open a session") from error
+                # Its MaxSessions is smaller than we thought: others run there, so we know now how many fit.
+                route.line.busy -= 1
+                route.line.room = route.line.busy
+                route.line = await self._take()
+            except (asyncssh.Error, OSError) as error:
+                raise TargetError("the connection to the target was lost while the command was sent: outcome unknown") from error
+            else:
+                return
 
     def leave(self, route: Route) -> None:
         """The command on this route has ended. A pinned connection is never used again."""
@@ -169,7 +198,7 @@ class Upstream:
     async def _login(self, forced: bytes | None, room: int) -> Line:
         loop = asyncio.get_running_loop()
         host, port = split_address(self._target.address)
-        known = asyncssh.import_known_hosts(await asyncio.to_thread(self._host_keys.read_text))
+        known = await asyncio.to_thread(read_host_keys, self._host_keys, self._target.name)
         sock = await _dial(host, port)
         try:
             proof = self._credentials.prove(self._account, sock.getsockname()[0].partition("%")[0], forced)
@@ -236,7 +265,16 @@ async def _dial(host: str, port: int) -> socket.socket:
     raise problem or OSError(f"{host} has no address")
 
 
-def _host_keys_path(config: Config, target: TargetConfig) -> Path:
+def read_host_keys(path: Path, target: str) -> asyncssh.SSHKnownHosts:
+    """Read a known_hosts file. Raise TargetError (target-identity): without it nothing can be verified."""
+    try:
+        return asyncssh.import_known_hosts(path.read_text())
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not a known_hosts file"
+        raise TargetError(f"the host_keys file {path} of {target} can't be read: {why}", reason=Reason.TARGET_IDENTITY) from None
+
+
+def host_keys_path(config: Config, target: TargetConfig) -> Path:
     where = target.host_keys
     return config.path(Path(where.where) if isinstance(where, SecretRef) else where or Path("known_hosts"))
 
