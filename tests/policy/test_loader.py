@@ -157,7 +157,7 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(PolicyError) as caught:
         load([tmp_path])
     places = [line.split(": ")[0] for line in str(caught.value).splitlines() if line.startswith(str(tmp_path))]
-    assert [place.rsplit("/", 1)[1] for place in places] == ["a.yaml:2:1", "a.yaml:3:1", "b.yaml:4:43", "b.yaml:5:43"]
+    assert [place.rsplit("/", 1)[1] for place in places] == ["a.yaml:2:1", "a.yaml:3:1", "b.yaml:4:43", "b.yaml:5:44"]
 
 
 def bomb() -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from interlock.cli.explain import EXAMPLES, _bytes, decide, parse_who
+from interlock.cli.asker import parse_who
+from interlock.cli.explain import EXAMPLES, _bytes, decide
 from interlock.cli.policy import run_cases
 from interlock.commands.model import Analysis, Command, Kind, SqlContext, Wire
 from interlock.commands.sql.analysis import analyze_sql

@@ -20,13 +20,14 @@ from typing import Annotated, Any
 
 import typer
 
+from interlock.cli.asker import UsageError, find_asker
 from interlock.cli.explanation import show
 from interlock.cli.output import Output, emit_json, reporting
 from interlock.clock import SystemClock
 from interlock.commands.model import Analysis, Command, Kind, ShellContext, SqlContext, Wire
 from interlock.config import Config, TargetConfig
 from interlock.config import load as load_config
-from interlock.errors import SENTENCES, InterlockError, NotFoundError, Reason
+from interlock.errors import SENTENCES, InterlockError, NotFoundError
 from interlock.gate import Classifier
 from interlock.identity import principal as who
 from interlock.policy import packs
@@ -41,12 +42,6 @@ EXAMPLES = {
 }
 _PROTOCOLS = {"ssh": "ssh", "shell": "ssh", "postgres": "postgres", "sql": "postgres"}
 MAX_LINE = 8 << 20
-
-
-class UsageError(InterlockError):
-    """The call itself is wrong."""
-
-    reason = Reason.CONFIG_INVALID  # exit code 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,24 +63,32 @@ class Question:
         return Command(Wire.SSH, Kind.EXEC, self.text, context=ShellContext(self.shell))
 
 
+TargetName = Annotated[str | None, typer.Option("--target", help="A target of the configuration; absent: one with env=prod.")]
+File = Annotated[str | None, typer.Option("--file", help="JSON lines {id, protocol, text}; - is standard input.")]
+As = Annotated[str, typer.Option("--as", help="A registered handle, or KIND[/HANDLE][:GROUP,…] for somebody described.")]
+Policies = Annotated[list[Path] | None, typer.Option("--policy", help="Policy files instead of the configured ones.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", envvar="INTERLOCK_CONFIG", help="The configuration.")]
+Server = Annotated[str | None, typer.Option("--server", envvar="INTERLOCK_SERVER", help="Where --as HANDLE is looked up.")]
+
+
 @reporting
 def explain(
-    target: Annotated[
-        str | None, typer.Option("--target", help="A target of the configuration; absent: one with env=prod.")
-    ] = None,
+    target: TargetName = None,
     shell: Annotated[str | None, typer.Option("--shell", help="A shell command.")] = None,
     sql: Annotated[str | None, typer.Option("--sql", help="SQL.")] = None,
-    file: Annotated[str | None, typer.Option("--file", help="JSON lines {id, protocol, text}; - is standard input.")] = None,
-    as_: Annotated[str, typer.Option("--as", help="KIND[/HANDLE][:GROUP,…]; KIND is agent, human or service.")] = "agent",
-    policy: Annotated[list[Path] | None, typer.Option("--policy", help="Policy files instead of the configured ones.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", "-c", envvar="INTERLOCK_CONFIG", help="The configuration.")] = None,
+    file: File = None,
+    as_: As = "agent",
+    policy: Policies = None,
+    config: ConfigFile = None,
+    server: Server = None,
     output: Annotated[Output, typer.Option("--output", "-o", help="text or json.")] = Output.TEXT,
 ) -> None:
     """Say what a command would do, which rule decides, and why. Exit status 0 whatever the decision."""
     if sum(given is not None for given in (shell, sql, file)) != 1:
         raise UsageError("give one of --shell TEXT, --sql TEXT or --file FILE")
-    surroundings = Surroundings(_configuration(config), policy or [])
-    principal = parse_who(as_)
+    configuration = _configuration(config)
+    surroundings = Surroundings(configuration, policy or [])
+    principal = find_asker(as_, server, configuration)
     if file is not None:
         broken = asyncio.run(_lines(surroundings, principal, target, file))
         raise typer.Exit(1 if broken else 0)
@@ -144,20 +147,6 @@ def _search_path(target: TargetConfig) -> tuple[str, ...]:
     return tuple(part.strip().strip('"') for part in target.search_path.split(","))
 
 
-def parse_who(written: str) -> who.Principal:
-    """Read KIND[/HANDLE][:GROUP,…]. Raise UsageError."""
-    head, _, groups = written.partition(":")
-    kind, _, handle = head.partition("/")
-    if kind not in [str(k) for k in who.Kind]:
-        raise UsageError(f"--as {written}: write KIND[/HANDLE][:GROUP,…], such as agent/claude-ci:agents or human:sre")
-    name = handle or kind
-    return who.Principal(
-        identity=who.Identity("explain", name), handle=name, kind=who.Kind(kind),
-        credential=who.Credential(who.CredentialKind.TOKEN, "explain"),
-        groups=frozenset(group for group in groups.split(",") if group),
-    )  # fmt: skip
-
-
 @asynccontextmanager
 async def classifier() -> AsyncIterator[Classifier]:
     """Start the parsers that the data path uses."""
@@ -185,9 +174,9 @@ async def _lines(surroundings: Surroundings, principal: who.Principal, target: s
             id_: Any = None
             try:
                 asked = json.loads(line)
+                id_ = asked.get("id") if isinstance(asked, dict) else None
                 if not isinstance(asked, dict) or not isinstance(asked.get("text"), str):
                     raise UsageError('a line is an object {"id": …, "protocol": "ssh" or "postgres", "text": "…"}')
-                id_ = asked.get("id")
                 protocol = _PROTOCOLS.get(str(asked.get("protocol") or surroundings.protocol_of(target)))
                 if protocol is None:
                     raise UsageError('"protocol" is ssh or postgres')

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from interlock.cli.explain import classifier
-from interlock.cli.output import Output, data, emit_json, reporting, say
+from interlock.cli.output import Output, data, emit_json, reporting, say, talk
 from interlock.commands.model import Analysis, Command
 from interlock.config import load as load_config
 from interlock.errors import PolicyError
@@ -53,16 +53,17 @@ def check(
     try:
         policy = load(_paths(files, config))
     except PolicyError as error:
-        if output is Output.TEXT:
-            raise
-        emit_json({"v": 1, "ok": False, "errors": _places(str(error))})
+        if output is Output.JSON:
+            emit_json({"v": 1, "ok": False, "errors": _places(str(error))})
+        else:
+            _say_whole(str(error))
         raise typer.Exit(1) from None
     failed = strict and bool(policy.warnings)
     if output is Output.JSON:
         emit_json(_summary(policy, ok=not failed))
     else:
         for warning in policy.warnings:
-            say(f"warning: {warning}")
+            _say_whole(f"warning: {warning}")
         found = sorted({rule.pack for rule in policy.rules})
         data.print(
             f"{len(policy.rules)} rules in {len(found)} packs ({', '.join(found) or 'none'}), {len(policy.access)} access rules, "
@@ -76,7 +77,14 @@ def check(
 @reporting
 def test(files: Files = None, config: ConfigFile = None, output: Format = Output.TEXT) -> None:
     """Run the cases beside the rules through the real classification and decision."""
-    outcomes = run_cases(load(_paths(files, config)))
+    try:
+        outcomes = run_cases(load(_paths(files, config)))
+    except PolicyError as error:
+        if output is Output.JSON:
+            emit_json({"v": 1, "ok": False, "errors": _places(str(error))})
+        else:
+            _say_whole(str(error))
+        raise typer.Exit(1) from None
     failed = [outcome for outcome in outcomes if not outcome.passed]
     if output is Output.JSON:
         emit_json(
@@ -87,7 +95,7 @@ def test(files: Files = None, config: ConfigFile = None, output: Format = Output
         )  # fmt: skip
     else:
         for outcome in failed:
-            say(outcome.say())
+            _say_whole(outcome.say())
         data.print(f"{len(outcomes) - len(failed)} cases passed, {len(failed)} failed")
         if not outcomes:
             say("no cases: a policy without cases is a policy nobody has tried; see docs/policy.md")
@@ -114,11 +122,19 @@ def _key(command: Command) -> tuple[object, ...]:
     return (command.wire, command.text, command.stdin)
 
 
+def _say_whole(text: str) -> None:
+    """Talk without folding lines: a caret stands under its character only if the line above is whole."""
+    talk.print(text, markup=False, soft_wrap=True)
+
+
 def _summary(policy: PolicySet, *, ok: bool) -> dict[str, Any]:
     return {
         "v": 1, "ok": ok, "policy": policy.digest, "access": len(policy.access), "cases": len(policy.cases),
         "rules": [
-            {"rule": rule.name, "decide": str(rule.verdict), "title": rule.title, "mode": "observe" if rule.observe else "enforce"}
+            {
+                "rule": rule.name, "decide": str(rule.verdict), "title": rule.title,
+                "mode": "observe" if rule.observe else "enforce",
+            }
             for rule in policy.rules
         ],
         "observed": list(policy.observed), "warnings": list(policy.warnings), "errors": [],
