@@ -55,6 +55,8 @@ def _truth(node: pb.Node) -> bool | None:
             return _truth_of_boolean(node.bool_expr)
         case "a_const":
             return not (node.a_const.isnull or (node.a_const.HasField("boolval") and not node.a_const.boolval.boolval))
+        case "a_expr" if _compares_column(node.a_expr):
+            return None
         case "a_expr" if (known := _truth_of_comparison(node.a_expr)) is not None:
             return known
         case "null_test":
@@ -103,6 +105,19 @@ def _excluded_middle(expression: pb.BoolExpr) -> bool:
             ):
                 return True
     return False
+
+
+_PLAIN = frozenset(("a_const", "param_ref"))
+
+
+def _compares_column(expression: pb.A_Expr) -> bool:
+    """Tell whether this is `column <op> value`, by far the most common condition."""
+    return (
+        expression.kind == pb.AEXPR_OP
+        and expression.lexpr.WhichOneof("node") == "column_ref"
+        and expression.rexpr.WhichOneof("node") in _PLAIN
+        and expression.name[-1].string.sval not in ("~~", "~~*")
+    )
 
 
 def _truth_of_comparison(expression: pb.A_Expr) -> bool | None:
@@ -210,7 +225,10 @@ def limits(statement: pb.SelectStmt) -> bool:
 
 def summarises(statement: pb.SelectStmt) -> bool:
     """Tell whether the query answers with one row of summaries: aggregates only, and no GROUP BY."""
-    if statement.group_clause or statement.distinct_clause or statement.op != pb.SETOP_NONE or not statement.target_list:
+    targets = statement.target_list
+    if not targets or targets[0].res_target.val.WhichOneof("node") == "column_ref":
+        return False
+    if statement.group_clause or statement.distinct_clause or statement.op != pb.SETOP_NONE:
         return False
     found = [_summary(target.res_target.val) for target in statement.target_list]
     return all(part is not False for part in found) and True in found
