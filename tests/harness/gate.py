@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import uvloop
+
 from harness.desk import Desk, open_desk
 from harness.postgres_server import PostgresServer
-from interlock.approvals.model import ApprovalRequest, Proof, State, VoteVerdict
+from interlock.approvals.model import ApprovalRequest, Presence, Proof, State, VoteVerdict
 from interlock.clock import system_entropy
 from interlock.commands.model import Analysis, Command, SqlContext
 from interlock.commands.sql.analysis import analyze_sql, context_key, depends_on_names
@@ -132,7 +133,8 @@ class Proxy:
         return matching[0]
 
     def pending(self) -> ApprovalRequest:
-        return self.wait_for(lambda request: request.state is State.PENDING)
+        """Return the request whose client waits in place."""
+        return self.wait_for(lambda request: request.state is State.PENDING and request.presence is Presence.HELD)
 
     def vote(self, request: ApprovalRequest, verdict: VoteVerdict, reason: str = "") -> ApprovalRequest:
         return self.run(
@@ -148,10 +150,13 @@ class Proxy:
     def deny(self, request: ApprovalRequest | None = None, reason: str = "not today") -> ApprovalRequest:
         return self.vote(request or self.pending(), VoteVerdict.DENY, reason)
 
+    def of(self, kind: str) -> list[Mapping[str, Any]]:
+        return [event for event in self.events() if event["type"] == kind]
+
     def events(self) -> list[Mapping[str, Any]]:
         """Every event of every session, secrets disclosed."""
         archive = self.desk.archive
-        return [event for row in archive.list() for event in archive.events(row.id)]
+        return [event for row in archive.list() for event in archive.events(row["id"])]
 
 
 def configuration(server: PostgresServer, folder: Path, **more: Any) -> Config:

@@ -38,6 +38,8 @@ from interlock.postgres.wire.values import shown
 
 log = structlog.get_logger()
 
+FRAMES_AT_ONCE = 32
+"""Messages of one client that are handled before others have their turn."""
 CATALOG_PATIENCE = 3.0
 """Seconds a command waits for the catalog to be read anew after DDL, before it is read without one."""
 
@@ -76,11 +78,11 @@ class PostgresSession:
         self._results = Results(session.record)
         self._out: list[bytes] = []
         self._said: list[bytes] = []
-        self._copy_ref: int | None = None
         self._copied_in = [0, 0]
         self._busy = False
         self._pumping = False
         self._patience_spent = False
+        self._yielded: asyncio.Handle | None = None
         self._task: asyncio.Task[Outcome] | None = None
         self._draining: Callable[[], None] | None = None
         self._drain_future: asyncio.Future[None] | None = None
@@ -200,7 +202,9 @@ class PostgresSession:
             return
         self._pumping = True
         try:
-            while not (self._busy or self._finished or self.relay.server_full):
+            for _ in range(FRAMES_AT_ONCE):
+                if self._busy or self._finished or self.relay.server_full:
+                    break
                 frame = self._frames.next()
                 if frame is None:
                     break
@@ -208,6 +212,8 @@ class PostgresSession:
                     self._copy_data(frame)
                 else:
                     self._HANDLERS[frame.kind](self, frame)
+            else:
+                self._go_on_soon()
         except RemoteProtocolError as error:
             self._flush()
             self.end("protocol-violation", refusals.fatal(Reason.PROTOCOL_VIOLATION, str(error)))
@@ -217,8 +223,17 @@ class PostgresSession:
         finally:
             self._pumping = False
         self._flush()
-        stopped = self._busy or self.relay.server_full
-        self.relay.read_client(not stopped or (self._busy and self._frames.buffered < WAITING_BOUND))
+        waiting = self._busy or self._yielded is not None
+        self.relay.read_client(not self.relay.server_full and (not waiting or self._frames.buffered < WAITING_BOUND))
+
+    def _go_on_soon(self) -> None:
+        """Let other sessions have their turn before the rest of what this client sent."""
+        if self._yielded is None:
+            self._yielded = asyncio.get_running_loop().call_soon(self._after_yielding)
+
+    def _after_yielding(self) -> None:
+        self._yielded = None
+        self._pump()
 
     def _flush(self) -> None:
         if self._out:
@@ -549,11 +564,8 @@ class PostgresSession:
                 self._results.flush()
             case Act.TYPES if isinstance(head.statement, Statement):
                 head.statement.types = answers.parameter_types(data[start + 5 : end])
-            case Act.COPY_IN:
-                self._copy_ref = head.ref
-            case Act.COPY_OUT:
-                self._copy_ref = head.ref
-                self._server_frames.copied_bytes = self._server_frames.copied_rows = 0
+            case Act.STAY if kind == 99:  # CopyDone
+                self._results.copied(head.ref, "out", *self._server_frames.copies.popleft())
             case _:
                 pass
         return None
@@ -562,8 +574,11 @@ class PostgresSession:
         if fields.get("V", fields.get("S")) in ("FATAL", "PANIC"):
             return None  # the server ends the connection; its socket will say so
         code = fields.get("C", "")
+        copying_out = self._pipeline.copying == "out"
         _, head = self._pipeline.answer(69)
         self._count_copy(head)
+        if copying_out:
+            self._results.copied(head.ref, "out", *self._server_frames.take_copied())
         if head.step is Step.REFUSED and head.refusal is not None:
             ours = code == "34000" and self._refused_portal in fields.get("M", "")
             return answers.error(head.refusal) if ours else None
@@ -574,15 +589,10 @@ class PostgresSession:
         return None
 
     def _count_copy(self, head: Asked) -> None:
-        """A COPY of this statement has ended: record what passed."""
+        """A COPY FROM of this statement has ended: record what passed."""
         if self._copied_in[1]:
             self._results.copied(head.ref, "in", *self._copied_in)
             self._copied_in = [0, 0]
-        server = self._server_frames
-        if server.copied_rows and self._copy_ref is not None:
-            self._results.copied(head.ref, "out", server.copied_bytes, server.copied_rows)
-            server.copied_bytes = server.copied_rows = 0
-        self._copy_ref = None
 
 
 def _values(bound: requests.Bind, types: tuple[int, ...]) -> tuple[BindValue, ...]:

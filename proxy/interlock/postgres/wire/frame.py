@@ -10,6 +10,7 @@ The server's side yields the places of the messages that matter; everything else
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from struct import Struct
@@ -156,7 +157,7 @@ class Scan:
 class ServerFrames:
     """What the server sends after start-up."""
 
-    __slots__ = ("_left", "_need", "_parts", "_size", "copied_bytes", "copied_rows")
+    __slots__ = ("_left", "_need", "_parts", "_size", "copied_bytes", "copied_messages", "copies")
 
     def __init__(self) -> None:
         self._left = 0
@@ -164,7 +165,8 @@ class ServerFrames:
         self._size = 0
         self._need = 0
         self.copied_bytes = 0
-        self.copied_rows = 0
+        self.copied_messages = 0
+        self.copies: deque[tuple[int, int]] = deque()
 
     @property
     def at_boundary(self) -> bool:
@@ -201,7 +203,7 @@ class ServerFrames:
             if kind in STREAMED and 4 <= length <= COPY_CAP:
                 if kind == COPY_DATA:
                     self.copied_bytes += length - 4
-                    self.copied_rows += 1
+                    self.copied_messages += 1
                 if end > size:
                     self._left = end - size
                     return Scan(data, size, places)
@@ -211,9 +213,20 @@ class ServerFrames:
                 raise RemoteProtocolError(f"the server sent a message of type {kind} with the length {length}")
             if end > size:
                 return self._keep(data, pos, length + 1, places)
+            if kind == 99:  # CopyDone
+                self.copies.append(self.take_copied())
             places.append((kind, pos, end))
             pos = end
         return self._keep(data, pos, 5, places) if pos < size else Scan(data, size, places)
+
+    def take_copied(self) -> tuple[int, int]:
+        """Return payload bytes and messages of CopyData since the last CopyDone, and begin anew.
+
+        `copies` holds the same of each copy whose end was scanned, for whoever handles that end.
+        """
+        taken = self.copied_bytes, self.copied_messages
+        self.copied_bytes = self.copied_messages = 0
+        return taken
 
     def _keep(self, data: bytes, pos: int, need: int, places: list[tuple[int, int, int]]) -> Scan:
         """Keep an incomplete watched message until the rest of it is there."""

@@ -1,0 +1,203 @@
+"""Bytes that no honest client sends. Each ends in an error that says why, on this connection only, with nothing released."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from harness.gate import Proxy, VerbPolicy, configuration, running_proxy
+from harness.postgres_server import PostgresServer
+from harness.wire_client import WireClient, message, startup
+
+from interlock.clock import system_entropy
+from interlock.errors import EvidenceError
+from interlock.evidence.events import EventDraft
+
+pytestmark = pytest.mark.interop
+
+SMUGGLED = message(b"Q", b"DELETE FROM t\0")
+
+
+@pytest.fixture
+def wire(proxy: Proxy, table: str) -> Iterator[WireClient]:
+    with WireClient.connect(proxy.port, "claude", "orders", proxy.password) as client:
+        yield client
+
+
+def lengths(kind: bytes, length: int, body: bytes = b"") -> bytes:
+    return kind + struct.pack("!I", length) + body
+
+
+BROKEN: dict[str, bytes] = {
+    "length below four": lengths(b"Q", 3) + SMUGGLED,
+    "length of zero": lengths(b"S", 0) + SMUGGLED,
+    "length over 2^31": lengths(b"Q", 0xFFFFFFFF, b"SELECT 1\0") + SMUGGLED,
+    "Query over its cap": lengths(b"Q", 1024 * 1024 + 1, b"SELECT 1\0"),
+    "Bind over its cap": lengths(b"B", 64 * 1024 * 1024 + 1),
+    "Sync with a body": lengths(b"S", 8, b"\0\0\0\0") + SMUGGLED,
+    "bytes behind the NUL of a Query": message(b"Q", b"SELECT 1\0DELETE FROM t\0"),
+    "Query without a NUL": message(b"Q", b"SELECT 1"),
+    "unknown type": message(b"y", b"x"),
+    "function call": message(b"F", struct.pack("!IHHH", 1, 0, 0, 0)),
+    "password when nobody asked": message(b"p", b"secret\0"),
+    "Bind with a negative value length": message(b"B", b"\0\0" + struct.pack("!HHiH", 0, 1, -2, 0)),
+    "Bind with a value beyond its end": message(b"B", b"\0\0" + struct.pack("!HHiH", 0, 1, 1000, 0)),
+    "Bind with more values than bytes": message(b"B", b"\0\0" + struct.pack("!HH", 0, 0xFFFF)),
+    "Bind with a format of 2": message(b"B", b"\0\0" + struct.pack("!HHHH", 1, 2, 0, 0)),
+    "Bind with two formats for one value": message(b"B", b"\0\0" + struct.pack("!HHHHiH", 2, 0, 0, 1, -1, 0)),
+    "Parse with bytes behind its end": message(b"P", b"\0SELECT 1\0" + struct.pack("!H", 0) + b"x"),
+    "Parse with a NUL in its text": message(b"P", b"\0SELECT 1\0DELETE FROM t\0" + struct.pack("!H", 0)),
+    "Describe of neither": message(b"D", b"X\0"),
+    "Execute cut short": message(b"E", b"\0\0"),
+    "name that is not UTF-8": message(b"P", b"\xff\0SELECT 1\0" + struct.pack("!H", 0)),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_broken_messages_end_the_connection(wire: WireClient, server: PostgresServer, what: str) -> None:
+    wire.send(BROKEN[what])
+    fields = wire.fatal()
+    assert (fields["S"], fields["C"]) == ("FATAL", "08P01")
+    assert server.run("SELECT count(*) FROM t") == "10"
+
+
+def test_a_query_inside_copy_ends_the_connection(wire: WireClient, server: PostgresServer) -> None:
+    wire.send(WireClient.query("COPY bulk FROM STDIN"))
+    assert wire.read()[0] == "G"
+    wire.send(message(b"d", b"1\tx\n") + WireClient.query("SELECT 1"))
+    assert wire.fatal()["C"] == "08P01"
+    assert server.run("SELECT count(*) FROM bulk") == "0"
+
+
+def test_copy_data_when_nothing_copies_reaches_nobody(wire: WireClient) -> None:
+    wire.send(message(b"d", SMUGGLED) + message(b"c") + WireClient.query("SELECT 1"))
+    assert wire.until_ready() == ["T", "D", "C", "ZI"]
+
+
+def test_a_message_in_single_bytes_is_the_same_message(wire: WireClient) -> None:
+    wire.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for byte in WireClient.extended("SELECT 1") + WireClient.SYNC:
+        wire.send(bytes([byte]))
+    assert wire.until_ready() == ["1", "2", "D", "C", "ZI"]
+
+
+OPENINGS: dict[str, bytes] = {
+    "garbage": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    "length below eight": struct.pack("!I", 7) + b"abc",
+    "start-up over 64 KiB": struct.pack("!II", 64 * 1024 + 1, 0x00030000),
+    "length over 2^31": struct.pack("!II", 0xFFFFFFFF, 0x00030000),
+    "protocol 2": struct.pack("!II", 8, 0x00020000),
+    "parameters without a value": struct.pack("!II", 14, 0x00030000) + b"user\0\0",
+    "parameters without an end": struct.pack("!II", 13, 0x00030000) + b"user\0",
+    "the user twice": startup({"user": "claude"})[:-1] + b"user\0bob\0\0",
+    "plain text behind an SSLRequest": struct.pack("!II", 8, 80877103) + startup({"user": "claude"}),
+    "plain text behind a GSSENCRequest": struct.pack("!II", 8, 80877104) + startup({"user": "claude"}),
+    "an SSLRequest of nine bytes": struct.pack("!II", 9, 80877103) + b"x",
+    "a password before it was asked for": startup({"user": "claude", "database": "orders"}) + message(b"p", b"x"),
+    "a Query before authentication": startup({"user": "claude", "database": "orders"}) + SMUGGLED,
+}
+
+
+@pytest.mark.parametrize("what", OPENINGS)
+def test_broken_openings_end_the_connection(proxy: Proxy, what: str) -> None:
+    data = OPENINGS[what]
+    if what == "the user twice":
+        data = struct.pack("!I", len(data)) + data[4:]
+    with WireClient(proxy.port) as client:
+        client.send(data)
+        # The proxy may close while a byte is still under way, so that a reset comes in place of the error.
+        assert client.fatal().get("C", "08P01") == "08P01"
+
+
+def test_an_answer_of_another_type_during_authentication(proxy: Proxy, server: PostgresServer, table: str) -> None:
+    with WireClient(proxy.port) as client:
+        client.send(startup({"user": "claude", "database": "orders"}))
+        client.read()
+        client.send(SMUGGLED)
+        assert client.fatal()["C"] == "08P01"
+    assert server.run("SELECT count(*) FROM t") == "10"
+
+
+def test_truncated_and_silent_clients_leave_at_the_deadline(server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("deadline")
+    with running_proxy(configuration(server, folder), folder, VerbPolicy(), startup_deadline=0.5) as proxy:
+        silent = [WireClient(proxy.port) for _ in range(200)]
+        for client in silent[:100]:
+            client.send(startup({"user": "claude", "database": "orders"})[:-5])
+        began = time.monotonic()
+        with psycopg.connect(proxy.dsn()) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+        assert time.monotonic() - began < 5
+        for client in silent:
+            with client:
+                client.fatal()  # returns when the proxy has closed
+
+
+def test_cancel_keys_open_nothing_but_their_own_session(proxy: Proxy, table: str) -> None:
+    with WireClient.connect(proxy.port, "claude", "orders", proxy.password) as mine:
+        other = bytes(b ^ 0xFF for b in mine.secret)
+        running = threading.Event()
+        mine.send(WireClient.query("SELECT 'begun'") + WireClient.query("SELECT pg_sleep(0.3)"))
+        running.set()
+        with WireClient(proxy.port) as stranger:
+            stranger.send(struct.pack("!IIi", 16, 80877102, mine.process) + other)
+            assert stranger.fatal() == {}
+        assert mine.until_ready()[-1] == "ZI"
+        assert "E57014" not in mine.until_ready()
+
+
+def test_guesses_of_cancel_keys_are_limited() -> None:
+    import asyncio
+
+    from harness.clock import ManualClock
+    from interlock.postgres.cancel import BURST, CancelKeys
+
+    clock, cancelled = ManualClock(), []
+    keys = CancelKeys(clock=clock, entropy=system_entropy)
+
+    async def cancel() -> None:
+        cancelled.append(True)
+
+    async def attack() -> None:
+        secret = keys.issue(7, cancel)
+        for _ in range(BURST):
+            assert not await keys.cancel(7, b"\0\0\0\0" if secret != b"\0\0\0\0" else b"\1\0\0\0", "10.0.0.1")
+        assert not await keys.cancel(7, secret, "10.0.0.1")
+        assert await keys.cancel(7, secret, "10.0.0.2")
+        clock.advance(1)
+        assert await keys.cancel(7, secret, "10.0.0.1")
+        keys.withdraw(7, secret)
+        assert not await keys.cancel(7, secret, "10.0.0.2")
+
+    asyncio.run(attack())
+    assert cancelled == [True, True]
+
+
+POISONS = ["SET client_encoding = 'LATIN1'", "SET standard_conforming_strings = off", "SET NAMES 'SJIS'"]
+
+
+@pytest.mark.parametrize("text", POISONS)
+def test_a_setting_that_makes_text_ambiguous_ends_the_session(wire: WireClient, text: str) -> None:
+    wire.send(WireClient.query(text))
+    fields = wire.fatal()
+    assert (fields["S"], fields["C"]) == ("FATAL", "42501")
+    assert "session-poisoned" in fields["D"]
+
+
+def test_a_broken_transcript_releases_nothing_and_ends_the_session(
+    proxy: Proxy, wire: WireClient, server: PostgresServer
+) -> None:
+    session = next(iter(proxy.gate._live))
+
+    def broken(*_drafts: EventDraft) -> int:
+        raise EvidenceError
+
+    session.recorder.append = broken  # type: ignore[method-assign]  # a full disk
+    wire.send(WireClient.query("INSERT INTO t VALUES (500, 'unrecorded')"))
+    assert "E58030" in wire.until_ready()
+    assert server.run("SELECT count(*) FROM t WHERE id = 500") == "0"
