@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncssh
 import pytest
-from asyncssh.packet import Boolean, String
 
 from harness.openssh_server import OpenSshServer
 from harness.people import BOB, agent, person
 from harness.ssh_bench import SshBench, until
+from harness.ssh_forger import Forger
 from interlock.clock import SystemClock, system_entropy
 from interlock.errors import ConfigError
 from interlock.ssh.limits import Limits
@@ -91,39 +92,64 @@ async def test_no_method_gets_nobody_in(bench: SshBench) -> None:
         )  # fmt: skip
 
 
-async def test_authority_comes_from_the_key_that_signed_not_from_one_that_was_offered(bench: SshBench) -> None:
-    """Offer the key of a person of more rights, then sign with one's own (CVE-2024-45337)."""
+@asynccontextmanager
+async def forging(bench: SshBench) -> AsyncIterator[tuple[Forger, asyncssh.SSHKey]]:
+    """A hostile client, and the public half of a key that belongs to somebody of more rights."""
     mighty = asyncssh.generate_private_key("ssh-ed25519")
     bench.authenticator.keys[mighty.public_data] = person(BOB)
-    offered = []
-
-    class TwoFaced(asyncssh.SSHClientConnection):
-        async def send_userauth_request(self, method: bytes, *args: bytes, key: object = None, trivial: bool = True) -> None:
-            if method == b"publickey" and not offered:
-                offered.append(True)
-                packet = self._get_userauth_request_packet(
-                    b"publickey", (Boolean(False), String("ssh-ed25519"), String(mighty.public_data))
-                )
-                self.send_packet(packet[0], packet[1:])
-            await super().send_userauth_request(method, *args, key=key, trivial=trivial)  # type: ignore[arg-type]  # passed on as it came
-
-    options = await asyncssh.SSHClientConnectionOptions.construct(
-        None, config=None, username="web-1", client_keys=[bench.key], agent_path=None, gss_host=None, host="127.0.0.1",
-        port=bench.listener.port, known_hosts=str(bench.directory / "proxy_known_hosts"),
-    )  # fmt: skip
-    loop = asyncio.get_running_loop()
-    options.waiter = loop.create_future()
-    connection = TwoFaced(loop, options, wait="auth")
-    await loop.create_connection(lambda: connection, "127.0.0.1", bench.listener.port)
+    forger = await Forger.connect(bench.listener.port, str(bench.directory / "proxy_known_hosts"))
     try:
-        await options.waiter
-    except (asyncssh.Error, OSError):
-        assert bench.memory.transcripts.sessions == []  # refused altogether is right as well
-        return
+        yield forger, mighty
     finally:
-        connection.abort()
-    assert offered
-    assert [event.fields["handle"] for event in bench.memory.transcripts.all("session.open")] == ["claude-ci"]
+        forger.abort()
+        await forger.wait_closed()
+
+
+def who(bench: SshBench) -> list[object]:
+    return [event.fields["handle"] for event in bench.memory.transcripts.all("session.open")]
+
+
+async def test_authority_comes_from_the_key_that_signed_not_from_one_that_was_offered(bench: SshBench) -> None:
+    """Offer the key of somebody of more rights, then sign with one's own (CVE-2024-45337)."""
+    async with forging(bench) as (forger, mighty):
+        forger.offer(mighty, "web-1")
+        assert await forger.answers.get() == "offered"
+        forger.sign(bench.key, "web-1")
+        assert await forger.answers.get() == "success"
+    assert who(bench) == ["claude-ci"]
+
+
+async def test_an_offer_after_the_proof_was_sent_changes_nothing(bench: SshBench) -> None:
+    async with forging(bench) as (forger, mighty):
+        forger.sign(bench.key, "web-1")
+        forger.offer(mighty, "web-1")
+        forger.sign(mighty, "web-1", by=bench.key)
+        await forger.answers.get()
+    assert who(bench) in (["claude-ci"], [])
+
+
+async def test_a_signature_of_another_key_proves_nothing(bench: SshBench) -> None:
+    async with forging(bench) as (forger, mighty):
+        forger.sign(mighty, "web-1", by=bench.key)
+        assert await forger.answers.get() == "failure"
+    assert who(bench) == []
+
+
+async def test_a_signature_for_another_user_name_proves_nothing(bench: SshBench) -> None:
+    async with forging(bench) as (forger, _):
+        forger.sign(bench.key, "root@web-1", for_user="web-1")
+        assert await forger.answers.get() == "failure"
+    assert who(bench) == []
+
+
+async def test_nothing_is_served_before_the_authentication_is_complete(bench: SshBench) -> None:
+    """Requests before authentication (CVE-2018-7749), with a key offered and none proven."""
+    async with forging(bench) as (forger, _):
+        forger.offer(bench.key, "web-1")
+        assert await forger.answers.get() == "offered"
+        forger.open_early()
+        assert await forger.answers.get() == "closed"
+    assert who(bench) == []
 
 
 async def test_a_key_that_signs_with_sha1_does_not_get_in(bench: SshBench) -> None:
