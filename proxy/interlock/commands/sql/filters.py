@@ -9,6 +9,8 @@ Knows parse trees only.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from google.protobuf.message import Message
 from postgast import pg_query_pb2 as pb
 
@@ -152,13 +154,26 @@ def _text(node: pb.Node) -> str | None:
     return None
 
 
-def _names_column(message: Message) -> bool:
-    """Tell whether a column is named anywhere below."""
+_NO_COLUMN_BELOW = frozenset(("a_const", "param_ref", "string", "type_name", "sqlvalue_function", None))
+
+
+def columns_below(message: Message) -> Iterator[pb.ColumnRef | pb.CurrentOfExpr]:
+    """Yield every column named in a tree, in no order."""
     pending: list[Message] = [message]
     while pending:
         current = pending.pop()
-        if isinstance(current, (pb.ColumnRef, pb.CurrentOfExpr)):
-            return True
+        if isinstance(current, pb.Node):
+            kind = current.WhichOneof("node")
+            if kind in _NO_COLUMN_BELOW:
+                continue
+            if kind in ("column_ref", "current_of_expr"):
+                yield getattr(current, kind)
+                continue
+            if kind == "a_expr":
+                pending.append(current.a_expr.lexpr)
+                pending.append(current.a_expr.rexpr)
+                continue
+            current = getattr(current, str(kind))
         for field, value in current.ListFields():
             if field.message_type is None:
                 continue
@@ -166,7 +181,10 @@ def _names_column(message: Message) -> bool:
                 pending.append(value)
             else:
                 pending.extend(value)
-    return False
+
+
+def _names_column(message: Message) -> bool:
+    return next(columns_below(message), None) is not None
 
 
 def same(left: Message, right: Message) -> bool:

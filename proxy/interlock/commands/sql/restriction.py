@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from google.protobuf.message import Message
 from postgast import pg_query_pb2 as pb
 
-from interlock.commands.sql.filters import filters
+from interlock.commands.sql.filters import columns_below, filters
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,22 +78,14 @@ def _mentions(condition: Message, items: Sequence[Item]) -> tuple[frozenset[str]
     aliases = {item.alias for item in items}
     sure: set[str] = set()
     possible: set[str] = set()
-    pending: list[Message] = [condition]
-    while pending:
-        current = pending.pop()
-        if isinstance(current, pb.ColumnRef):
-            parts = [field.string.sval for field in current.fields]
-            if len(parts) > 1:
-                sure |= {parts[-2]} & aliases
-            else:
-                having = {item.alias for item in items if parts[0] in item.columns or parts[0] == item.alias}
-                having = having or {item.alias for item in items if not item.columns}
-                (sure if len(having) == 1 else possible).update(having)
-        for field, value in current.ListFields():
-            if field.message_type is None:
-                continue
-            if isinstance(value, Message):
-                pending.append(value)
-            else:
-                pending.extend(value)
+    for column in columns_below(condition):
+        if isinstance(column, pb.CurrentOfExpr):
+            continue
+        parts = [field.string.sval for field in column.fields]
+        if len(parts) > 1:
+            sure |= {parts[-2]} & aliases
+        else:
+            having = {item.alias for item in items if parts[0] in item.columns or parts[0] == item.alias}
+            having = having or {item.alias for item in items if not item.columns}
+            (sure if len(having) == 1 else possible).update(having)
     return frozenset(sure), frozenset(possible - sure)
