@@ -28,11 +28,18 @@ class Grammars:
         return self.pool.parse_here(request)
 
     def analyse(
-        self, text: str | bytes, *, shell: str = "bash", utf8: bool = True, stdin: bytes | None = None, cwd: str = ""
+        self,
+        text: str | bytes,
+        *,
+        shell: str = "bash",
+        utf8: bool = True,
+        stdin: bytes | None = None,
+        cwd: str = "",
+        pty: bool = False,
     ) -> Analysis:
         raw = text if isinstance(text, bytes) else text.encode()
         held = None if stdin is None else HeldInput(stdin)
-        asking = analyze_shell(Asked(raw, ShellContext(shell, utf8), held, cwd), self.rules)
+        asking = analyze_shell(Asked(raw, ShellContext(shell, utf8), held, cwd, pty), self.rules)
         try:
             request = next(asking)
             while True:

@@ -179,9 +179,13 @@ def test_executed_is_among_predicted_and_sent_does_the_same(text: str, grammars,
     for shell in ("/bin/bash", "/bin/dash"):
         sent = sandbox.run(analysis.sent, shell)
         assert sent is not None
+        assert set(_inner(sent)) <= predicted, (text, analysis.sent, shell)
         if shell == "/bin/dash" and "time " in analysis.sent:
             # `time` is no keyword there: before a compound command it is a syntax error, and nothing runs.
             assert _inner(sent) <= _inner(executed), (text, analysis.sent, shell)
+        elif "sh -c" in text:
+            # Forms of bash are sent as POSIX, so what `sh` would have refused there runs: it was classified like the rest.
+            assert _inner(executed) <= _inner(sent), (text, analysis.sent, shell)
         else:
             assert _inner(sent) == _inner(executed), (text, analysis.sent, shell)
 

@@ -6,10 +6,14 @@ import asyncio
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from interlock.commands.analyzer import Analyzer
 from interlock.commands.model import Command, HeldInput, Kind, ShellContext, SqlContext, Stdin, Wire
 from interlock.commands.pool import ShellPool
+from interlock.commands.shell import characters
+from interlock.commands.shell.analysis import Asked, analyze_shell
 from interlock.commands.shell.grammars import Parse, Parsed
 from interlock.errors import ConfigError
 
@@ -222,3 +226,54 @@ async def test_a_busy_machine_gets_a_second_try_and_a_hostile_text_does_not() ->
         assert answer.detail != "time"
     finally:
         await pool.close()
+
+
+async def test_a_defect_of_the_analysis_is_opaque(monkeypatch) -> None:
+    analyzer = Analyzer(ShellPool(1, wall=10))
+    await analyzer.start()
+    try:
+        monkeypatch.setattr(analyzer._rules, "evaluate", lambda argv, place: 1 / 0)
+        answer = await analyzer.classify(command(b"uptime"))
+        assert [o.reason for o in answer.opaque] == ["parser-crash"]
+        assert answer.sent is None
+    finally:
+        await analyzer.close()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 50) | st.sampled_from(["", "a", "Lit", "&&", "rm", "<<", "$x"]),
+    lambda below: (
+        st.lists(below, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                """Type Cmd Stmts Args Parts Value Redirs Op Word Hdoc X Y Cond Then Else Loop Items Patterns Assigns Name
+                N Pos Offset""".split()
+            ),
+            below,
+            max_size=4,
+        )
+    ),
+    max_leaves=25,
+)
+
+
+@given(tree=st.dictionaries(st.sampled_from(["Type", "Stmts", "Last"]), JSON, max_size=3), same=st.booleans())
+def test_any_tree_a_broken_child_could_print_gives_an_answer(grammars, tree, same: bool) -> None:
+    asking = analyze_shell(Asked(b"rm x; ls"), grammars.rules)
+    next(asking)
+    for _ in range(20):
+        try:
+            asking.send(Parsed(tree=tree, printed=b"rm x; ls", printed_tree=tree if same else None))
+        except StopIteration as done:
+            assert done.value.unreadable is not None or done.value.opaque or done.value.effects
+            return
+
+
+@given(st.binary(max_size=200))
+def test_the_character_gate_answers_any_bytes(text: bytes) -> None:
+    answer = characters.check(text)
+    if isinstance(answer, str):
+        assert answer.encode() == text
+        assert all(c in "\n\t" or c.isprintable() for c in answer)
+    else:
+        assert answer.position is None or 0 <= answer.position <= len(text)

@@ -188,3 +188,14 @@ def test_held_input_is_shell_text_for_a_shell(analyse) -> None:
     assert analyse("cat; sh", stdin=b"ls").opaque
     assert analyse("python3", stdin=b"1").opaque
     assert analyse("sh", stdin=b"").static
+
+
+def test_on_a_terminal_a_pager_starts_and_a_pager_starts_shells(grammars) -> None:
+    def reasons(text: str, pty: bool) -> list[str]:
+        return [o.reason for o in grammars.analyse(text, pty=pty).opaque]
+
+    assert reasons("journalctl -u nginx", False) == []
+    assert reasons("journalctl -u nginx", True) == ["pager"]
+    assert reasons("sudo systemctl status nginx", True) == ["pager"]
+    assert reasons("systemctl status nginx --no-pager", True) == []
+    assert reasons("uptime", True) == []

@@ -10,6 +10,8 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import replace
 
+import structlog
+
 from interlock.commands.model import Analysis, Command, Kind, Opaque, ShellContext, SqlContext
 from interlock.commands.pool import ShellPool
 from interlock.commands.programs.loader import programs, sensitive_paths
@@ -18,6 +20,8 @@ from interlock.commands.shell.analysis import Asked, analyze_shell, unknown
 from interlock.commands.shell.effective import inert
 from interlock.commands.sql.analysis import analyze_sql, context_key, depends_on_names, in_process
 from interlock.commands.sql_child import SqlChild
+
+_log = structlog.get_logger()
 
 MAX_CACHED_TEXT = 8 * 1024
 """Bytes; larger texts hardly repeat and would fill the cache."""
@@ -71,13 +75,17 @@ class Analyzer:
     async def _shell(self, command: Command, context: ShellContext) -> Analysis:
         if command.kind is not Kind.EXEC:
             return unknown("unknown-construct", command.text)
-        asking = analyze_shell(Asked(command.text, context, command.stdin, command.cwd), self._rules)
+        asking = analyze_shell(Asked(command.text, context, command.stdin, command.cwd, command.pty), self._rules)
         try:
             request = next(asking)
             while True:
                 request = asking.send(await self._pool.parse(request))
         except StopIteration as done:
             analysis: Analysis = done.value
+        except Exception:
+            # A defect of ours is no reason to let anything pass, or to take the session down.
+            _log.exception("shell analysis failed")
+            return unknown("parser-crash", command.text)
         return _surrounded(analysis, command)
 
     def _keep(self, key: Hashable, command: Command, analysis: Analysis) -> Analysis:
@@ -107,4 +115,4 @@ def _key(command: Command) -> Hashable:
     if isinstance(context, SqlContext):
         return command.text, command.kind is Kind.QUERY, context_key(context)
     stdin = None if command.stdin is None else command.stdin.sha256
-    return command.text, command.kind, context, stdin, command.cwd, command.env
+    return command.text, command.kind, context, stdin, command.cwd, command.env, command.pty

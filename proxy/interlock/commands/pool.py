@@ -172,9 +172,12 @@ class ShellPool:
         threads = self._threads
         if threads is None:
             return Parsed(failure="pool-closed")
-        answer = await asyncio.wrap_future(threads.submit(self.parse_here, request))
-        if answer.detail == "time":
+        try:
             answer = await asyncio.wrap_future(threads.submit(self.parse_here, request))
+            if answer.detail == "time":
+                answer = await asyncio.wrap_future(threads.submit(self.parse_here, request))
+        except RuntimeError:  # closed meanwhile: no new work is taken
+            return Parsed(failure="pool-closed")
         if self._threads is threads:
             threads.submit(self._refill)
         return answer

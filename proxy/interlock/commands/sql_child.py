@@ -42,7 +42,11 @@ class SqlChild:
 
     async def analyze(self, text: bytes, context: SqlContext, kind: Kind) -> Analysis:
         """Analyse in the child. Whatever goes wrong there is an opaque analysis."""
-        return await asyncio.wrap_future(self._thread.submit(self._analyze, text, context, kind))
+        try:
+            waiting = self._thread.submit(self._analyze, text, context, kind)
+        except RuntimeError:  # closed: no new work is taken
+            return _unknown("pool-closed", text)
+        return await asyncio.wrap_future(waiting)
 
     async def close(self) -> None:
         """End the child. Idempotent."""
@@ -59,7 +63,7 @@ class SqlChild:
             _log.warning("sql child failed", error=type(error).__name__)
             reason = "parser-crash"
         self._end()
-        return Analysis(opaque=(Opaque(reason, "", 0, len(text)),), stdin=Stdin.NONE, parser="libpg_query")
+        return _unknown(reason, text)
 
     def _exchange(self, request: bytes, deadline: float) -> bytes:
         process = self._process
@@ -84,6 +88,10 @@ class SqlChild:
                         pipe.close()
                     except BrokenPipeError:
                         pass  # it died with our request unread
+
+
+def _unknown(reason: str, text: bytes) -> Analysis:
+    return Analysis(opaque=(Opaque(reason, "", 0, len(text)),), stdin=Stdin.NONE, parser="libpg_query")
 
 
 def _start() -> subprocess.Popen[bytes]:

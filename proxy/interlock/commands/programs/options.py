@@ -106,6 +106,7 @@ def _cluster(arguments: Sequence[str], index: int, grammar: Grammar, items: list
     word = arguments[index]
     if grammar.digits and re.fullmatch(r"-[0-9]+", word):
         return index + 1
+    # `head -5c file`: an old form in which a letter after digits takes no value. Not guessed: below, a digit is unknown.
     for place in range(1, len(word)):
         name, rest = f"-{word[place]}", word[place + 1 :]
         if name in grammar.optional:
@@ -122,8 +123,6 @@ def _cluster(arguments: Sequence[str], index: int, grammar: Grammar, items: list
             return index + 2
         if name in grammar.flags:
             items.append(Option(name))
-            continue
-        if grammar.digits and word[place].isdigit():
             continue
         items.append(Problem("unknown-option", word))
         return index + 1

@@ -1,4 +1,4 @@
-"""Programs whose arguments are a language of their own: find, test, tar, dd, ps, kill, sed, awk, chmod, cd, echo.
+"""Programs whose arguments are a language of their own: find, test, tar, dd, ps, kill, sed, awk, chmod, cd, date, echo.
 
 Each function takes the run, the entry and the index of the first argument, and adds effects; whatever it does not
 recognise is opaque. `find -exec` is unwrapped by `shell.wrappers`, not here.
@@ -360,11 +360,21 @@ def cd(run: _Run, program: Program, first: int) -> None:
         run.add("read", "home")
 
 
+def date(run: _Run, program: Program, first: int) -> None:
+    """An operand that is not a format sets the clock."""
+    items = parse(run.argv, program.grammar, first=first)
+    run.options(program, items)
+    run.add("read", "clock")
+    for item in items:
+        if isinstance(item, Operand) and not item.value.startswith("+"):
+            run.add("kernel", item.value, detail="clock")
+
+
 def echo(run: _Run, program: Program, first: int) -> None:
     run.add("read", "arguments")
 
 
 SPECIALS: dict[str, Special] = {
     "find": find, "test": test, "tar": tar, "dd": dd, "ps": ps, "kill": kill,
-    "sed": sed, "awk": awk, "chmod": chmod, "cd": cd, "echo": echo,
+    "sed": sed, "awk": awk, "chmod": chmod, "cd": cd, "echo": echo, "date": date,
 }  # fmt: skip

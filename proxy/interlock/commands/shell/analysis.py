@@ -43,6 +43,11 @@ class Asked:
     context: ShellContext = ShellContext()
     stdin: HeldInput | None = None
     cwd: str = ""
+    pty: bool = False
+
+
+PAGING = frozenset("systemctl journalctl timedatectl hostnamectl loginctl git apt dpkg dpkg-query man".split())
+"""Programs that start a pager on a terminal; a pager starts a shell at a key press."""
 
 
 def analyze_shell(asked: Asked, rules: Rules) -> Asking[Analysis]:
@@ -315,6 +320,8 @@ class _Analyst:
             outcome = self.rules.evaluate(argv, place)
         except (IndexError, ValueError) as error:
             outcome = Outcome(opaque=[("unknown-option", type(error).__name__)], stdin=Stdin.DATA)
+        if self.asked.pty and identity(argv[0]) in PAGING and "--no-pager" not in argv:
+            outcome.opaque.append(("pager", argv[0]))
         for effect in outcome.effects:
             self._effect(effect)
         for reason, text in outcome.opaque:
