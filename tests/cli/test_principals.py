@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from harness.change_journal import Journal, seeded
 from harness.clock import ManualClock
+from harness.postgres_server import free_port
 from harness.webserver import serving
 from interlock.cli import principals as verbs
 from interlock.identity.authenticate import Authenticator
@@ -160,6 +161,6 @@ async def test_what_is_wrong_is_said(terminal: Terminal, words: list[str], code:
 
 
 async def test_a_daemon_that_is_not_there() -> None:
-    done = await asyncio.to_thread(CliRunner().invoke, verbs.app, ["list", "--server", "/nonexistent/interlock.sock"])
+    done = await asyncio.to_thread(CliRunner().invoke, verbs.app, ["list", "--server", f"http://127.0.0.1:{free_port()}"])
     assert done.exit_code == 7
     assert "interlock serve" in done.stderr

@@ -17,11 +17,12 @@ from interlock.clock import Clock
 from interlock.config import Issuer
 from interlock.errors import AuthenticationError, EvidenceError, Reason
 from interlock.evidence.events import EventDraft, Json, Recorder
-from interlock.identity.directory import RESERVED_PREFIX, Directory
+from interlock.identity.directory import Directory
 from interlock.identity.entries import Entry
 from interlock.identity.oidc import TokenVerifier, VerifiedToken
 from interlock.identity.passphrase import Passphrases
 from interlock.identity.principal import Assurance, Credential, CredentialKind, Identity, Kind, Principal
+from interlock.identity.registration import RESERVED_PREFIX
 from interlock.identity.scram import ScramCredentials
 from interlock.identity.sshkey import fingerprint
 from interlock.identity.throttle import Throttle, ThrottledError

@@ -9,7 +9,6 @@ Must not know protocols, requests or votes: whoever holds sessions or votes subs
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -20,10 +19,10 @@ import structlog
 from interlock.clock import Clock, Entropy
 from interlock.errors import ConfigError, InterlockError, NotFoundError, Reason
 from interlock.evidence.events import EventDraft, Json, Recorder
-from interlock.identity import sshkey, tokens
-from interlock.identity.entries import LOCAL, Entry, Index, applied, identity_of, indexed, other_of
+from interlock.identity import registration, tokens
+from interlock.identity.entries import LOCAL, OPERATOR, Entry, Index, applied, identity_of, indexed, other_of
 from interlock.identity.passphrase import Passphrases
-from interlock.identity.principal import HANDLE, Identity, Kind
+from interlock.identity.principal import Identity, Kind
 from interlock.identity.scram import ITERATIONS, MAX_VERIFIERS, ScramCredentials, derived_salt, impostor
 from interlock.identity.tokens import Issued
 from interlock.store.principals import (
@@ -34,17 +33,10 @@ from interlock.store.principals import (
     Row,
     ScramRow,
     SshKeyRow,
-    TeamsRow,
     TokenRow,
 )
 
 log = structlog.get_logger()
-
-OPERATOR = Identity("unix", "operator")
-"""Who changes things through the daemon's own socket."""
-
-RESERVED_PREFIX = "jwt-"
-"""Handles of principals that only their token names (`oidc`) begin so; nobody registers one."""
 
 DEFAULT_TOKEN = timedelta(days=30)
 MAX_TOKEN = timedelta(days=366)
@@ -54,11 +46,6 @@ DEFAULT_PASSWORD: Mapping[Kind, timedelta] = {
     Kind.SERVICE: timedelta(minutes=15),
 }
 MAX_PASSWORD = timedelta(hours=8)
-MAX_KEYS = 32
-
-_GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@ -]{0,126}\Z")
-_GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
-_FOREIGN = re.compile(r"[\x21-\x7e]{1,255}\Z")
 
 
 class ChangeKind(StrEnum):
@@ -184,8 +171,8 @@ class Directory:
         phc = await self._hash(kind, passphrase) if passphrase is not None else None
         async with self._lock:
             now = self._clock.now()
-            self._check_handle(handle)
-            owned = self._check_owner(kind, owner)
+            registration.check_handle(self._index, handle)
+            owned = registration.owner_of(self._index, kind, owner)
             # The suffix makes the subject new for ever: whoever gets a freed handle inherits no agent, link or approval.
             identity = Identity(LOCAL, f"{handle}#{self._entropy(5).hex()}")
             i, s = identity.issuer, identity.subject
@@ -194,9 +181,9 @@ class Directory:
                     i, s, handle, str(kind), now, now,
                     owned.issuer if owned else None, owned.subject if owned else None, False, phc,
                 ),
-                *(MembershipRow(i, s, name, now) for name in _checked_groups(groups)),
-                *self._key_rows(identity, ssh_keys),
-                *self._teams_rows(identity, kind, teams),
+                *(MembershipRow(i, s, name, now) for name in registration.checked_groups(groups)),
+                *registration.key_rows(self._index, identity, ssh_keys, now),
+                *registration.teams_rows(self._index, identity, kind, teams, now),
             ]  # fmt: skip
             fields: dict[str, Json] = {
                 "kind": str(kind), "owner": str(owned) if owned else None, "groups": sorted(set(groups)),
@@ -230,7 +217,7 @@ class Directory:
         """Replace the groups of somebody."""
         async with self._lock:
             entry = self._entry(handle)
-            wanted, now = set(_checked_groups(groups)), self._clock.now()
+            wanted, now = set(registration.checked_groups(groups)), self._clock.now()
             i, s = entry.identity.issuer, entry.identity.subject
             put: list[Row] = [MembershipRow(i, s, name, now) for name in sorted(wanted - entry.groups)]
             lost = [r for r in self._index.rows.memberships if identity_of(r) == entry.identity and r.name not in wanted]
@@ -249,7 +236,7 @@ class Directory:
             entry = self._entry(handle)
             if entry.kind is Kind.HUMAN:
                 raise ConfigError("a person has no owner")
-            owned = self._check_owner(entry.kind, owner)
+            owned = registration.owner_of(self._index, entry.kind, owner)
             assert owned is not None
             row = replace(self._row(entry), owner_issuer=owned.issuer, owner_subject=owned.subject, changed=self._clock.now())
             await self._apply(Change(ChangeKind.OWNER, entry.identity, handle), by, put=[row], fields={"owner": str(owned)})
@@ -259,7 +246,7 @@ class Directory:
         """Register one more public key (a line of a .pub file)."""
         async with self._lock:
             entry = self._entry(handle)
-            put = self._key_rows(entry.identity, [line], already=len(entry.ssh_keys))
+            put = registration.key_rows(self._index, entry.identity, [line], self._clock.now(), already=len(entry.ssh_keys))
             fields: dict[str, Json] = {"keys": [row.fingerprint for row in put]}
             await self._apply(Change(ChangeKind.KEY_ADDED, entry.identity, handle), by, put=put, fields=fields)
             return self._entry(handle)
@@ -275,10 +262,11 @@ class Directory:
         """Map a Microsoft Entra account, by tenant and object id, to this person and nobody else."""
         async with self._lock:
             entry = self._entry(handle)
-            put = self._teams_rows(entry.identity, entry.kind, [(tenant, oid)])
+            now = self._clock.now()
+            put = registration.teams_rows(self._index, entry.identity, entry.kind, [(tenant, oid)], now)
             await self._apply(
                 Change(ChangeKind.LINKED, entry.identity, handle), by,
-                put=[*put, replace(self._row(entry), changed=self._clock.now())], secret=_teams_secret([(tenant, oid)]),
+                put=[*put, replace(self._row(entry), changed=now)], secret=_teams_secret([(tenant, oid)]),
             )  # fmt: skip
             return self._entry(handle)
 
@@ -300,17 +288,7 @@ class Directory:
         """
         async with self._lock:
             entry = self._entry(handle)
-            if not (_FOREIGN.match(other.issuer) and _FOREIGN.match(other.subject)):
-                raise ConfigError("a linked identity is an issuer and a subject of printable characters without blanks")
-            if other == entry.identity or other in entry.linked:
-                raise ConfigError(f"{handle} is linked to this identity already")
-            second = self._index.by_identity.get(other)
-            if second is None and other.issuer in (LOCAL, OPERATOR.issuer):
-                raise ConfigError("nobody has this local identity")
-            if second is None and other in self._index.by_foreign:
-                raise ConfigError(f"this identity is linked to {self._index.by_foreign[other].handle} already")
-            if second is not None and (second.kind is not Kind.HUMAN or entry.kind is not Kind.HUMAN):
-                raise ConfigError("only people have several accounts in the directory")
+            second = registration.check_link(self._index, entry, other)
             now = self._clock.now()
             put: list[Row] = [
                 LinkRow(entry.identity.issuer, entry.identity.subject, other.issuer, other.subject, now),
@@ -336,7 +314,9 @@ class Directory:
         """Issue an opaque token: shown now, never again."""
         async with self._lock:
             entry = self._active(handle)
-            issued, digest = tokens.new_token(self._clock, self._entropy, _bounded(lifetime, DEFAULT_TOKEN, MAX_TOKEN))
+            issued, digest = tokens.new_token(
+                self._clock, self._entropy, registration.bounded(lifetime, DEFAULT_TOKEN, MAX_TOKEN)
+            )
             i, s = entry.identity.issuer, entry.identity.subject
             row = TokenRow(issued.id, i, s, self._clock.now(), digest, issued.expires)
             await self._apply(
@@ -360,7 +340,7 @@ class Directory:
         async with self._lock:
             entry = self._active(handle)
             now = self._clock.now()
-            span = _bounded(lifetime, DEFAULT_PASSWORD[entry.kind], MAX_PASSWORD)
+            span = registration.bounded(lifetime, DEFAULT_PASSWORD[entry.kind], MAX_PASSWORD)
             if not_after is not None:
                 span = min(span, not_after - now)
             live = self._index.scram(entry, now)
@@ -458,53 +438,6 @@ class Directory:
         owned = {e.identity for e in self._index.by_identity.values() if e.owner == entry.identity and e.kind is Kind.AGENT}
         return frozenset({entry.identity, *owned})
 
-    def _check_handle(self, handle: str) -> None:
-        if not HANDLE.match(handle) or handle.startswith(RESERVED_PREFIX):
-            raise ConfigError(
-                "a handle is 1 to 63 of a-z, 0-9, dot, underscore and hyphen, begins with a letter or digit and not with jwt-"
-            )
-        if self.by_handle(handle) is not None:
-            raise ConfigError(f"the handle {handle} is taken")
-
-    def _check_owner(self, kind: Kind, owner: str | None) -> Identity | None:
-        if owner is None:
-            if kind is Kind.AGENT:
-                raise ConfigError("an agent needs an owner: the person who answers for it (--owner HANDLE)")
-            return None
-        if kind is Kind.HUMAN:
-            raise ConfigError("a person has no owner")
-        entry = self.by_handle(owner)
-        if entry is None or entry.kind is not Kind.HUMAN or entry.disabled:
-            raise ConfigError(f"the owner {owner!r} must be a registered, active person")
-        return entry.identity
-
-    def _key_rows(self, identity: Identity, lines: Sequence[str], already: int = 0) -> list[SshKeyRow]:
-        if already + len(lines) > MAX_KEYS:
-            raise ConfigError(f"at most {MAX_KEYS} SSH keys are kept for one principal")
-        rows: dict[bytes, SshKeyRow] = {}
-        for line in lines:
-            key = sshkey.parse(line)
-            if (owner := self.by_ssh_key(key.blob)) is not None:
-                raise ConfigError(f"the SSH key {key.fingerprint} is registered for {owner.handle} already")
-            rows[key.blob] = SshKeyRow(
-                key.fingerprint, identity.issuer, identity.subject, key.blob, self._clock.now(), key.comment
-            )
-        return list(rows.values())
-
-    def _teams_rows(self, identity: Identity, kind: Kind, accounts: Sequence[tuple[str, str]]) -> list[TeamsRow]:
-        rows = []
-        for tenant, oid in accounts:
-            tenant_id, object_id = tenant.lower(), oid.lower()
-            if kind is not Kind.HUMAN:
-                raise ConfigError("only a person has a Teams account here: agents never approve")
-            if not (_GUID.match(tenant_id) and _GUID.match(object_id)):
-                raise ConfigError("a Teams account is TENANT/OID, both GUIDs, never a name or an address")
-            taken = self._index.by_teams.get((tenant_id, object_id))
-            if taken is not None:
-                raise ConfigError(f"this Teams account is linked to {taken.handle} already")
-            rows.append(TeamsRow(tenant_id, object_id, identity.issuer, identity.subject, self._clock.now()))
-        return rows
-
     async def _hash(self, kind: Kind, passphrase: str) -> str:
         if kind is not Kind.HUMAN:
             raise ConfigError("only a person has a passphrase: agents and services never approve")
@@ -515,20 +448,6 @@ class Directory:
 
     def _expired(self, rows: Sequence[TokenRow]) -> list[TokenRow]:
         return [row for row in rows if self._over(row)]
-
-
-def _checked_groups(groups: Sequence[str]) -> list[str]:
-    for name in groups:
-        if not _GROUP.match(name):
-            raise ConfigError(f"a group is up to 127 letters, digits and . _ : / @ - or blanks, not {name[:40]!r}")
-    return sorted(set(groups))
-
-
-def _bounded(lifetime: timedelta | None, usual: timedelta, longest: timedelta) -> timedelta:
-    span = lifetime if lifetime is not None else usual
-    if not timedelta(0) < span <= longest:
-        raise ConfigError(f"a lifetime is more than nothing and at most {int(longest.total_seconds() // 3600)}h")
-    return span
 
 
 def _teams_secret(accounts: Sequence[tuple[str, str]]) -> dict[str, Json]:

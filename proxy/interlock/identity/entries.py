@@ -28,6 +28,9 @@ from interlock.store.principals import (
 LOCAL = "local"
 """Issuer of identities that the directory itself vouches for."""
 
+OPERATOR = Identity("unix", "operator")
+"""Who changes things through the daemon's own socket."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
