@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from hashlib import sha256
@@ -204,6 +205,20 @@ def test_a_key_that_was_not_valid_then_is_not_accepted(bundle: Path, trust: Path
     assert "ssh-keygen does not accept" in messages(verify_bundle(bundle, trust))
 
 
+def test_a_seal_that_ssh_keygen_itself_signed_is_accepted(bundle: Path, trust: Path, data_dir: Path, tmp_path: Path) -> None:
+    """The other way round: key, certificate and signature are OpenSSH's, only the authority is ours."""
+    key, seal = str(tmp_path / "key"), tmp_path / "seal.json"
+    shutil.copy(bundle / "seal.json", seal)
+    for command in (
+        ["-q", "-t", "ed25519", "-N", "", "-f", key],
+        ["-q", "-s", str(data_dir / "evidence_ca"), "-I", "by-hand", "-n", ID, "-V", "20260101:20260103", f"{key}.pub"],
+        ["-q", "-Y", "sign", "-f", f"{key}-cert.pub", "-n", signature.NAMESPACE, str(seal)],
+    ):
+        subprocess.run(["ssh-keygen", *command], check=True, capture_output=True, env={**os.environ, "TZ": "UTC"})
+    shutil.copy(tmp_path / "seal.json.sig", bundle / "seal.json.sig")
+    assert verify_bundle(bundle, trust).problems == []
+
+
 def test_a_plain_key_without_a_certificate_is_not_accepted(bundle: Path, trust: Path) -> None:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -294,8 +309,6 @@ def test_an_empty_trust_directory_trusts_nobody(bundle: Path, tmp_path: Path) ->
 
 
 def test_a_revoked_authority_is_not_trusted(bundle: Path, data_dir: Path, tmp_path: Path) -> None:
-    import subprocess
-
     ca = SealCa.load_or_create(data_dir / "evidence_ca")
     (tmp_path / "trust").mkdir()
     (tmp_path / "trust/allowed_signers").write_text(trust_files(ca))

@@ -24,6 +24,9 @@ from interlock.evidence.events import Json
 SALT = 16
 """Bytes of salt: 128 bits (RFC 9901 §9.3)."""
 
+OF_SEAL = -1
+"""`seq` of the disclosure that the seal commits to; it stands last."""
+
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 

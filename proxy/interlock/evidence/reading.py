@@ -14,6 +14,7 @@ import msgspec
 from interlock.errors import EvidenceError, Reason
 from interlock.evidence import disclosure
 from interlock.evidence.cast import Recorded
+from interlock.evidence.linefile import lines_of
 from interlock.evidence.transcript import EVENTS
 from interlock.evidence.vault import Vault
 
@@ -25,21 +26,20 @@ def recorded(directory: Path, vault: Vault) -> Iterator[Recorded]:
     """
     disclosures = map(disclosure.parse_line, vault.lines(directory))
     waiting = next(disclosures, None)
-    with (directory / EVENTS).open("rb") as file:
-        for line in file:
-            if not line.endswith(b"\n"):
-                return
-            try:
-                event: dict[str, Any] = msgspec.json.decode(line)
-                seq, committed = event["seq"], event.get("_sd", ())
-            except (msgspec.MsgspecError, TypeError, KeyError):
-                raise EvidenceError("a line of the transcript is not an event", reason=Reason.EVIDENCE_INVALID) from None
-            values: dict[str, Any] = {}
-            while waiting is not None and 0 <= waiting.seq <= seq:
-                if waiting.seq == seq and waiting.digest in committed:
-                    values[waiting.name] = waiting.value
-                waiting = next(disclosures, None)
-            yield Recorded(event, values)
+    for line in lines_of(directory / EVENTS):
+        if not line.endswith(b"\n"):
+            return
+        try:
+            event: dict[str, Any] = msgspec.json.decode(line)
+            seq, committed = event["seq"], event.get("_sd", ())
+        except (msgspec.MsgspecError, TypeError, KeyError):
+            raise EvidenceError("a line of the transcript is not an event", reason=Reason.EVIDENCE_INVALID) from None
+        values: dict[str, Any] = {}
+        while waiting is not None and 0 <= waiting.seq <= seq:
+            if waiting.seq == seq and waiting.digest in committed:
+                values[waiting.name] = waiting.value
+            waiting = next(disclosures, None)
+        yield Recorded(event, values)
 
 
 def seal_disclosure(directory: Path, digest: str, vault: Vault) -> disclosure.Disclosed | None:

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from interlock.evidence import merkle
+from interlock.evidence.linefile import lines_of
 from interlock.evidence.transcript import EVENTS, GENESIS
 
 
@@ -67,29 +68,28 @@ def survey(directory: Path, session: str) -> Survey:
     policies: set[str] = set()
     path = directory / EVENTS
     if path.exists():
-        with path.open("rb") as file:
-            for line in file:
-                whole.update(line)
-                if not line.endswith(b"\n"):
-                    torn = line
-                    break
-                size += len(line)
-                if broken is not None:
-                    continue
-                body = line[:-1]
-                broken = _problem(body, tree.size, head, session)
-                if broken is not None:
-                    continue
-                link = _decode(body)
-                if tree.size == 0:
-                    first, opened = msgspec.json.decode(body), link.ts
-                if link.type == "decision":
-                    policies.add(str(link.policy))
-                    observe = observe or bool(link.observed)
-                closed, last_type, mono_us = link.ts, link.type, link.mono_us
-                leaf = merkle.leaf_hash(body)
-                tree.append(leaf)
-                head = leaf.hex()
+        for line in lines_of(path):
+            whole.update(line)
+            if not line.endswith(b"\n"):
+                torn = line
+                break
+            size += len(line)
+            if broken is not None:
+                continue
+            body = line[:-1]
+            broken = _problem(body, tree.size, head, session)
+            if broken is not None:
+                continue
+            link = _decode(body)
+            if tree.size == 0:
+                first, opened = msgspec.json.decode(body), link.ts
+            if link.type == "decision":
+                policies.add(str(link.policy))
+                observe = observe or bool(link.observed)
+            closed, last_type, mono_us = link.ts, link.type, link.mono_us
+            leaf = merkle.leaf_hash(body)
+            tree.append(leaf)
+            head = leaf.hex()
     return Survey(
         events=tree.size, head=head, root=tree.root().hex(), size=size, sha256=whole.hexdigest(), torn=torn, opened=opened,
         closed=closed, mono_us=mono_us, first=first, last_type=last_type, policies=tuple(sorted(policies)), observe=observe,

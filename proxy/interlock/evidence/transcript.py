@@ -142,8 +142,9 @@ class Transcript:
         self._events.sync()
 
     def disclose(self, text: str) -> None:
-        """Write the disclosure of a commitment that the seal makes. Raise OSError or EvidenceError."""
-        self._sink.append(disclosure.line(text, -1))
+        """Write and sync the disclosure of a commitment that the seal makes. Raise OSError or EvidenceError."""
+        self._sink.append(disclosure.line(text, disclosure.OF_SEAL))
+        self._sink.sync()
 
     def finish(self) -> None:
         """Refuse every later append."""

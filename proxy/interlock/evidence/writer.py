@@ -46,7 +46,9 @@ ROTATE_US = 3_600_000_000
 TICK = 1.0
 """Seconds between two looks at what is due."""
 
-THREADS = 4
+SYNCING, SEALING = 4, 2
+"""Threads. Sealing a long session takes seconds and must not keep a reviewer's answer from being synced."""
+
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 
 T = TypeVar("T")
@@ -123,7 +125,7 @@ class TranscriptRecorder:
                 self._commit.stop()
             if transcript.broken is not None:
                 raise EvidenceError(transcript.broken)
-            await store.threaded(self._seal_now)
+            await store.unhurried(self._seal_now)
         except (OSError, EvidenceError) as error:
             self._key.destroy()
             log.error("transcript not sealed", session=self.session, error=str(error))
@@ -171,7 +173,8 @@ class TranscriptStore:
         self.data_dir = data_dir
         self.node = node
         self.sync_mode = sync
-        self.pool = ThreadPoolExecutor(THREADS, "evidence")
+        self.pool = ThreadPoolExecutor(SYNCING, "evidence-sync")
+        self._sealing = ThreadPoolExecutor(SEALING, "evidence-seal")
         self._clock = clock
         self._entropy = entropy
         self._ca = ca
@@ -230,6 +233,7 @@ class TranscriptStore:
             await asyncio.wait(set(self._tasks))
         self._unlock()
         self.pool.shutdown()
+        self._sealing.shutdown()
 
     async def open(self, session: SessionFacts, opened: EventDraft) -> Recorder:
         """Begin a transcript. Its first event and its directory are durable when this returns. Raise EvidenceError."""
@@ -291,6 +295,10 @@ class TranscriptStore:
     async def threaded(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.pool, work)
 
+    async def unhurried(self, work: Callable[[], T]) -> T:
+        """Run long work where it delays no sync."""
+        return await asyncio.get_running_loop().run_in_executor(self._sealing, work)
+
     def forget(self, recorder: TranscriptRecorder) -> None:
         self._live.pop(recorder.session, None)
 
@@ -304,7 +312,7 @@ class TranscriptStore:
                 if directory.name in self._live:
                     continue
                 try:
-                    await self.threaded(partial(recover, directory, kind, self.sealer, self.sync_mode))
+                    await self.unhurried(partial(recover, directory, kind, self.sealer, self.sync_mode))
                     del self._unsealed[directory]
                 except (OSError, EvidenceError) as error:
                     log.error("transcript not recovered", session=directory.name, error=str(error))
