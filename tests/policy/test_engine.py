@@ -15,7 +15,7 @@ from interlock.errors import PolicyError, Reason
 from interlock.identity.principal import Identity
 from interlock.policy.assembly import assemble
 from interlock.policy.document import Document
-from interlock.policy.engine import MAX_ALLOWED_EFFECTS, PolicySet
+from interlock.policy.engine import MAX_ALLOWED_EFFECTS, MAX_EFFECTS, PolicySet
 from interlock.policy.model import Decision, Facts, ReviewTerms, Risk, SessionFacts, StepUp, Target, Verdict
 
 PROD = Target("web-1", "ssh", {"env": "prod"}, account="deploy")
@@ -190,6 +190,15 @@ def test_too_many_different_effects_need_a_human_and_equal_ones_count_once() -> 
     assert p.decide(facts(*many[:-1])).verdict is Verdict.ALLOW
     decision = p.decide(facts(*many))
     assert (decision.verdict, decision.rule) == (Verdict.REVIEW, "default")
+
+
+def test_far_too_many_effects_are_denied_without_asking_the_rules() -> None:
+    p = rules("\n  - {id: all, title: All, decide: allow}")
+    many = [replace(READ, object=f"/srv/{i}") for i in range(MAX_EFFECTS + 1)]
+    assert p.decide(facts(*many[:-1])).verdict is Verdict.REVIEW
+    decision = p.decide(facts(*many))
+    assert (decision.verdict, decision.rule) == (Verdict.DENY, "interlock/too-many-effects")
+    assert decision.hint == "Split it into several commands."
 
 
 def two_reviews(first: str, second: str) -> Decision:

@@ -245,7 +245,12 @@ def _case(file: _File, form: CaseForm, scope: str, where: Where) -> Case:
 
 def _unknown_rules(cases: list[Case], rules: list[Rule], files: list[_File]) -> list[str]:
     """A case that names a rule which does not exist would never fail for the right reason."""
-    known = {rule.name for rule in rules} | {"default", "interlock/unreadable", "interlock/conflicting-reviews"}
+    known = {rule.name for rule in rules} | {
+        "default",
+        "interlock/unreadable",
+        "interlock/conflicting-reviews",
+        "interlock/too-many-effects",
+    }
     broken = {rule.id for file in files for rule in file.form.rules}
     return [
         f"{case.place}: no rule {case.rule!r} in this policy"

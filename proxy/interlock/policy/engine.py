@@ -29,6 +29,9 @@ from interlock.policy.terms import merge, severity
 MAX_ALLOWED_EFFECTS = 256
 """More different effects than that are never allowed without a human: nobody's everyday command has them."""
 
+MAX_EFFECTS = 1000
+"""More different effects than that are denied: asking every rule about them would hold up everybody else."""
+
 CACHED_TEXT = 16 * 1024
 """Longer texts are decided anew each time, so that the cache's memory stays bounded."""
 
@@ -158,7 +161,14 @@ class PolicySet:
     # -- one decision -----------------------------------------------------------------------------------------------
 
     def _decide(self, standing: Standing, facts: Facts) -> Decision:
-        trial = _Trial(standing, facts)
+        # Equal effects are one fact: 60,000 rows of VALUES or ten times the same read cost one evaluation.
+        effects = tuple(dict.fromkeys(facts.analysis.effects))
+        if len(effects) > MAX_EFFECTS:
+            return Decision(
+                Verdict.DENY, "interlock/too-many-effects", f"The command does more than {MAX_EFFECTS} different things.",
+                self.digest, hint="Split it into several commands.",
+            )  # fmt: skip
+        trial = _Trial(standing, facts, effects)
         for rule in standing.restrictive:
             trial.ask(rule)
         allowed = trial.allow_all()
@@ -197,7 +207,7 @@ class PolicySet:
 class _Trial:
     """One command before the rules: prepares the facts once and collects what matched."""
 
-    def __init__(self, standing: Standing, facts: Facts) -> None:
+    def __init__(self, standing: Standing, facts: Facts, effects: tuple[Effect, ...]) -> None:
         self.matched: list[str] = []
         self.observed: list[str] = []
         self.errors: list[str] = []
@@ -207,8 +217,7 @@ class _Trial:
         self._standing = standing
         self._facts = facts
         self._analysis = facts.analysis
-        # Equal effects are one fact: 60,000 rows of VALUES or ten times the same read cost one evaluation.
-        self._effects = tuple(dict.fromkeys(facts.analysis.effects))
+        self._effects = effects
         self._verbs = {effect.verb for effect in self._effects}
         self._messages = [words.effect_message(effect) for effect in self._effects]
         opaque = [words.opaque_message(part) for part in facts.analysis.opaque]

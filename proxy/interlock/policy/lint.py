@@ -6,7 +6,6 @@ Only what is certain from the rules themselves is said; whether rules do what th
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import combinations
 
 from interlock.policy.model import Verdict
 from interlock.policy.rule import AccessRule, Case, Match, Rule
@@ -17,8 +16,8 @@ def warnings(rules: Sequence[Rule], access: Sequence[AccessRule], cases: Sequenc
     found: list[str] = []
     for rule in rules:
         found += _alone(rule)
-    for first, second in combinations(rules, 2):
-        found += _pair(first, second)
+    found += _repeated(rules)
+    found += _irreconcilable(rules)
     found += _uncovered(rules, cases)
     if not access:
         found.append("access: no file has access rules, so nobody can open any target")
@@ -45,23 +44,48 @@ def _alone(rule: Rule) -> Iterator[str]:
         yield f"{rule.place}: {rule.name} has a condition that reads no fact, so it is always the same"
 
 
-def _pair(first: Rule, second: Rule) -> Iterator[str]:
-    if first.verdict is Verdict.REVIEW and second.verdict is Verdict.REVIEW and first.terms and second.terms:
-        same_protocol = first.match.protocol == second.match.protocol or not (first.match.protocol and second.match.protocol)
-        if same_protocol and set(first.terms.groups).isdisjoint(second.terms.groups):
+def _repeated(rules: Sequence[Rule]) -> Iterator[str]:
+    """Find rules with the same condition and filter: one of them says nothing, or is never reached."""
+    known: dict[object, list[Rule]] = {}
+    for rule in rules:
+        known.setdefault((_condition(rule), rule.observe, _match_key(rule.match)), []).append(rule)
+    for same in known.values():
+        first = min(same, key=lambda rule: _STRICTNESS.index(rule.verdict))
+        for other in same:
+            if other is first:
+                continue
+            if other.verdict is first.verdict:
+                yield f"{other.place}: {other.name} says the same as {first.name}; remove one"
+            else:
+                yield f"{other.place}: {other.name} is never reached: {first.name} has the same condition and is stricter"
+
+
+def _irreconcilable(rules: Sequence[Rule]) -> Iterator[str]:
+    """Find reviews that nobody can answer together (terms.py): one sentence for each pair of lists of groups."""
+    said: set[frozenset[frozenset[str]]] = set()
+    lists: dict[tuple[str, frozenset[str]], Rule] = {}
+    for rule in rules:
+        if rule.terms is None:
+            continue
+        groups = frozenset(rule.terms.groups)
+        for (protocol, other_groups), other in lists.items():
+            pair = frozenset((groups, other_groups))
+            apart = protocol and rule.match.protocol and protocol != rule.match.protocol
+            if apart or not groups.isdisjoint(other_groups) or pair in said:
+                continue
+            said.add(pair)
             yield (
-                f"{second.place}: {second.name} and {first.name} ask groups that have none in common; "
+                f"{rule.place}: {rule.name} and {other.name} ask groups that have none in common; "
                 "a command that matches both is denied"
             )
-    if _condition(first) != _condition(second) or first.observe != second.observe:
-        return
-    if first.match != second.match:
-        return
-    if first.verdict is second.verdict:
-        yield f"{second.place}: {second.name} says the same as {first.name}; remove one"
-    else:
-        stricter, looser = sorted((first, second), key=lambda r: _STRICTNESS.index(r.verdict))
-        yield f"{looser.place}: {looser.name} is never reached: {stricter.name} has the same condition and is stricter"
+        lists.setdefault((rule.match.protocol, groups), rule)
+
+
+def _match_key(match: Match) -> object:
+    """Return something that is equal for equal filters and can be a key."""
+    target = match.target
+    labels = frozenset(target.labels.items()) if target is not None else None
+    return (match.protocol, target and (target.every, target.names, labels), match.who, match.verbs)
 
 
 _STRICTNESS = (Verdict.DENY, Verdict.REVIEW, Verdict.ALLOW)
