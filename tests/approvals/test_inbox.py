@@ -677,15 +677,14 @@ async def test_nothing_is_consumed_when_the_store_fails(desk: Desk) -> None:
 
 
 async def test_a_row_changed_from_outside_is_not_answered(desk: Desk) -> None:
-    from sqlalchemy import update
-    from sqlalchemy.ext.asyncio import AsyncConnection
+    from sqlalchemy import Connection, update
 
     from interlock.store.schema import requests
 
     place = await desk.inbox.submit(draft())
 
-    async def edit(connection: AsyncConnection) -> None:
-        await connection.execute(update(requests).values(digest="sha256:" + "0" * 64))
+    def edit(connection: Connection) -> None:
+        connection.execute(update(requests).values(digest="sha256:" + "0" * 64))
 
     await desk.store.approvals._database.run(edit)
     with pytest.raises(StoreError):
@@ -716,14 +715,13 @@ async def test_ten_thousand_pending_requests_are_listed_quickly(desk: Desk) -> N
         )
         for n in range(10_000)
     ]
-    from sqlalchemy import insert
-    from sqlalchemy.ext.asyncio import AsyncConnection
+    from sqlalchemy import Connection, insert
 
     from interlock.store.approvals import _columns
     from interlock.store.schema import requests
 
-    async def fill(connection: AsyncConnection) -> None:
-        await connection.execute(insert(requests), [_columns(replace(r, presence=Presence.RETURNED)) for r in made])
+    def fill(connection: Connection) -> None:
+        connection.execute(insert(requests), [_columns(replace(r, presence=Presence.RETURNED)) for r in made])
 
     await desk.store.approvals._database.run(fill)
     begun = perf_counter()

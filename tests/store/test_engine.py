@@ -10,7 +10,6 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from interlock.errors import ConfigError, StoreError
@@ -54,11 +53,8 @@ async def test_a_file_that_is_no_database_is_an_error_of_ours(tmp_path: Path) ->
 async def test_durability_is_on(tmp_path: Path) -> None:
     store = await open_store("sqlite:///interlock.db", tmp_path)
 
-    async def ask(connection: AsyncConnection) -> list[object]:
-        return [
-            (await connection.execute(text(f"PRAGMA {name}"))).scalar()
-            for name in ("journal_mode", "synchronous", "foreign_keys")
-        ]
+    def ask(connection: Connection) -> list[object]:
+        return [connection.execute(text(f"PRAGMA {name}")).scalar() for name in ("journal_mode", "synchronous", "foreign_keys")]
 
     assert await store._database.run(ask) == ["wal", 2, 1]
     await store.close()

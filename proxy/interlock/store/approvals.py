@@ -12,15 +12,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, and_, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Row, and_, case, insert, literal, select, update
 
 from interlock.approvals.digest import checked
 from interlock.approvals.model import ApprovalRequest, Presence, State, Vote
 from interlock.approvals.portable import FormError, read_request, read_vote, request_form, vote_form
 from interlock.errors import NotFoundError, StoreError
 from interlock.store.database import Database
-from interlock.store.schema import ledger, requests, votes
+from interlock.store.schema import Moment, ledger, requests, votes
 
 Change = Callable[[ApprovalRequest], ApprovalRequest]
 """The desk's answer to the row as it is: the next value, or a VoteError that ends the transaction."""
@@ -52,8 +51,8 @@ class ApprovalRows:
         self._database = database
 
     async def ledger(self) -> Ledger:
-        async def read(connection: AsyncConnection) -> Ledger:
-            row = (await connection.execute(select(ledger))).one()
+        def read(connection: Connection) -> Ledger:
+            row = connection.execute(select(ledger)).one()
             return Ledger(row.generation, row.high_water, row.match_key)
 
         return await self._database.run(read)
@@ -61,8 +60,8 @@ class ApprovalRows:
     async def advance(self, now: datetime, *, at_least: int = 0) -> int:
         """Write the high-water mark alone; return the generation, which is then above `at_least`."""
 
-        async def write(connection: AsyncConnection) -> int:
-            return await _advance(connection, now, at_least)
+        def write(connection: Connection) -> int:
+            return _advance(connection, now, at_least)
 
         return await self._database.run(write)
 
@@ -72,11 +71,11 @@ class ApprovalRows:
         `superseding` is that older request in its new state. Raise StoreError also when the older one changed meanwhile.
         """
 
-        async def write(connection: AsyncConnection) -> Written:
+        def write(connection: Connection) -> Written:
             if superseding is not None:
-                await _swap(connection, superseding, State.PENDING, in_time=None)
-            await connection.execute(insert(requests).values(_columns(request)))
-            return Written(request, await _advance(connection, now))
+                _swap(connection, superseding, State.PENDING, in_time=None)
+            connection.execute(insert(requests).values(_columns(request)))
+            return Written(request, _advance(connection, now))
 
         return await self._database.run(write)
 
@@ -87,26 +86,26 @@ class ApprovalRows:
         asks that the deadline of the state lies after `now`. Whatever `change` raises ends the transaction.
         """
 
-        async def write(connection: AsyncConnection) -> Written:
+        def write(connection: Connection) -> Written:
             # FOR UPDATE serialises voters on PostgreSQL; SQLite's BEGIN IMMEDIATE did already.
-            row = (await connection.execute(select(requests).where(requests.c.id == known.id).with_for_update())).one_or_none()
+            row = connection.execute(select(*_STATE).where(requests.c.id == known.id).with_for_update()).one_or_none()
             if row is None:
                 raise NotFoundError(f"there is no request {known.id}")
             if row.digest != known.digest:
                 raise FormError(f"the row of {known.id} was changed from outside")
-            before = _thawed(known, row, await _votes_of(connection, [known.id]))
+            before = _thawed(known, row, _votes_of(connection, [known.id]))
             after = change(before)
             if after == before:
-                return Written(before, await _generation(connection))
-            await _swap(connection, after, before.state, in_time=now if in_time else None)
+                return Written(before, _generation(connection))
+            _swap(connection, after, before.state, in_time=now if in_time else None)
             for place, vote in enumerate(after.votes[len(before.votes) :], start=len(before.votes)):
-                await connection.execute(
+                connection.execute(
                     insert(votes).values(
                         request=after.id, issuer=vote.reviewer.issuer, subject=vote.reviewer.subject,
                         verdict=str(vote.verdict), place=place, event=vote.event, form=vote_form(vote),
                     )
                 )  # fmt: skip
-            return Written(after, await _advance(connection, now))
+            return Written(after, _advance(connection, now))
 
         return await self._database.run(write)
 
@@ -128,11 +127,11 @@ class ApprovalRows:
         return await self._select(requests.c.state == str(state) if state else None, limit)
 
     async def _select(self, condition: Any, limit: int | None = None) -> Sequence[ApprovalRequest]:
-        async def read(connection: AsyncConnection) -> Sequence[ApprovalRequest]:
+        def read(connection: Connection) -> Sequence[ApprovalRequest]:
             query = select(requests).order_by(requests.c.created.desc(), requests.c.id.desc())
             query = query if condition is None else query.where(condition)
-            rows = (await connection.execute(query if limit is None else query.limit(limit))).all()
-            given = await _votes_of(connection, [row.id for row in rows])
+            rows = connection.execute(query if limit is None else query.limit(limit)).all()
+            given = _votes_of(connection, [row.id for row in rows])
             return [_read(row, given) for row in reversed(rows)]
 
         return await self._database.run(read)
@@ -158,6 +157,10 @@ def _mutable(request: ApprovalRequest) -> dict[str, Any]:
     }
 
 
+_STATE = [column for column in requests.c if column.name != "form"]
+"""What a change needs to know of the row: not the form, which may hold 256 KiB of input and never changes."""
+
+
 def _thawed(frozen: ApprovalRequest, row: Row[Any], given: dict[str, tuple[Vote, ...]]) -> ApprovalRequest:
     return replace(
         frozen,
@@ -180,11 +183,11 @@ _IN = 500
 """Ids in one IN list: well below SQLite's and PostgreSQL's limits on parameters."""
 
 
-async def _votes_of(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, tuple[Vote, ...]]:
+def _votes_of(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[Vote, ...]]:
     found: dict[str, tuple[Vote, ...]] = {}
     for start in range(0, len(ids), _IN):
         part = votes.c.request.in_(ids[start : start + _IN])
-        for row in await connection.execute(select(votes).where(part).order_by(votes.c.request, votes.c.place)):
+        for row in connection.execute(select(votes).where(part).order_by(votes.c.request, votes.c.place)):
             vote = read_vote(row.form)
             if (vote.reviewer.issuer, vote.reviewer.subject, str(vote.verdict)) != (row.issuer, row.subject, row.verdict):
                 raise FormError(f"a vote on {row.request} was changed from outside")
@@ -192,22 +195,24 @@ async def _votes_of(connection: AsyncConnection, ids: Sequence[str]) -> dict[str
     return found
 
 
-async def _swap(connection: AsyncConnection, after: ApprovalRequest, before: State, *, in_time: datetime | None) -> None:
+def _swap(connection: Connection, after: ApprovalRequest, before: State, *, in_time: datetime | None) -> None:
     where = [requests.c.id == after.id, requests.c.state == str(before), requests.c.digest == after.digest]
     if in_time is not None:
         where.append((requests.c.expires if before is State.PENDING else requests.c.valid_until) > in_time)
-    result = await connection.execute(update(requests).where(*where).values(_mutable(after)))
+    result = connection.execute(update(requests).where(*where).values(_mutable(after)))
     if result.rowcount != 1:
         raise StoreError(f"{after.id} changed in the meantime, so nothing was written")
 
 
-async def _advance(connection: AsyncConnection, now: datetime, at_least: int = 0) -> int:
+def _advance(connection: Connection, now: datetime, at_least: int = 0) -> int:
     """Count one write and raise the high-water mark, never lower it. Return the generation."""
-    row = (await connection.execute(select(ledger.c.generation, ledger.c.high_water).with_for_update())).one()
-    generation = max(int(row.generation), at_least) + 1
-    await connection.execute(update(ledger).values(generation=generation, high_water=max(row.high_water, now)))
-    return generation
+    past = ledger.c.generation < at_least
+    statement = update(ledger).values(
+        generation=case((past, at_least), else_=ledger.c.generation) + 1,
+        high_water=case((ledger.c.high_water < now, literal(now, Moment())), else_=ledger.c.high_water),
+    )
+    return int(connection.execute(statement.returning(ledger.c.generation)).scalar_one())
 
 
-async def _generation(connection: AsyncConnection) -> int:
-    return int((await connection.execute(select(ledger.c.generation))).scalar_one())
+def _generation(connection: Connection) -> int:
+    return int(connection.execute(select(ledger.c.generation)).scalar_one())

@@ -1,51 +1,50 @@
 """The connection to the store: transactions that a cancelled caller can't tear, and foreign errors mapped to ours.
 
-Knows SQLAlchemy's engine. Must not know tables. Both engines: SQLite (WAL, synchronous FULL) and PostgreSQL (asyncpg).
+Theory of operation: a unit of work is a plain function over a SQLAlchemy connection, and it runs whole in one transaction. For
+SQLite all units run one after another on one thread that owns the one connection: a transaction costs one hop off the event
+loop, not one a statement, and SQLite has one writer anyway. For PostgreSQL they run through asyncpg in SQLAlchemy's greenlets.
+Either way a cancelled caller (its client left) leaves the transaction whole; it only does not learn how it ended.
+
+Must not know tables. A unit of work must not touch what only the event loop may touch.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import URL, event, exc
+from sqlalchemy import URL, Connection, Engine, create_engine, event, exc
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from interlock.errors import StoreError
 
 T = TypeVar("T")
-Work = Callable[[AsyncConnection], Awaitable[T]]
+Work = Callable[[Connection], T]
 
 BUSY_TIMEOUT_MS = 5_000
 
 
-class Database:
-    """Runs units of work, each in one transaction.
+class Backend(Protocol):
+    """One engine: runs a unit of work in a transaction that is committed when it returns."""
 
-    A unit runs in a task of its own: when the caller is cancelled (its client left), the transaction still ends whole,
-    and only the caller does not learn how.
-    """
+    async def run(self, work: Work[T]) -> T: ...
+
+    async def close(self) -> None: ...
+
+
+class Database:
+    """Runs units of work on whichever engine the URL names."""
 
     def __init__(self, url: URL) -> None:
-        self._sqlite = url.get_backend_name() == "sqlite"
-        # hide_parameters: an error text never carries a command, a hash or a key.
-        # One connection for SQLite: it has one writer anyway, and a queue is fairer than SQLITE_BUSY.
-        pool: dict[str, Any] = {"pool_size": 1, "max_overflow": 0} if self._sqlite else {"pool_pre_ping": True}
-        self._engine: AsyncEngine = create_async_engine(url, hide_parameters=True, **pool)
+        self.dialect = url.get_backend_name()  # sqlite | postgresql
+        self._backend: Backend = SqliteBackend(url) if self.dialect == "sqlite" else PostgresBackend(url)
         self._closed = False
         self._running: set[asyncio.Future[Any]] = set()
-        if self._sqlite:
-            event.listen(self._engine.sync_engine, "connect", _configure_sqlite)
-            event.listen(self._engine.sync_engine, "begin", _begin_immediate)
-
-    @property
-    def dialect(self) -> str:
-        """`sqlite` or `postgresql`."""
-        return self._engine.dialect.name
 
     async def run(self, work: Work[T]) -> T:
         """Run `work` in one transaction and commit. Raise StoreError; then nothing of it was written."""
@@ -58,8 +57,7 @@ class Database:
 
     async def _transaction(self, work: Work[T]) -> T:
         try:
-            async with self._engine.begin() as connection:
-                return await work(connection)
+            return await self._backend.run(work)
         except (exc.SQLAlchemyError, sqlite3.Error, OSError) as error:
             # The class alone: a driver's message may quote values.
             raise StoreError(f"the store failed ({_root(error)}), so nothing was changed") from error
@@ -72,9 +70,48 @@ class Database:
 
     async def close(self) -> None:
         """Let running transactions end, then close every connection. Idempotent; later calls raise StoreError."""
+        if self._closed:
+            return
         self._closed = True
         if self._running:
             await asyncio.wait(set(self._running))
+        await self._backend.close()
+
+
+class SqliteBackend:
+    """One connection on one thread."""
+
+    def __init__(self, url: URL) -> None:
+        # hide_parameters: an error text never carries a command, a hash or a key. Every unit ends its own transaction, so
+        # the pool need not roll back once more.
+        self._engine: Engine = create_engine(url, hide_parameters=True, pool_size=1, max_overflow=0, pool_reset_on_return=None)
+        event.listen(self._engine, "connect", _configure_sqlite)
+        event.listen(self._engine, "begin", _begin_immediate)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+
+    async def run(self, work: Work[T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._unit, work)
+
+    def _unit(self, work: Work[T]) -> T:
+        with self._engine.begin() as connection:
+            return work(connection)
+
+    async def close(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._engine.dispose)
+        self._thread.shutdown(wait=False)
+
+
+class PostgresBackend:
+    """A pool of asyncpg connections."""
+
+    def __init__(self, url: URL) -> None:
+        self._engine: AsyncEngine = create_async_engine(url, hide_parameters=True, pool_pre_ping=True)
+
+    async def run(self, work: Work[T]) -> T:
+        async with self._engine.begin() as connection:
+            return await connection.run_sync(work)
+
+    async def close(self) -> None:
         await self._engine.dispose()
 
 
@@ -93,5 +130,5 @@ def _configure_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> No
     cursor.close()
 
 
-def _begin_immediate(connection: Any) -> None:
+def _begin_immediate(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -14,7 +14,6 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config as AlembicConfig
 from sqlalchemy import URL, Connection, exc, insert, make_url, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from interlock.approvals.digest import MATCH_KEY_BYTES
 from interlock.clock import Entropy, system_entropy
@@ -85,7 +84,7 @@ async def open_store(url: str, data_dir: Path, *, entropy: Entropy = system_entr
             raise StoreError(f"{path} can't be opened: {error.strerror}. Check node.data_dir and store.url.") from None
     database = Database(parsed)
     try:
-        await database.run(_migrate)
+        await database.run(upgrade)
         await database.run(partial(_begin_ledger, entropy=entropy))
         return Store(database, lock)
     except BaseException:
@@ -105,7 +104,7 @@ def _locate(url: str, data_dir: Path) -> URL:
         case "sqlite":
             if not parsed.database or parsed.database == ":memory:":
                 raise ConfigError("store.url names no file, so nothing would survive a restart; write sqlite:///interlock.db")
-            return URL.create("sqlite+aiosqlite", database=str((data_dir / parsed.database).absolute()))
+            return URL.create("sqlite+pysqlite", database=str((data_dir / parsed.database).absolute()))
         case "postgresql":
             return parsed.set(drivername="postgresql+asyncpg")
         case other:
@@ -117,16 +116,12 @@ def _create_private(path: Path) -> None:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
-async def _begin_ledger(connection: AsyncConnection, entropy: Entropy) -> None:
+def _begin_ledger(connection: Connection, entropy: Entropy) -> None:
     """Write the one row of the ledger when the store is new: the match key is made once and never leaves the store."""
-    if (await connection.execute(select(ledger.c.id))).first() is None:
+    if connection.execute(select(ledger.c.id)).first() is None:
         beginning = datetime(1970, 1, 1, tzinfo=UTC)
         row = {"id": 1, "generation": 0, "high_water": beginning, "match_key": entropy(MATCH_KEY_BYTES)}
-        await connection.execute(insert(ledger).values(row))
-
-
-async def _migrate(connection: AsyncConnection) -> None:
-    await connection.run_sync(upgrade)
+        connection.execute(insert(ledger).values(row))
 
 
 def upgrade(connection: Connection, revision: str = "head") -> None:

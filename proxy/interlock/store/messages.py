@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import insert, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, insert, select
 
 from interlock.store.database import Database
 from interlock.store.schema import messages
@@ -28,15 +27,15 @@ class MessageRows:
     async def remember(self, row: MessageRow) -> None:
         """Keep where a card is. Raise StoreError; also when the request already has a message in this channel."""
 
-        async def work(connection: AsyncConnection) -> None:
-            await connection.execute(insert(messages).values(asdict(row)))
+        def work(connection: Connection) -> None:
+            connection.execute(insert(messages).values(asdict(row)))
 
         await self._database.run(work)
 
     async def find(self, channel: str, request: str) -> MessageRow | None:
-        async def work(connection: AsyncConnection) -> MessageRow | None:
+        def work(connection: Connection) -> MessageRow | None:
             found = (
-                await connection.execute(
+                connection.execute(
                     select(messages.c.conversation, messages.c.message).where(
                         messages.c.channel == channel, messages.c.request == request
                     )

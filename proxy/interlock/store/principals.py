@@ -10,9 +10,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Union
 
-from sqlalchemy import Table, and_, delete, select
+from sqlalchemy import Connection, Table, and_, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from interlock.errors import StoreError
 from interlock.store import schema
@@ -141,20 +140,20 @@ class PrincipalRows:
     async def load_all(self) -> Snapshot:
         """Return every row, read in one transaction. Raise StoreError."""
 
-        async def read(connection: AsyncConnection) -> Snapshot:
-            async def rows(kind: type[Any]) -> tuple[Any, ...]:
+        def read(connection: Connection) -> Snapshot:
+            def rows(kind: type[Any]) -> tuple[Any, ...]:
                 table = _TABLES[kind]
-                result = await connection.execute(select(table).order_by(*table.primary_key.columns))
+                result = connection.execute(select(table).order_by(*table.primary_key.columns))
                 return tuple(kind(**row) for row in result.mappings())
 
             return Snapshot(
-                principals=await rows(PrincipalRow),
-                ssh_keys=await rows(SshKeyRow),
-                tokens=await rows(TokenRow),
-                scram=await rows(ScramRow),
-                memberships=await rows(MembershipRow),
-                links=await rows(LinkRow),
-                teams=await rows(TeamsRow),
+                principals=rows(PrincipalRow),
+                ssh_keys=rows(SshKeyRow),
+                tokens=rows(TokenRow),
+                scram=rows(ScramRow),
+                memberships=rows(MembershipRow),
+                links=rows(LinkRow),
+                teams=rows(TeamsRow),
             )
 
         return await self._database.run(read)
@@ -166,17 +165,17 @@ class PrincipalRows:
         somebody else already; then nothing was changed.
         """
 
-        async def write(connection: AsyncConnection) -> None:
+        def write(connection: Connection) -> None:
             for row in drop:
                 table = _TABLES[type(row)]
                 values = asdict(row)
-                await connection.execute(delete(table).where(and_(*(c == values[c.name] for c in table.primary_key.columns))))
+                connection.execute(delete(table).where(and_(*(c == values[c.name] for c in table.primary_key.columns))))
             for row in put:
-                await self._put(connection, row)
+                self._put(connection, row)
 
         await self._database.run(write)
 
-    async def _put(self, connection: AsyncConnection, row: Row) -> None:
+    def _put(self, connection: Connection, row: Row) -> None:
         table, values = _TABLES[type(row)], asdict(row)
         key = [column.name for column in table.primary_key.columns]
         # ON CONFLICT is spelt alike in both dialects; a key, token or Teams account of somebody else is never taken
@@ -184,7 +183,7 @@ class PrincipalRows:
         insert = sqlite.insert(table) if self._database.dialect == "sqlite" else postgresql.insert(table)
         rest = {name: value for name, value in values.items() if name not in key} or {key[0]: values[key[0]]}
         same_owner = and_(table.c.issuer == row.issuer, table.c.subject == row.subject)
-        result = await connection.execute(
+        result = connection.execute(
             insert.values(**values).on_conflict_do_update(index_elements=key, set_=rest, where=same_owner)
         )
         if result.rowcount != 1:
