@@ -9,6 +9,7 @@ Knows nothing of policy, people or targets. Spec: commands.md, "Shell".
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,6 +32,9 @@ MAX_COMMANDS = 256
 MAX_DIRECTORIES = 8
 POSIX_SHELLS = frozenset("unknown sh bash dash ash ksh mksh zsh busybox".split())
 """Account shells in which single-quoted words mean what they say. fish, tcsh and whatever else there is do not."""
+
+_SCRIPT = "\0script"
+"""Stands for the standard input of commands that are themselves read from it."""
 
 _ORDER = (Stdin.IGNORED, Stdin.DATA, Stdin.CODE)
 
@@ -128,6 +132,8 @@ class _Analyst:
         self.opaque: dict[Opaque, None] = {}
         self.stdin = Stdin.IGNORED
         self.readers = 0  # commands that read the standard input of the whole
+        self.fed: Counter[str] = Counter()  # readers of one here-document
+        self.run: set[str] = set()  # here-documents that a shell executes
         self.directories: tuple[str, ...] = (asked.cwd,)
         self.replaced: dict[int, str] = {}
         self._texts = 1
@@ -138,6 +144,9 @@ class _Analyst:
     def analysis(self, script: Script) -> Analysis:
         if self.stdin is Stdin.CODE and self.readers > 1:
             self.say("stdin-shared", "several commands read the same standard input")
+        if any(self.fed[text] > 1 for text in self.run):
+            # What one leaves of it, another would execute from the middle.
+            self.say("stdin-shared", "several commands read the same here-document")
         if not self.effects and not self.opaque:
             self.say("no-command", "")
         sent: str | None = None
@@ -291,7 +300,11 @@ class _Analyst:
 
     def _script_on_stdin(self, name: str, found: Effective, depth: int) -> Asking[None]:
         match found.input:
+            case Input.TEXT if found.text == _SCRIPT:
+                self.say("script-reads-itself", name, found)
             case Input.TEXT:
+                self.fed[found.text] += 1
+                self.run.add(found.text)
                 yield from self._fed(name, found.text, replace(found, origin="here-doc", input=Input.TEXT), depth)
             case Input.INHERITED:
                 self._reads(Stdin.CODE, found)
@@ -311,7 +324,7 @@ class _Analyst:
     def _fed(self, name: str, text: str, source: Effective, depth: int) -> Asking[None]:
         """Commands that a shell reads from its input. The bytes reach it as they are, so its dialect matters."""
         before = len(self.opaque)
-        script = yield from self.nested(text.removesuffix("\n"), replace(source, text="\0script"), depth)
+        script = yield from self.nested(text.removesuffix("\n"), replace(source, text=_SCRIPT), depth)
         if script is not None and script.dialect and name != "bash" and len(self.opaque) == before:
             self.say("dialect", name, source)
 
@@ -334,8 +347,10 @@ class _Analyst:
         """Note what a command does with its standard input, when that is the input of the whole."""
         if stdin is Stdin.IGNORED:
             return
-        if found.input is Input.TEXT and found.text == "\0script":
+        if found.input is Input.TEXT and found.text == _SCRIPT:
             self.say("script-reads-itself", " ".join(w.shown for w in found.words), found)
+        elif found.input is Input.TEXT:
+            self.fed[found.text] += 1
         if found.input is Input.INHERITED:
             self.readers += 1
             self.stdin = max(self.stdin, stdin, key=_ORDER.index)
