@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from harness.gate import Proxy, VerbPolicy, configuration, running_proxy
 from harness.postgres_server import PostgresServer, running_server
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncpg
 import pytest
+
 from harness.gate import Proxy
 from harness.postgres_server import PostgresServer
 
@@ -11,9 +12,7 @@ pytestmark = pytest.mark.interop
 
 
 async def connect(proxy: Proxy) -> asyncpg.Connection:
-    return await asyncpg.connect(
-        host="127.0.0.1", port=proxy.port, user="claude", database="orders", password=proxy.password
-    )
+    return await asyncpg.connect(host="127.0.0.1", port=proxy.port, user="claude", database="orders", password=proxy.password)
 
 
 async def test_executemany_of_sixty_thousand_rows(proxy: Proxy, server: PostgresServer, table: str) -> None:

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+
 from harness.gate import Proxy, VerbPolicy, configuration, running_proxy
 from harness.postgres_server import PostgresServer
 from harness.wire_client import WireClient, message, startup
-
 from interlock.clock import system_entropy
 from interlock.errors import EvidenceError
 from interlock.evidence.events import EventDraft
@@ -123,7 +123,9 @@ def test_an_answer_of_another_type_during_authentication(proxy: Proxy, server: P
     assert server.run("SELECT count(*) FROM t") == "10"
 
 
-def test_truncated_and_silent_clients_leave_at_the_deadline(server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_truncated_and_silent_clients_leave_at_the_deadline(
+    server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     folder = tmp_path_factory.mktemp("deadline")
     with running_proxy(configuration(server, folder), folder, VerbPolicy(), startup_deadline=0.5) as proxy:
         silent = [WireClient(proxy.port) for _ in range(200)]

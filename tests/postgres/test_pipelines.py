@@ -11,10 +11,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import errors
+
 from harness.gate import Proxy
 from harness.postgres_server import PostgresServer
 from harness.wire_client import WireClient
-from psycopg import errors
 
 pytestmark = pytest.mark.interop
 

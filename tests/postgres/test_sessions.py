@@ -13,10 +13,10 @@ from typing import Any
 import asyncpg
 import psycopg
 import pytest
-from harness.gate import Proxy
-from harness.postgres_server import PostgresServer
 from psycopg import errors
 
+from harness.gate import Proxy
+from harness.postgres_server import PostgresServer
 from interlock.approvals.model import State
 from interlock.errors import Reason
 
@@ -180,7 +180,9 @@ def test_cancelling_a_running_query(proxy: Proxy, connection: psycopg.Connection
 # -- denied ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_denied_statement_is_an_ordinary_error_with_its_facts(connection: psycopg.Connection[Any], server: PostgresServer) -> None:
+def test_a_denied_statement_is_an_ordinary_error_with_its_facts(
+    connection: psycopg.Connection[Any], server: PostgresServer
+) -> None:
     with pytest.raises(errors.InsufficientPrivilege) as caught:
         connection.execute("DROP TABLE t")
     diag = caught.value.diag
@@ -316,9 +318,7 @@ def test_cancelling_while_held_hands_the_request_back(
     assert rows(server) == 9
 
 
-def test_a_client_that_dies_while_held_leaves_nothing_behind(
-    proxy: Proxy, server: PostgresServer, table: str
-) -> None:
+def test_a_client_that_dies_while_held_leaves_nothing_behind(proxy: Proxy, server: PostgresServer, table: str) -> None:
     client = subprocess.Popen(
         ["psql", "-XAtq", "-d", proxy.dsn(), "-c", "DELETE FROM t WHERE id = 5"], stderr=subprocess.PIPE, text=True
     )

@@ -11,10 +11,11 @@ from typing import Any
 import asyncpg
 import psycopg
 import pytest
+from psycopg import OperationalError
+
 from harness.gate import Proxy, VerbPolicy, configuration, running_proxy
 from harness.postgres_server import PostgresServer, free_port, running_server
 from harness.wire_client import WireClient, startup
-from psycopg import OperationalError
 
 pytestmark = pytest.mark.interop
 
@@ -191,7 +192,9 @@ def test_start_up_parameters_come_from_a_list(proxy: Proxy, parameters: dict[str
 
 
 def test_harmless_parameters_arrive(proxy: Proxy) -> None:
-    with psycopg.connect(proxy.dsn(options="-c statement_timeout=7s --extra_float_digits=2", application_name="tool")) as connection:
+    with psycopg.connect(
+        proxy.dsn(options="-c statement_timeout=7s --extra_float_digits=2", application_name="tool")
+    ) as connection:
         shown = connection.execute("SELECT current_setting('statement_timeout'), current_setting('application_name')").fetchone()
     assert shown == ("7s", "interlock:claude tool")
 
