@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -15,6 +17,9 @@ from interlock.commands.pool import ShellPool
 from interlock.commands.shell import characters
 from interlock.commands.shell.analysis import Asked, analyze_shell
 from interlock.commands.shell.grammars import Parse, Parsed
+from interlock.commands.sql.analysis import analyze_sql
+from interlock.commands.sql.catalog import Catalog
+from interlock.commands.sql_child import SqlChild
 from interlock.errors import ConfigError
 
 HOSTILE = {
@@ -277,3 +282,18 @@ def test_the_character_gate_answers_any_bytes(text: bytes) -> None:
         assert all(c in "\n\t" or c.isprintable() for c in answer)
     else:
         assert answer.position is None or 0 <= answer.position <= len(text)
+
+
+async def test_large_sql_is_analysed_against_the_catalog_that_the_child_keeps() -> None:
+    rows = json.loads((Path(__file__).parents[1] / "data" / "sql" / "catalog_rows.json").read_text("utf-8"))
+    catalog = Catalog.from_rows(rows)
+    child = SqlChild()
+    try:
+        text = b"select now() /* " + b"x" * 9000 + b" */"
+        with_catalog, without = SqlContext(catalog=catalog), SqlContext()
+        for context in (with_catalog, without, with_catalog):
+            answer = await child.analyze(text, context, Kind.QUERY)
+            assert answer == analyze_sql(text, context, Kind.QUERY)
+    finally:
+        await child.close()
+    assert [o.reason for o in (await child.analyze(b"select 1", SqlContext(), Kind.QUERY)).opaque] == ["pool-closed"]

@@ -8,6 +8,8 @@ text has broken may write anything. Spec: commands.md, "SQL".
 from __future__ import annotations
 
 import asyncio
+import copyreg
+import io
 import os
 import pickle
 import resource
@@ -17,7 +19,9 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO
 
 import msgspec
@@ -39,6 +43,7 @@ class SqlChild:
         self._wall = wall
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sql-grammar")
         self._process: subprocess.Popen[bytes] | None = None
+        self._version: str | None = None  # of the catalog that the child holds
 
     async def analyze(self, text: bytes, context: SqlContext, kind: Kind) -> Analysis:
         """Analyse in the child. Whatever goes wrong there is an opaque analysis."""
@@ -55,7 +60,7 @@ class SqlChild:
 
     def _analyze(self, text: bytes, context: SqlContext, kind: Kind) -> Analysis:
         try:
-            answer = self._exchange(pickle.dumps((text, context, kind)), time.monotonic() + self._wall)
+            answer = self._exchange(text, context, kind, time.monotonic() + self._wall)
             return msgspec.json.decode(answer, type=Analysis)
         except TimeoutError:
             reason = "parser-limit"
@@ -65,12 +70,18 @@ class SqlChild:
         self._end()
         return _unknown(reason, text)
 
-    def _exchange(self, request: bytes, deadline: float) -> bytes:
+    def _exchange(self, text: bytes, context: SqlContext, kind: Kind, deadline: float) -> bytes:
         process = self._process
         if process is None or process.poll() is not None:
             self._end()
             process = self._process = _start()
         assert process.stdin is not None and process.stdout is not None
+        catalog = context.catalog
+        version = None if catalog is None else catalog.version
+        # A catalog is large and rarely changes: the child keeps the one it was sent last.
+        sent = None if version == self._version else catalog
+        self._version = version if catalog is not None else self._version
+        request = _pickled((text, replace(context, catalog=None), kind, version, sent))
         _write(process.stdin.fileno(), _LENGTH.pack(len(request)) + request, deadline)
         (length,) = _LENGTH.unpack(_read(process.stdout.fileno(), _LENGTH.size, deadline))
         if length > MAX_ANSWER:
@@ -79,6 +90,7 @@ class SqlChild:
 
     def _end(self) -> None:
         process, self._process = self._process, None
+        self._version = None
         if process is not None:
             process.kill()
             process.wait()
@@ -88,6 +100,15 @@ class SqlChild:
                         pipe.close()
                     except BrokenPipeError:
                         pass  # it died with our request unread
+
+
+def _pickled(request: object) -> bytes:
+    """Pickle, with the read-only mappings of a catalog, which the standard pickler does not know."""
+    out = io.BytesIO()
+    pickler = pickle.Pickler(out, pickle.HIGHEST_PROTOCOL)
+    pickler.dispatch_table = copyreg.dispatch_table | {MappingProxyType: lambda m: (MappingProxyType, (dict(m),))}
+    pickler.dump(request)
+    return out.getvalue()
 
 
 def _unknown(reason: str, text: bytes) -> Analysis:
@@ -131,9 +152,13 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """Run in the child: answer requests until standard input ends."""
     from interlock.commands.sql.analysis import analyze_sql
 
+    catalog: object = None
     while len(head := requests.read(_LENGTH.size)) == _LENGTH.size:
         (length,) = _LENGTH.unpack(head)
-        text, context, kind = pickle.loads(requests.read(length))  # noqa: S301  written by our parent alone
+        text, context, kind, version, sent = pickle.loads(requests.read(length))  # noqa: S301  written by our parent alone
+        catalog = sent if sent is not None else catalog
+        if version is not None:
+            context = replace(context, catalog=catalog)
         answer = msgspec.json.encode(analyze_sql(text, context, kind))
         answers.write(_LENGTH.pack(len(answer)) + answer)
         answers.flush()
