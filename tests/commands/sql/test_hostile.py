@@ -201,6 +201,9 @@ DEEP = [
     "SELECT " + "CASE WHEN true THEN 1 ELSE " * 2_000 + "1" + " END" * 2_000,
     "SELECT * FROM " + "(SELECT * FROM " * 3_000 + "t" + ") x" * 3_000,
     "SELECT 1" + " UNION SELECT 1" * 4_000,
+    "SELECT 1, 2" + " UNION SELECT 1, 2" * 3_000,
+    "SELECT * FROM t" + " JOIN t ON a AND b" * 900,
+    "SELECT " + "CASE WHEN a AND b THEN 1 ELSE " * 1_500 + "1" + " END" * 1_500,
     "SELECT * FROM t" + " CROSS JOIN t" * 4_000,
     "SELECT " + "ARRAY[" * 5_000 + "]" * 5_000,
     "SELECT '\\', E'\\'', " + "1+" * 30_000 + "1",
@@ -222,9 +225,9 @@ FLAT = [  # long, and no deeper than a short one
 
 @pytest.mark.parametrize("text", DEEP + FLAT, ids=lambda text: f"{text[:24]}…{len(text)}")
 def test_deep_and_long_texts_answer_quickly_and_kill_nothing(text: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()  # of this process: the machine may be busy with others
     found = analyze_sql(text.encode(), SqlContext(assume_tables=True), Kind.QUERY)
-    assert time.monotonic() - started < 1.0
+    assert time.process_time() - started < 1.0
     if text in DEEP:
         assert not found.static
         assert reasons(found) in ([], ["nested-too-deep"], ["too-long-to-classify"])
@@ -254,7 +257,12 @@ def test_tainted_sessions_know_only_qualified_names(ask: Ask) -> None:
     assert "tainted-name" in reasons(ask("SELECT * FROM t", tainted=True))
     assert "tainted-name" in reasons(ask("SELECT * FROM pg_class", tainted=True))
     assert "tainted-name" in reasons(ask("SELECT lower('x')", tainted=True))
-    assert "tainted-name" in reasons(ask("SELECT 1 + 1", tainted=True))
+    assert "tainted-name" in reasons(ask("SELECT 1 = 1", tainted=True))
+    assert "tainted-name" in reasons(ask("SELECT 1 + 1", tainted=True, catalog=None, assume_tables=True))
+    # No schema has a user's `+` or `upper`, and pg_temp is never searched for functions and operators.
+    assert ask("SELECT 1 + 1, upper('x')", tainted=True).static
+    assert "tainted-name" in reasons(ask("DO 'x'; SELECT upper('x')"))
+    assert ("function", "pg_catalog.pg_read_file") in shown(ask("SET search_path = x; SELECT pg_read_file('x')"))
     assert "tainted-name" in reasons(ask("DROP TABLE t", tainted=True))
     assert ask("SELECT pg_catalog.lower(name) FROM public.t WHERE id OPERATOR(pg_catalog.=) 1", tainted=True).static
 

@@ -26,15 +26,19 @@ MEASURED_FROM = 2 * 1024
 NESTING = 64
 TERMS = 1_000
 
-_STACKING_WORDS = """NOT NOT_LA IS ISNULL NOTNULL LIKE ILIKE SIMILAR BETWEEN IN_P COLLATE AT OVERLAPS CASE UNION INTERSECT
-    EXCEPT JOIN OPERATOR ESCAPE SELECT EXPLAIN PREPARE ANY ALL SOME TYPECAST EQUALS_GREATER LESS_EQUALS GREATER_EQUALS
-    NOT_EQUALS COLON_EQUALS DOT_DOT""".split()
+_CHAINING_WORDS = """NOT NOT_LA IS ISNULL NOTNULL LIKE ILIKE SIMILAR BETWEEN IN_P COLLATE AT OVERLAPS OPERATOR ESCAPE ANY ALL
+    SOME TYPECAST EQUALS_GREATER LESS_EQUALS GREATER_EQUALS NOT_EQUALS COLON_EQUALS DOT_DOT""".split()
+_STACKING_WORDS = "UNION INTERSECT EXCEPT JOIN SELECT EXPLAIN PREPARE".split()
 _OPERATORS = frozenset((Token.Op, *(ord(character) for character in "%*+-/<=>^:")))
-_STACKING = _OPERATORS | {Token.Value(name) for name in _STACKING_WORDS}
-_FLAT = frozenset((ord(","), ord(";"), Token.AND, Token.OR))
+_CHAINING = _OPERATORS | {Token.Value(name) for name in _CHAINING_WORDS}
+"""What makes a tree deeper until the next comma, AND or OR."""
+_STACKING = frozenset(Token.Value(name) for name in _STACKING_WORDS)
+"""What makes a tree deeper until its parenthesis or statement ends."""
+_FLAT = frozenset((ord(","), Token.AND, Token.OR))
+_STATEMENT_END = ord(";")
 _TERMS = frozenset((Token.AND, Token.OR))
-_OPEN = frozenset((ord("("), ord("[")))
-_CLOSE = frozenset((ord(")"), ord("]")))
+_OPEN = frozenset((ord("("), ord("["), Token.CASE))
+_CLOSE = frozenset((ord(")"), ord("]"), Token.END_P))
 
 
 def nesting(text: str, limit: int = NESTING) -> int:
@@ -48,26 +52,31 @@ def nesting(text: str, limit: int = NESTING) -> int:
         tokens = scan(text).tokens
     except PgQueryError:
         return 0
-    deepest = current = outer = terms = 0
-    levels: list[int] = []  # what stacked at the levels outside of the current one; `outer` is their sum
+    deepest = chained = stacked = outer = terms = 0
+    levels: list[tuple[int, int]] = []  # what chained and stacked at the levels outside of this one; `outer` is their sum
     for token in tokens:
         kind = token.token
         if kind in _FLAT:
-            current = 0
+            chained = 0
             terms += kind in _TERMS
             if terms > TERMS:
                 return limit + 1
+        elif kind == _STATEMENT_END:
+            chained = stacked = 0
+        elif kind in _CHAINING:
+            chained += token.end - token.start if kind == Token.Op else 1
         elif kind in _STACKING:
-            current += token.end - token.start if kind == Token.Op else 1
+            stacked += 1
+            chained = 0
         elif kind in _OPEN:
-            levels.append(current)
-            outer += current + 1
-            current = 0
+            levels.append((chained, stacked))
+            outer += chained + stacked + 1
+            chained = stacked = 0
         elif kind in _CLOSE and levels:
-            current = levels.pop()
-            outer -= current + 1
-        if outer + current > deepest:
-            deepest = outer + current
+            chained, stacked = levels.pop()
+            outer -= chained + stacked + 1
+        if outer + chained + stacked > deepest:
+            deepest = outer + chained + stacked
             if deepest > limit:
                 break
     return deepest

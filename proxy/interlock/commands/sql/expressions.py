@@ -75,7 +75,8 @@ def case_expr(walk: Walk, message: pb.CaseExpr) -> None:
 def func_call(walk: Walk, message: pb.FuncCall) -> None:
     parts = names.strings(message.funcname)
     built_in = parts[:-1] in ([], ["pg_catalog"])
-    if built_in and len(parts) == 1 and walk.tainted and parts[0] in ("set_config", "pg_notify"):
+    functions = walk.catalog.functions if walk.catalog is not None else None
+    if parts in (["set_config"], ["pg_notify"]) and names.uncertain(walk, "", functions, parts[0]):
         walk.hide("tainted-name", parts[0], message.location)
     if parts[-1] == "set_config" and built_in:
         set_config(walk, message)

@@ -10,6 +10,7 @@ rule can name it; what it does inside is not known.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from interlock.commands.sql import opened
@@ -112,6 +113,17 @@ def reads(walk: Walk, found: Relation, location: int = -1) -> None:
                 )
 
 
+def uncertain(walk: Walk, schema: str, known: Mapping[str, object] | None, name: str) -> bool:
+    """Tell whether an unqualified function, operator or type may be another one than the path says.
+
+    In a tainted session the path may be any, and temporary objects may exist. But pg_temp is never searched for
+    functions and operators, so where no schema of the catalog has a user's object of this name, it is the built-in one.
+    """
+    if schema or not walk.tainted:
+        return False
+    return known is None or walk.code_ran or name in known
+
+
 # -- functions ---------------------------------------------------------------------------------------------------------
 
 
@@ -120,7 +132,7 @@ def function(walk: Walk, parts: list[str], location: int = -1) -> None:
     name = parts[-1]
     schema = parts[-2] if len(parts) > 1 else ""
     shown = ".".join(parts)
-    if not schema and walk.tainted:
+    if uncertain(walk, schema, walk.catalog.functions if walk.catalog is not None else None, name):
         walk.hide("tainted-name", shown, location)
         if name in OTHER_FUNCTIONS:  # most likely still the built-in one, and policy may deny it by name
             _built_in(walk, name, shown, location, known=True, qualified=True)
@@ -149,7 +161,11 @@ def _users_functions(walk: Walk, schema: str, name: str) -> list[Function]:
     for candidate in walk.catalog.functions.get(name, ()):
         if candidate.schema in wanted or (not schema and "$user" in wanted):
             key = (candidate.schema, candidate.name)
-            if key not in found or not candidate.trusted:  # the overload with the least trust speaks for the name
+            # The overload with the least trust speaks for the name.
+            if key not in found or (candidate.trusted, candidate.volatility != "v") < (
+                found[key].trusted,
+                found[key].volatility != "v",
+            ):
                 found[key] = candidate
     return list(found.values())
 
@@ -183,7 +199,7 @@ def attribute(walk: Walk, name: str, owner: Relation | None, location: int = -1)
     if name in OTHER_FUNCTIONS:
         walk.emit("function", f"pg_catalog.{name}", schema="pg_catalog", detail="called as an attribute")
     for found in _users_functions(walk, "", name):
-        if found.arguments <= 1 or found.kind == "f":
+        if found.arguments >= 1:
             walk.emit("function", found.qualified, schema=found.schema, detail=f"may be called as an attribute, {found.facts}")
     if walk.catalog is not None and any(not t.harmless or t.checks for t in walk.catalog.types.get(name, ())):
         walk.hide("user-type", name, location)
@@ -196,7 +212,7 @@ def operator(walk: Walk, parts: list[str], location: int = -1) -> None:
     """Note an operator by name: an operator is a function."""
     name = parts[-1]
     schema = parts[-2] if len(parts) > 1 else ""
-    if not schema and walk.tainted:
+    if uncertain(walk, schema, walk.catalog.operators if walk.catalog is not None else None, name):
         walk.hide("tainted-name", name, location)
         return
     wanted = (schema,) if schema else effective_path(walk)

@@ -177,7 +177,7 @@ def copy(walk: Walk, message: pb.CopyStmt) -> None:
             filtered=message.is_from,
             limited=message.is_from,
             functions=found.write_calls if message.is_from else (),
-            detail="triggers" if message.is_from and found.triggers else "",
+            detail="secret" if found.secret else ("triggers" if message.is_from and found.triggers else ""),
         )
         names.reads(walk, found, relation.location)
         walk.node(message.where_clause)

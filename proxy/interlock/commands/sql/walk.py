@@ -106,6 +106,8 @@ class Walk:
         self._functions: dict[str, None] = {}
         self._collecting = False
         self._taints = False
+        self._ran_code = False
+        self.code_ran = False  # an earlier statement of this text ran code that may have made anything
 
     # -- visiting -------------------------------------------------------------------------------------------------
 
@@ -202,6 +204,7 @@ class Walk:
         self.names.append(NameAction(kind, name, text))
         if kind == "temp-ddl" or (kind in ("set", "reset") and name in _CHANGES_NAMES):
             self._taints = True
+            self._ran_code = self._ran_code or (kind == "temp-ddl" and not name)
 
     @contextmanager
     def within(self, *via: str) -> Iterator[None]:
@@ -235,6 +238,7 @@ class Walk:
         self.complete()
         # A statement's own names are resolved before it runs; those of the next one after.
         self.tainted = self.tainted or self._taints
+        self.code_ran = self.code_ran or self._ran_code
 
     def complete(self) -> None:
         """Turn what the statement read into effects, now that every level around it is known."""
