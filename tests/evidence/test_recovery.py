@@ -163,6 +163,8 @@ def test_recovery_that_is_interrupted_is_done_again(writes: Writes, crashed: Pat
         again.parent.mkdir()
         shutil.copytree(once, again)
         (again / name).unlink()
+        for left in ("README.txt.tmp", "seal.json.tmp", "seal.json.sig.tmp"):
+            (again / left).write_bytes(b"half")
         report = recovered(writes, again)
         assert (report.result, report.problems) == ("aborted", [])
 

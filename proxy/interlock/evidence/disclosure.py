@@ -12,6 +12,7 @@ from __future__ import annotations
 from base64 import urlsafe_b64decode
 from binascii import b2a_base64
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from typing import Any
 
@@ -51,8 +52,14 @@ class Disclosed:
 
 def commit(salt: bytes, name: str, value: Json) -> tuple[str, str]:
     """Return (disclosure, digest) of one named value. Raise NotCanonicalError."""
-    disclosure = _b64(b'["%b",%b,%b]' % (_b64(salt), jcs.encode(name), jcs.encode(value)))
+    disclosure = _b64(b'["%b",%b,%b]' % (_b64(salt), _name(name), jcs.encode(value)))
     return disclosure.decode(), _b64(sha256(disclosure).digest()).decode()
+
+
+@cache
+def _name(name: str) -> bytes:
+    """Names are a closed set, written in the code that makes events."""
+    return jcs.encode(name)
 
 
 def digest(disclosure: str) -> str:

@@ -30,8 +30,16 @@ class NotCanonicalError(EvidenceError):
 
 def encode(value: Json) -> bytes:
     """Return the canonical UTF-8 bytes of `value`, without a newline. Raise NotCanonicalError."""
+    return encode_with(value, value)
+
+
+def encode_with(checked: Json, whole: Json) -> bytes:
+    """Return the canonical bytes of `whole`, of which only the values in `checked` are not known to be canonical.
+
+    For the writer's own keys and values around the fields of an event. Raise NotCanonicalError.
+    """
     try:
-        return _fast(value) if _plain(value) else _slow(value).encode()
+        return _fast(whole) if _plain(checked) else _slow(whole).encode()
     except UnicodeEncodeError:
         raise NotCanonicalError("a string holds a lone surrogate") from None
     except RecursionError:

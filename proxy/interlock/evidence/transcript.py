@@ -134,7 +134,7 @@ class Transcript:
         if type(policy) is str and policy not in self._mentioned:
             self._on_policy(policy)
             self._mentioned.add(policy)
-        return jcs.encode(event)
+        return jcs.encode_with(fields, event)
 
     def sync(self) -> None:
         """Bring everything appended before this call to stable storage. May run in another thread. Raise OSError."""
