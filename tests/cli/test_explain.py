@@ -187,6 +187,20 @@ def test_with_a_configuration_access_is_reported_beside_the_decision(configurati
     assert "access" not in answer("--shell", "uptime")
 
 
+def test_a13_an_allow_rule_with_exists_lets_no_companion_pass(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("""\
+version: 1
+pack: mine
+rules:
+  - {id: reads, title: Reading, when: 'effects.exists(e, e.verb == "read")', decide: allow}
+""")
+    assert answer("--policy", str(path), "--shell", "cat x")["decision"] == "allow"
+    assert answer("--policy", str(path), "--shell", "cat x; new-thing")["decision"] == "review"
+    assert answer("--policy", str(path), "--shell", "cat x; rm y")["decision"] == "review"
+    assert answer("--policy", str(path), "--sql", "SELECT 1")["decision"] == "review"
+
+
 def test_unknown_and_mismatched_targets(configuration: Path) -> None:
     result = run("--config", str(configuration), "--target", "nope", "--shell", "x")
     assert (result.exit_code, "there is: dev-1, orders" in result.stderr) == (1, True)

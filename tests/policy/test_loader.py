@@ -221,6 +221,21 @@ def test_files_folders_and_missing_ones(tmp_path: Path) -> None:
     assert load([tmp_path, tmp_path / "a.yaml"]).digest == load([tmp_path]).digest
 
 
+def test_a_loop_of_links_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").symlink_to(tmp_path / "b.yaml")
+    (tmp_path / "b.yaml").symlink_to(tmp_path / "a.yaml")
+    with pytest.raises(PolicyError, match="can't be read"):
+        load([tmp_path])
+
+
+def test_the_permissive_policy_of_the_tests_allows_what_no_shipped_pack_does() -> None:
+    """The third-party suites run under it: no deny pack, opaque allowed. It says so when it is checked."""
+    policy = load([Path(__file__).parents[1] / "data" / "policies" / "permissive.yaml"])
+    assert [rule.opaque for rule in policy.rules] == [True]
+    assert any("nobody knows what they would do" in warning for warning in policy.warnings)
+    assert any("allows everything" in warning for warning in policy.warnings)
+
+
 def test_a_pack_is_loaded_once(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(PACK + "  - {id: a, title: A, decide: deny}\n")
     (tmp_path / "b.yaml").write_text(PACK + "  - {id: b, title: B, decide: deny}\n")

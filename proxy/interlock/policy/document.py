@@ -52,7 +52,7 @@ class Document:
         self.name = name
         self.content = content
         if len(content) > MAX_BYTES:
-            raise PolicyError(f"{name}: {len(content)} bytes; a policy file has at most {MAX_BYTES}. Split it into packs.")
+            raise PolicyError(f"{name}: a policy file has at most {MAX_BYTES} bytes. Split it into packs.")
         try:
             self.text = content.decode("utf-8")
         except UnicodeDecodeError as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 from interlock.errors import PolicyError
 from interlock.policy import packs
 from interlock.policy.assembly import assemble
-from interlock.policy.document import Document
+from interlock.policy.document import MAX_BYTES, Document
 from interlock.policy.engine import PolicySet
 from interlock.policy.model import ReviewTerms, Risk, StepUp
 
@@ -52,14 +52,16 @@ def _read(paths: Sequence[Path]) -> list[Document]:
     problems: list[str] = []
     while queue:
         path = queue.pop(0)
-        if path.resolve() in found:
-            continue
         if len(found) >= MAX_FILES:
             raise PolicyError(f"more than {MAX_FILES} policy files; join them into packs")
         try:
-            document = Document(str(path), path.read_bytes())
-        except OSError as error:
-            problems.append(f"{path}: can't be read: {error.strerror}. Check the path in policies:.")
+            if path.resolve() in found:
+                continue
+            with path.open("rb") as file:
+                document = Document(str(path), file.read(MAX_BYTES + 1))
+        except (OSError, RuntimeError) as error:  # RuntimeError: a loop of symbolic links
+            reason = error.strerror if isinstance(error, OSError) else "a loop of symbolic links"
+            problems.append(f"{path}: can't be read: {reason}. Check the path in policies:.")
             continue
         except PolicyError as error:
             problems.append(str(error))
@@ -76,7 +78,10 @@ def _read(paths: Sequence[Path]) -> list[Document]:
 def _files(paths: Sequence[Path]) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix in (".yaml", ".yml"))
+            try:
+                inside = sorted(p for p in path.iterdir() if p.suffix in (".yaml", ".yml"))
+            except OSError as error:
+                raise PolicyError(f"{path}: can't be read: {error.strerror}. Check the path in policies:.") from None
             if not inside:
                 raise PolicyError(f"{path}: no *.yaml in this folder; a policy that loads nothing would decide nothing")
             yield from inside
