@@ -120,5 +120,5 @@ class AnyOrder(RuleBasedStateMachine):
             assert same == self.frozen
 
 
-AnyOrder.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+AnyOrder.TestCase.settings = settings(max_examples=100, stateful_step_count=25, deadline=None)
 TestAnyOrder = AnyOrder.TestCase

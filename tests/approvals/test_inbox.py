@@ -98,9 +98,7 @@ class Desk:
     async def restart(self, mirrored: int = 0, *, crash: bool = False) -> None:
         """Open the store again. After a crash nobody handed anything back."""
         if crash:
-            assert self.inbox._keeper is not None
-            self.inbox._keeper.cancel()
-            await asyncio.gather(self.inbox._keeper, return_exceptions=True)
+            await self.inbox._time.stop()
             await self.store.close()
         else:
             await self.close()

@@ -35,7 +35,8 @@ class Entry(Protocol):
 
 
 class Directory(Protocol):
-    """The directory as it is at this moment."""
+    """The directory as it is at this moment. Reading is safe from any thread: the desk judges inside the store's
+    transaction, which may run on another one."""
 
     def get(self, identity: Identity) -> Entry | None: ...
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-import heapq
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from datetime import datetime
@@ -29,7 +28,7 @@ from interlock.approvals.electorate import Directory, Electorate
 from interlock.approvals.line import Line
 from interlock.approvals.minutes import answer_event, outcome_event
 from interlock.approvals.model import ApprovalRequest, Presence, Proof, RequestDraft, State, Vote, VoteVerdict
-from interlock.approvals.reckoning import Mark, reckon
+from interlock.approvals.timekeeper import Timekeeper
 from interlock.clock import Clock, Entropy, ulid
 from interlock.errors import EvidenceError, InterlockError, NotFoundError, Reason, StoreError, VoteError
 from interlock.evidence.events import EventDraft, Recorder
@@ -41,12 +40,6 @@ log = structlog.get_logger()
 T = TypeVar("T")
 Change = Callable[[ApprovalRequest, datetime], ApprovalRequest]
 Subscriber = Callable[[ApprovalRequest], None]
-
-PULSE = 30.0
-"""Seconds after which the clocks are looked at again while something is open: a wall clock may have been set."""
-
-RETRY = 1.0
-"""Seconds before time is kept again after the store failed."""
 
 RECENT = 200
 """Finished requests that `list` returns at most."""
@@ -80,16 +73,13 @@ class Inbox:
         self._journal = journal
         self._public_url = public_url.rstrip("/")
         self._validity = validity
-        self._mark = Mark(clock.now(), clock.monotonic_us())
+        self._time = Timekeeper(clock)
         self._match_key = b""
         self._generation = 0
         self._lines: dict[str, Line] = {}
-        self._deadlines: list[tuple[datetime, str]] = []
-        self._sooner = asyncio.Event()
         self._submitting = asyncio.Lock()
         self._subscribers: list[Subscriber] = []
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._keeper: asyncio.Task[None] | None = None
         self._closing = False
 
     async def start(self, mirrored: int = 0) -> None:
@@ -101,7 +91,7 @@ class Inbox:
         book = await self._rows.ledger()
         self._match_key = book.match_key
         self._generation = book.generation
-        self._mark = reckon(Mark(book.high_water), self._clock.now(), self._clock.monotonic_us())
+        self._time.resume(book.high_water)
         restored = book.generation < mirrored
         if restored:
             log.error("approvals.store_restored", generation=book.generation, mirrored=mirrored)
@@ -109,15 +99,13 @@ class Inbox:
             line = Line(request)
             self._lines[request.id] = line
             await self._whole(self._resume(line, restored=restored))
-        await self._rows.advance(self._now(), at_least=mirrored)
-        self._keeper = asyncio.create_task(self._keep_time(), name="approvals-time")
+        await self._rows.advance(self._time.now(), at_least=mirrored)
+        self._time.start(self._keep_time, self._keep_mark)
 
     async def close(self) -> None:
         """Take nothing new, hand held requests back, and let running changes end. Idempotent."""
         self._closing = True
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
+        await self._time.stop()
         for line in list(self._lines.values()):
             line.end_waiting()
             try:
@@ -167,8 +155,8 @@ class Inbox:
         returns or raises. Raise VoteError with the reason it does not count, NotFoundError, EvidenceError, StoreError.
         """
         ballot = Vote(
-            voter, "", _clean(channel, MAX_NAME), _clean(channel_actor, MAX_NAME), verdict, _clean(digest, MAX_NAME), self._now(),
-            _clean(scope, MAX_NAME), proof, _clean(reason, MAX_REASON), _clean(event, MAX_NAME),
+            voter, "", _clean(channel), _clean(channel_actor), verdict, _clean(digest), self._time.now(), _clean(scope), proof,
+            _clean(reason, MAX_REASON), _clean(event),
         )  # fmt: skip
         return await self._whole(self._vote(request_id, ballot))
 
@@ -236,7 +224,7 @@ class Inbox:
                 return desk.vote(request, replace(ballot, at=now), voter, now=now, validity=self._validity, excluded=barred)
 
             try:
-                if count(line.request, self._now()) is line.request:
+                if count(line.request, self._time.now()) is line.request:
                     return line.request  # the same delivery again
                 await self._minute(answer_event(line.request, ballot, self._generation))
                 return await self._apply(line, count, in_time=True)
@@ -268,7 +256,7 @@ class Inbox:
     async def _answer_to(self, line: Line, draft: RequestDraft) -> Place | None:
         """Return a place at a request for the same thing, or None when it says nothing about this one."""
         async with line.lock:
-            request, now = line.request, self._now()
+            request, now = line.request, self._time.now()
             same_terms = request.draft.terms == draft.terms
             match request.state:
                 case State.DENIED if now < request.expires:
@@ -289,7 +277,7 @@ class Inbox:
             return None
 
     async def _open(self, draft: RequestDraft, match: str, outdated: Line | None) -> Place:
-        now = self._now()
+        now = self._time.now()
         request = desk.open_request(
             draft, request_id=f"req_{ulid(self._clock, self._entropy)}", nonce=self._entropy(16).hex(),
             match=match, now=now, excluded=self._electorate.excluded(draft),
@@ -343,7 +331,7 @@ class Inbox:
 
     async def _overtaken(self, line: Line) -> ApprovalRequest:
         """The row was decided, or its time was over, before ours came: say what it is now."""
-        now = self._now()
+        now = self._time.now()
         due = desk.deadline(line.request)
         if due is not None and now >= due:
             return await self._end(line, _out_of_time, "")
@@ -351,48 +339,27 @@ class Inbox:
 
     # -- time ---------------------------------------------------------------------------------------------------------
 
-    def _now(self) -> datetime:
-        self._mark = reckon(self._mark, self._clock.now(), self._clock.monotonic_us())
-        return self._mark.instant
-
     async def _end_due(self) -> None:
         """End everything whose deadline is over. Raise StoreError; then the rest is tried again later."""
-        while self._deadlines and self._deadlines[0][0] <= self._now():
-            due, request_id = self._deadlines[0]
-            line = self._lines.get(request_id)
+        while (due := self._time.next_due()) is not None:
+            line = self._lines.get(due[1])
             if line is not None:
                 async with line.lock:
-                    if desk.deadline(line.request) == due:
+                    if desk.deadline(line.request) == due[0]:
                         await self._end(line, _out_of_time, "")
-            if self._deadlines and self._deadlines[0] == (due, request_id):
-                heapq.heappop(self._deadlines)
+            self._time.done(due)
 
     async def _keep_time(self) -> None:
-        """End requests when their time is over, and keep the high-water mark fresh while anything is open."""
-        written = self._now()
-        while True:
-            self._sooner.clear()
-            left = PULSE
-            if self._deadlines:
-                left = min(left, max(0.0, (self._deadlines[0][0] - self._now()).total_seconds()))
-            try:
-                async with asyncio.timeout(left):
-                    await self._sooner.wait()
-            except TimeoutError:
-                pass
-            try:
-                await self._whole(self._end_due())
-                if self._lines and (self._now() - written).total_seconds() >= PULSE:
-                    written = self._now()
-                    await self._rows.advance(written)
-            except Exception as error:
-                # Whatever it is, time goes on being kept. An answer past its deadline is refused in any case.
-                log.error("approvals.time_not_kept", error=type(error).__name__)
-                await asyncio.sleep(RETRY)
+        await self._whole(self._end_due())
+
+    async def _keep_mark(self, now: datetime) -> None:
+        """Keep the high-water mark fresh while a deadline depends on it."""
+        if self._lines:
+            await self._rows.advance(now)
 
     async def _resume(self, line: Line, *, restored: bool) -> None:
         async with line.lock:
-            now = self._now()
+            now = self._time.now()
             due = desk.deadline(line.request)
             if restored:
                 await self._end(line, _ended, "the store was restored from a backup")
@@ -411,7 +378,7 @@ class Inbox:
 
     async def _apply(self, line: Line, change: Change, *, in_time: bool = False) -> ApprovalRequest:
         """Let the desk change the row as it is in the store; tell everybody. The caller holds the line's lock."""
-        now = self._now()
+        now = self._time.now()
         written = await self._rows.apply(line.request, lambda fresh: change(fresh, now), now=now, in_time=in_time)
         self._publish(line, written)
         return written.request
@@ -444,9 +411,7 @@ class Inbox:
             self._lines.pop(request.id, None)
         elif due != kept:
             self._lines[request.id] = line
-            heapq.heappush(self._deadlines, (due, request.id))
-            if self._deadlines[0] == (due, request.id):
-                self._sooner.set()
+            self._time.note(due, request.id)
         for callback in tuple(self._subscribers):
             try:
                 callback(request)
@@ -530,6 +495,6 @@ def _out_of_time(request: ApprovalRequest, now: datetime) -> ApprovalRequest:
     return desk.expire(request, now=now) if request.state is State.PENDING else desk.lapse(request, now=now)
 
 
-def _clean(text: str, limit: int) -> str:
+def _clean(text: str, limit: int = MAX_NAME) -> str:
     """Bound text from outside, and make it something that can be recorded: no lone surrogates."""
     return text[:limit].encode("utf-8", "replace").decode()

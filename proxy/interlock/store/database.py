@@ -16,6 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
+import asyncpg  # type: ignore[import-untyped]  # ships no types
 from sqlalchemy import URL, Connection, Engine, create_engine, event, exc
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -58,7 +59,7 @@ class Database:
     async def _transaction(self, work: Work[T]) -> T:
         try:
             return await self._backend.run(work)
-        except (exc.SQLAlchemyError, sqlite3.Error, OSError) as error:
+        except (exc.SQLAlchemyError, sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
             # The class alone: a driver's message may quote values.
             raise StoreError(f"the store failed ({_root(error)}), so nothing was changed") from error
 
