@@ -110,7 +110,7 @@ class OpenSshServer:
                 SSHD, "-D", "-e", "-f", str(self.directory / "sshd_config"), stderr=log, stdin=asyncio.subprocess.DEVNULL,
                 **become,
             )  # fmt: skip
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while "Server listening" not in self.log:
                 assert self._process.returncode is None, self.log
                 await asyncio.sleep(0.01)

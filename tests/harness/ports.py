@@ -142,7 +142,7 @@ class MemoryApprovals:
 
     async def next_request(self) -> ApprovalRequest:
         """Wait until somebody asks, and return the latest request."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await self.asked.wait()
         self.asked.clear()
         return list(self.requests.values())[-1]

@@ -75,7 +75,7 @@ class SshBench:
             stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
 
-    async def ssh(self, *words: str, stdin: bytes | None = b"", timeout: float = 30, **kwargs: Any) -> Finished:
+    async def ssh(self, *words: str, stdin: bytes | None = b"", timeout: float = 60, **kwargs: Any) -> Finished:
         """Run a stock ssh to its end. `stdin=None` leaves its input open."""
         process = await self.spawn(*words, **kwargs)
         async with asyncio.timeout(timeout):
@@ -119,7 +119,7 @@ async def finish(process: asyncio.subprocess.Process, stdin: bytes | None = b"")
     return Finished(process.returncode, out, err.decode(errors="replace"))
 
 
-async def until(condition: Callable[[], object], seconds: float = 10) -> None:
+async def until(condition: Callable[[], object], seconds: float = 30) -> None:
     """Wait for something that another process does and no event tells of. Fails after `seconds`."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110  the condition is a file or a process outside of this loop

@@ -85,6 +85,6 @@ class Forger(asyncssh.SSHClientConnection):
         loop = asyncio.get_running_loop()
         connection = cls(loop, options)
         await loop.create_connection(lambda: connection, "127.0.0.1", port)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await connection.ready.wait()
         return connection

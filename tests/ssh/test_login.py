@@ -241,7 +241,7 @@ async def test_a_connection_that_never_speaks_is_closed_at_the_deadline(tmp_path
     await bench.start()
     try:
         reader, writer = await silent(bench.listener.port)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert (await reader.read()).startswith(b"SSH-2.0-")  # its banner, and then the end
         writer.close()
     finally:
@@ -256,7 +256,7 @@ async def test_one_source_too_many_is_closed_at_once(tmp_path: Path, target: Ope
         for reader, _ in mute:
             assert (await reader.readline()).startswith(b"SSH-2.0-")
         reader, writer = await silent(bench.listener.port)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             try:
                 assert await reader.read() == b""
             except ConnectionResetError:
@@ -272,27 +272,21 @@ async def test_one_source_too_many_is_closed_at_once(tmp_path: Path, target: Ope
 
 @pytest.mark.parametrize(
     "garbage",
-    [b"GET / HTTP/1.1\r\n\r\n", b"SSH-1.5-old\r\n", b"SSH-2.0-x\r\n" + b"\xff" * 64, b"\0" * 5000, b"SSH-2.0-" + b"A" * 9000,
+    [b"GET / HTTP/1.1\r\n\r\n", b"SSH-1.5-old\r\n", b"SSH-2.0-x\r\n" + b"\xff" * 64, b"\0" * 9000, b"SSH-2.0-" + b"A" * 9000,
      b"SSH-2.0-x\r\n\x00\x00\x00\x0c\x0a\x32" + os.urandom(10), b"SSH-2.0-\xff\xfe\r\n"],
 )  # fmt: skip
-async def test_garbage_before_authentication_ends_that_connection_alone(
-    tmp_path: Path, target: OpenSshServer, garbage: bytes
-) -> None:
-    bench = SshBench(tmp_path / "proxy", target, limits=Limits(handshake=2))  # some of it could still become a version line
-    await bench.start()
+async def test_garbage_before_authentication_ends_that_connection_alone(bench: SshBench, garbage: bytes) -> None:
+    reader, writer = await silent(bench.listener.port)
+    writer.write(garbage)
     try:
-        reader, writer = await silent(bench.listener.port)
-        writer.write(garbage)
-        async with asyncio.timeout(10):
-            try:
-                await reader.read()
-            except ConnectionResetError:
-                pass
-        writer.close()
-        assert (await bench.ssh("echo in")).out == b"in\n"
-        assert bench.memory.transcripts.journal.of("access.refused") == []
+        async with asyncio.timeout(30):
+            await reader.read()
+    except ConnectionResetError:
+        pass
     finally:
-        await bench.stop()
+        writer.close()
+    assert (await bench.ssh("echo in")).out == b"in\n"
+    assert bench.memory.transcripts.journal.of("access.refused") == []
 
 
 async def test_a_client_without_strict_key_exchange_is_refused_in_words(bench: SshBench) -> None:

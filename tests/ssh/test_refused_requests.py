@@ -113,7 +113,7 @@ async def test_a_local_forward_reaches_nothing(bench: SshBench) -> None:
             writer.close()
 
     answer = None
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while answer is None:
             answer = await through()
     assert answer == b""
@@ -199,7 +199,7 @@ async def test_after_no_more_sessions_there_is_none(bench: SshBench) -> None:
     connection._send_global_request(b"no-more-sessions@openssh.com")
     with pytest.raises((asyncssh.ChannelOpenError, asyncssh.ConnectionLost, asyncssh.ProtocolError)):
         await connection.create_process("echo second")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await connection.wait_closed()
     assert bench.target.ran() in ([], ["cat"])
     process.close()
@@ -262,7 +262,7 @@ async def test_a_flood_of_refused_requests_ends_the_connection(bench: SshBench) 
     connection = await bench.raw()
     for _ in range(bench.limits.refusals + 1):
         connection._send_global_request(b"tcpip-forward", String("0.0.0.0"), UInt32(1), want_reply=False)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await connection.wait_closed()
     assert len(bench.memory.transcripts.all("channel.refuse")) <= bench.limits.refusals
     assert (await bench.ssh("echo still")).out == b"still\n"
@@ -286,7 +286,7 @@ async def test_a_malformed_request_ends_the_connection_and_nothing_else(bench: S
     channel = asyncssh.SSHClientChannel[bytes](connection, asyncio.get_running_loop(), "strict", None, "strict", 65536, 32768)
     await channel._open(b"session")
     channel._send_request(b"exec", UInt32(1 << 30), want_reply=True)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await connection.wait_closed()
     assert (await bench.ssh("echo still")).out == b"still\n"
 

@@ -45,7 +45,7 @@ class Whole:
         self._asked.set()
 
     async def pending(self) -> ApprovalRequest:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not (found := await self.desk.inbox.list(State.PENDING)):
                 self._asked.clear()
                 await self._asked.wait()
