@@ -83,6 +83,8 @@ OPAQUE = [
     ("sh <<E\n$(rm x)\nE", "here-document"),
     ("sh <<'E'\ncat\nrm x\nE", "script-reads-itself"),
     ("sh <<'E'\n$'\\x72m' x\nE", "dialect"),
+    ("sh -c \"ls <<<x\"", "dialect"),
+    ("dash -c \"rm $'a'\"", "dialect"),
     ("{ head -c 5; sh; } <<'E'\nls -rm x\nE", "stdin-shared"),
     ("{ sh; bash; } <<'E'\nls\nE", "stdin-shared"),
     ("ls | { sh; }", "stdin-code"),
@@ -203,3 +205,10 @@ def test_on_a_terminal_a_pager_starts_and_a_pager_starts_shells(grammars) -> Non
     assert reasons("sudo systemctl status nginx", True) == ["pager"]
     assert reasons("systemctl status nginx --no-pager", True) == []
     assert reasons("uptime", True) == []
+
+
+def test_an_account_with_a_plain_shell_reads_forms_of_bash_otherwise(analyse) -> None:
+    for text in ("rm $'a'", "ls &>x", "ls |& cat", "cat <<< x", "ls >& x"):
+        assert analyse(text, shell="bash").static
+        assert [o.reason for o in analyse(text, shell="/bin/dash").opaque] == ["dialect"]
+    assert analyse("ls | cat >x 2>&1", shell="dash").static

@@ -20,7 +20,7 @@ from interlock.commands.shell import characters, rendering, tree
 from interlock.commands.shell.effective import Blind, Effective, Input, effective
 from interlock.commands.shell.grammars import Asking, Parse
 from interlock.commands.shell.syntax import Redirection, Script, Word
-from interlock.commands.shell.wrappers import WRAPPERS, Inner, unwrap
+from interlock.commands.shell.wrappers import SHELLS, WRAPPERS, Inner, unwrap
 from interlock.errors import Reason
 
 PARSER = "shfmt+bash"
@@ -32,6 +32,9 @@ MAX_COMMANDS = 256
 MAX_DIRECTORIES = 8
 POSIX_SHELLS = frozenset("unknown sh bash dash ash ksh mksh zsh busybox".split())
 """Account shells in which single-quoted words mean what they say. fish, tcsh and whatever else there is do not."""
+
+PLAIN_SHELLS = frozenset("sh dash ash busybox".split())
+"""Account shells that read forms of bash (`$'…'`, `<<<`, `&>`, `|&`) otherwise than bash does."""
 
 _SCRIPT = "\0script"
 """Stands for the standard input of commands that are themselves read from it."""
@@ -69,7 +72,7 @@ def analyze_shell(asked: Asked, rules: Rules) -> Asking[Analysis]:
     analyst = _Analyst(rules, asked)
     for found in blind:
         analyst.blind(found)
-    analyst.surroundings(decoded)
+    analyst.surroundings(decoded, script)
     yield from analyst.script(script, None, 0)
     return analyst.analysis(script)
 
@@ -166,10 +169,13 @@ class _Analyst:
         harmless = {"parameter", "glob", "tilde", "brace-expansion", "assignment", "foreign-shell", "locale"}
         return any(o.reason not in harmless for o in self.opaque)
 
-    def surroundings(self, text: str) -> None:
+    def surroundings(self, text: str, script: Script) -> None:
         """Facts about the account that make the text's meaning uncertain."""
-        if self.asked.context.shell.rpartition("/")[2] not in POSIX_SHELLS:
+        shell = self.asked.context.shell.rpartition("/")[2]
+        if shell not in POSIX_SHELLS:
             self.say("foreign-shell", self.asked.context.shell)
+        elif script.dialect and shell in PLAIN_SHELLS:
+            self.say("dialect", shell)
         if not self.asked.context.utf8_locale and not text.isascii():
             self.say("locale", "the account's locale is not UTF-8")
 
@@ -261,7 +267,7 @@ class _Analyst:
             words = found.words[inner.argv[0] : inner.argv[1]]
             yield from self.command(replace(below, words=words), depth)
         elif inner.script is not None:
-            yield from self._code(found.words[inner.script], replace(below, origin=_deeper(below)), depth)
+            yield from self._code(name, found.words[inner.script], replace(below, origin=_deeper(below)), depth)
         elif inner.joined is not None:
             yield from self._joined(found.words[inner.joined[0] : inner.joined[1]], replace(below, origin=_deeper(below)), depth)
         elif inner.reads_script:
@@ -269,12 +275,15 @@ class _Analyst:
         elif inner.opaque:
             self._reads(Stdin.DATA, found)
 
-    def _code(self, word: Word, source: Effective, depth: int) -> Asking[None]:
+    def _code(self, name: str, word: Word, source: Effective, depth: int) -> Asking[None]:
         if word.static is None:
             return  # already said where the word was met
         if "{}" in word.static and source.items:
             self.say("placeholder-in-code", word.static, source)
         script = yield from self.nested(word.static, source, depth)
+        if script is not None and script.dialect and name in SHELLS and name != "bash":
+            # What is sent would be plain POSIX; but a reviewer approves the text, which such a shell reads otherwise.
+            self.say("dialect", word.static, source)
         self._send_rendered(word, script)
 
     def _joined(self, words: tuple[Word, ...], source: Effective, depth: int) -> Asking[None]:
