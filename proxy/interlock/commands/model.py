@@ -89,7 +89,8 @@ class SqlContext:
 
     `catalog` is a `commands.sql.catalog.Catalog` or None (then unknown relations are assumed and listed).
     `prepared` maps statement names to their SQL, `cursors` cursor names to theirs. `tainted` means that unqualified
-    names can't be trusted any more (temporary objects or a changed search_path).
+    names can't be trusted any more (temporary objects or a changed search_path); `temporary` False then says that only
+    the search_path has changed and no temporary object can exist.
     """
 
     catalog: Any = None
@@ -97,6 +98,7 @@ class SqlContext:
     prepared: Mapping[str, str] = field(default_factory=dict)
     cursors: Mapping[str, str] = field(default_factory=dict)
     tainted: bool = False
+    temporary: bool = True
     assume_tables: bool = False  # only `explain` without a target sets this
 
 

@@ -312,3 +312,18 @@ def test_what_may_be_cached(ask: Ask, catalog: Catalog) -> None:
 def test_a_catalog_travels_to_a_child(catalog: Catalog) -> None:
     copy = pickle.loads(pickle.dumps(catalog))
     assert copy.version == catalog.version and copy.relations == dict(catalog.relations)
+
+
+def test_the_white_list_names_nodes_that_exist() -> None:
+    from postgast import pg_query_pb2 as pb
+
+    from interlock.commands.sql.walk import HANDLERS, LEAVES, TRANSPARENT
+
+    nodes = {field.name for field in pb.Node.DESCRIPTOR.fields}
+    assert set(HANDLERS) | TRANSPARENT | LEAVES <= nodes
+    assert not set(HANDLERS) & (TRANSPARENT | LEAVES)
+    # Nodes of a planned query never come out of the parser; if one did, it would be opaque.
+    assert {"query", "func_expr", "op_expr", "var", "sub_plan", "aggref"} <= nodes - set(HANDLERS) - TRANSPARENT - LEAVES
+    # Every statement of the grammar has a handler.
+    statements = {name for name in nodes if name.endswith("_stmt")} - {"raw_stmt", "set_operation_stmt", "return_stmt"}
+    assert statements - {"plassign_stmt", "replica_identity_stmt"} <= set(HANDLERS)

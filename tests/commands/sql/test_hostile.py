@@ -267,6 +267,16 @@ def test_tainted_sessions_know_only_qualified_names(ask: Ask) -> None:
     assert ask("SELECT pg_catalog.lower(name) FROM public.t WHERE id OPERATOR(pg_catalog.=) 1", tainted=True).static
 
 
+def test_another_search_path_alone_hides_no_system_relation(ask: Ask) -> None:
+    assert ask("SELECT relname FROM pg_class", tainted=True, temporary=False).static
+    assert reasons(ask("SELECT * FROM t", tainted=True, temporary=False)) == ["tainted-name"]
+    assert reasons(ask("SET search_path = x; CREATE TEMP TABLE pg_class (a int); SELECT relname FROM pg_class")) == [
+        "tainted-name"
+    ]
+    assert ask("SET search_path = x; SELECT relname FROM pg_class").static
+    assert reasons(ask("DO 'x'; SELECT relname FROM pg_class"))[1:] == ["tainted-name"]
+
+
 def test_names_follow_the_search_path(ask: Ask) -> None:
     assert shown(ask("SELECT id FROM t LIMIT 1", search_path=("shadow", "public"))) == [("select", "shadow.t")]
     shadowed = ask("SELECT lower('x')", search_path=("public", "shadow", "pg_temp"))

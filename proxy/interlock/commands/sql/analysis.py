@@ -97,7 +97,7 @@ def context_key(context: SqlContext) -> Hashable:
     Key a cache with (text, kind is QUERY, context_key(context)) and keep an analysis only if not `depends_on_names`.
     """
     version = context.catalog.version if context.catalog is not None else None
-    return (version, context.search_path, context.tainted, context.assume_tables)
+    return (version, context.search_path, context.tainted, context.tainted and context.temporary, context.assume_tables)
 
 
 def depends_on_names(analysis: Analysis) -> bool:

@@ -10,7 +10,7 @@ rule can name it; what it does inside is not known.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from interlock.commands.sql import opened
@@ -22,7 +22,7 @@ from interlock.commands.sql.builtins import (
     SAFE_FUNCTIONS,
     TYPES,
 )
-from interlock.commands.sql.catalog import Function, Relation, UserType, system_relation
+from interlock.commands.sql.catalog import Function, Operator, Relation, UserType, system_relation
 from interlock.commands.sql.filters import COLLECTORS
 from interlock.commands.sql.walk import Walk
 
@@ -57,7 +57,8 @@ def relation(walk: Walk, schema: str, name: str, location: int = -1) -> Relation
         if found is None and walk.catalog is not None:
             found = walk.catalog.relations.get((schema, name))
     elif walk.tainted:
-        walk.hide("tainted-name", name, location)
+        if not _surely_system(walk, name):
+            walk.hide("tainted-name", name, location)
         return system_relation("pg_catalog", name) or Relation(creation_schema(walk), name, "")
     else:
         found = _search(walk, name, location)
@@ -69,6 +70,13 @@ def relation(walk: Walk, schema: str, name: str, location: int = -1) -> Relation
         return Relation(home, name, "table")
     walk.hide("unknown-relation" if walk.catalog is not None or walk.context.assume_tables else "no-catalog", name, location)
     return Relation(home, name, "")
+
+
+def _surely_system(walk: Walk, name: str) -> bool:
+    """Tell whether an unqualified name is a system relation under every search_path: no schema has another of it."""
+    if walk.temporary or walk.code_ran or walk.catalog is None or system_relation("pg_catalog", name) is None:
+        return False
+    return not any(key[1] == name for key in walk.catalog.relations)
 
 
 def _search(walk: Walk, name: str, location: int) -> Relation | None:
@@ -113,7 +121,7 @@ def reads(walk: Walk, found: Relation, location: int = -1) -> None:
                 )
 
 
-def uncertain(walk: Walk, schema: str, known: Mapping[str, object] | None, name: str) -> bool:
+def uncertain(walk: Walk, schema: str, known: Mapping[str, Sequence[Function | Operator]] | None, name: str) -> bool:
     """Tell whether an unqualified function, operator or type may be another one than the path says.
 
     In a tainted session the path may be any, and temporary objects may exist. But pg_temp is never searched for
@@ -121,7 +129,7 @@ def uncertain(walk: Walk, schema: str, known: Mapping[str, object] | None, name:
     """
     if schema or not walk.tainted:
         return False
-    return known is None or walk.code_ran or name in known
+    return known is None or walk.code_ran or any(not found.trusted for found in known.get(name, ()))
 
 
 # -- functions ---------------------------------------------------------------------------------------------------------

@@ -30,13 +30,12 @@ HANDLERS: dict[str, Handler] = {}
 """By the name of the node in the `Node` message; the modules of this package register theirs on import."""
 
 TRANSPARENT = frozenset(
-    """a_array_expr a_indices boolean_test bool_expr case_when coalesce_expr collate_clause column_def cte_cycle_clause
-    ctecycle_clause ctesearch_clause grouping_func grouping_set infer_clause index_elem json_agg_constructor json_argument
-    json_array_agg json_array_constructor json_array_query_constructor json_behavior json_func_expr json_is_predicate
-    json_key_value json_object_agg json_object_constructor json_output json_parse_expr json_returning json_scalar_expr
-    json_serialize_expr json_table_column json_table_path_spec json_value_expr list min_max_expr multi_assign_ref
-    named_arg_expr null_test range_table_func_col res_target returning_clause returning_option row_expr
-    set_to_default window_def xml_expr xml_serialize""".split()
+    """a_array_expr a_indices bool_expr boolean_test case_when coalesce_expr column_def ctecycle_clause ctesearch_clause
+    grouping_func grouping_set index_elem infer_clause json_agg_constructor json_argument json_array_constructor
+    json_behavior json_func_expr json_is_predicate json_key_value json_object_constructor json_output json_parse_expr
+    json_returning json_scalar_expr json_serialize_expr json_table_column json_table_path_spec json_value_expr list
+    min_max_expr multi_assign_ref named_arg_expr null_test range_table_func_col returning_clause returning_option
+    row_expr set_to_default window_def xml_expr xml_serialize""".split()
 )
 """Nodes that mean nothing but their children."""
 
@@ -86,6 +85,7 @@ class Walk:
         self.catalog: Catalog | None = context.catalog
         self.path: tuple[str, ...] = context.search_path
         self.tainted = context.tainted
+        self.temporary = context.tainted and context.temporary  # temporary objects may exist
         self.prepared: dict[str, str] = dict(context.prepared) if context.prepared else {}
         self.cursors: dict[str, str] = dict(context.cursors) if context.cursors else {}
         self.source = source
@@ -107,6 +107,7 @@ class Walk:
         self._collecting = False
         self._taints = False
         self._ran_code = False
+        self._made_temporary = False
         self.code_ran = False  # an earlier statement of this text ran code that may have made anything
 
     # -- visiting -------------------------------------------------------------------------------------------------
@@ -204,6 +205,7 @@ class Walk:
         self.names.append(NameAction(kind, name, text))
         if kind == "temp-ddl" or (kind in ("set", "reset") and name in _CHANGES_NAMES):
             self._taints = True
+            self._made_temporary = self._made_temporary or kind == "temp-ddl"
             self._ran_code = self._ran_code or (kind == "temp-ddl" and not name)
 
     @contextmanager
@@ -238,6 +240,7 @@ class Walk:
         self.complete()
         # A statement's own names are resolved before it runs; those of the next one after.
         self.tainted = self.tainted or self._taints
+        self.temporary = self.temporary or self._made_temporary
         self.code_ran = self.code_ran or self._ran_code
 
     def complete(self) -> None:
