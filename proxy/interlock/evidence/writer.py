@@ -12,10 +12,7 @@ aborted when its session closes, or as soon as the disk lets us.
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
 import re
-import stat
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -27,16 +24,15 @@ import structlog
 from interlock import __version__
 from interlock.clock import Clock, Entropy, ulid
 from interlock.errors import EvidenceError
-from interlock.evidence.archive import Bundle
+from interlock.evidence.datadir import DataDirectory
 from interlock.evidence.durability import GroupCommit
 from interlock.evidence.events import EventDraft, Json, Recorder
 from interlock.evidence.journal import Journal
-from interlock.evidence.linefile import replace_file, sync_directory
+from interlock.evidence.linefile import sync_directory
 from interlock.evidence.policies import PolicyShelf
 from interlock.evidence.recovery import recover
-from interlock.evidence.seal import SealCa, SealKey, Status, allowed_signers_line
-from interlock.evidence.sealing import Sealer, is_sealed
-from interlock.evidence.survey import survey
+from interlock.evidence.seal import SealCa, SealKey, Status
+from interlock.evidence.sealing import Sealer
 from interlock.evidence.transcript import Transcript
 from interlock.evidence.vault import PlainVault, Vault
 from interlock.policy.model import SessionFacts
@@ -189,7 +185,7 @@ class TranscriptStore:
         self._rotated_us = 0
         self._repairing = asyncio.Lock()
         self._closing = False
-        self._lock = -1
+        self._folder = DataDirectory(data_dir)
 
     @property
     def journal(self) -> Recorder:
@@ -203,17 +199,17 @@ class TranscriptStore:
     async def start(self) -> None:
         """Lock and prepare the data directory, recover what died, begin the journal. Raise EvidenceError."""
         try:
-            await self.threaded(self._prepare)
+            self._unsealed.update(await self.threaded(self._prepare))
             await self.repair()
-            before = await self.threaded(self._last_journal)
+            before = await self.threaded(self._folder.last_journal)
             part = await self._create("journal", ulid(self._clock, self._entropy))
             self._journal = Journal(part, self._about(), before)
             await self._journal.sync()
         except OSError as error:
-            self._unlock()
+            self._folder.unlock()
             raise EvidenceError(f"{error.filename or self.data_dir} can't be used: {error.strerror or error}") from None
         except EvidenceError:
-            self._unlock()
+            self._folder.unlock()
             raise
         self._rotated_us = self._clock.monotonic_us()
         self._ticking = asyncio.create_task(self._tick_forever())
@@ -231,7 +227,7 @@ class TranscriptStore:
             await self._journal.close({"reason": "shutting-down"})
         while self._tasks:
             await asyncio.wait(set(self._tasks))
-        self._unlock()
+        self._folder.unlock()
         self.pool.shutdown()
         self._sealing.shutdown()
 
@@ -317,6 +313,12 @@ class TranscriptStore:
                 except (OSError, EvidenceError) as error:
                     log.error("transcript not recovered", session=directory.name, error=str(error))
 
+    def _prepare(self) -> dict[Path, str]:
+        unsealed = self._folder.prepare()
+        self._shelf.prepare()
+        self._folder.publish_trust(self._ca)
+        return unsealed
+
     # -- making -----------------------------------------------------------------------------------------------------
 
     def _about(self) -> dict[str, Json]:
@@ -360,62 +362,6 @@ class TranscriptStore:
         if self._closing:
             recorder.end(EventDraft("session.close", {"reason": "shutting-down"}))
         return recorder
-
-    # -- the directory --------------------------------------------------------------------------------------------
-
-    def _prepare(self) -> None:
-        self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = self.data_dir.stat()
-        if stat.S_IMODE(found.st_mode) & 0o077:
-            raise EvidenceError(f"{self.data_dir} can be used by others, so transcripts are not safe in it: chmod 700 it")
-        if found.st_uid != os.geteuid():
-            raise EvidenceError(f"{self.data_dir} belongs to another user; run as its owner")
-        self._lock = os.open(self.data_dir / "evidence.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise EvidenceError(f"another process records in {self.data_dir}; one directory has one writer") from None
-        for kind, name in (("session", "sessions"), ("journal", "journal")):
-            folder = self.data_dir / name
-            folder.mkdir(mode=0o700, exist_ok=True)
-            for directory in sorted(folder.iterdir()):
-                if directory.is_dir() and not is_sealed(directory):
-                    self._unsealed[directory] = kind
-        self._shelf.prepare()
-        self._publish_trust()
-        sync_directory(self.data_dir)
-
-    def _publish_trust(self) -> None:
-        """Add our authority to trust/allowed_signers; lines of earlier authorities stay for their seals."""
-        folder = self.data_dir / "trust"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        path = folder / "allowed_signers"
-        known = path.read_text() if path.exists() else ""
-        line = allowed_signers_line(self._ca)
-        if line not in known.splitlines():
-            replace_file(path, (known + line + "\n").encode(), 0o644)
-            sync_directory(folder)
-
-    def _last_journal(self) -> tuple[str, int, str] | None:
-        """Return (id, events, head) of the journal that none continues: names lie when the clock was set back."""
-        continued = {}
-        for directory in (self.data_dir / "journal").iterdir():
-            if directory.is_dir():
-                try:
-                    continued[directory] = str(Bundle(directory).first().get("continues", ""))
-                except EvidenceError as error:  # sealed as damaged; the node goes on without it
-                    log.error("journal unreadable", session=directory.name, error=str(error))
-        last = set(continued) - {directory.parent / name for directory, name in continued.items() if name}
-        for directory in sorted(last or continued, reverse=True):
-            found = survey(directory, directory.name)
-            if found.events:
-                return directory.name, found.events, found.head
-        return None
-
-    def _unlock(self) -> None:
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
 
 
 def _abandon(beginning: asyncio.Task[TranscriptRecorder]) -> None:
