@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import stat
+import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, create_engine, text, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from interlock.errors import ConfigError, StoreError
+from interlock.store.approvals import Ledger
 from interlock.store.engine import open_store, upgrade
-from interlock.store.schema import metadata
+from interlock.store.schema import ledger, metadata
 
 
 async def test_a_relative_url_lives_in_data_dir_and_is_ours_alone(tmp_path: Path) -> None:
@@ -94,3 +98,42 @@ async def test_a_closed_store_says_so(tmp_path: Path) -> None:
     await store.close()
     with pytest.raises(StoreError, match="closed"):
         await store.principals.load_all()
+
+
+async def test_a_caller_that_is_cancelled_leaves_the_transaction_whole(tmp_path: Path) -> None:
+    store = await open_store("sqlite:///interlock.db", tmp_path)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work(connection: Connection) -> None:
+        connection.execute(update(ledger).values(generation=41))
+        begun.set()
+        assert go_on.wait(10)
+        connection.execute(update(ledger).values(generation=ledger.c.generation + 1))
+
+    task = asyncio.create_task(store.approvals._database.run(work))
+    await asyncio.to_thread(begun.wait, 10)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    go_on.set()
+    assert (await store.approvals.ledger()).generation == 42
+    await store.close()
+
+
+async def test_a_unit_that_fails_leaves_nothing_and_no_value_in_the_error(tmp_path: Path) -> None:
+    store = await open_store("sqlite:///interlock.db", tmp_path)
+
+    def work(connection: Connection) -> None:
+        connection.execute(update(ledger).values(generation=41))
+        connection.execute(text("INSERT INTO requests (id, state) VALUES (:id, :state)"), {"id": "hunter2", "state": "odd"})
+
+    with pytest.raises(StoreError) as caught:
+        await store.approvals._database.run(work)
+    chain = f"{caught.value} {caught.value.__cause__}"
+    assert "hunter2" not in chain
+    assert (await store.approvals.ledger()).generation == 0
+    await store.close()
+
+
+def test_the_match_key_does_not_show() -> None:
+    assert "hunter2" not in repr(Ledger(1, datetime(2026, 1, 1, tzinfo=UTC), b"hunter2"))
