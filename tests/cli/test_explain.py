@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner, Result
 
-from interlock.cli.explain import explain
+from interlock.cli.explain import classified, explain
 from interlock.cli.explanation import plain
+from interlock.commands.model import Analysis, Command, Effect, Kind, Opaque, Wire
 
 app = Typer()
 app.command()(explain)
@@ -213,3 +215,30 @@ def test_a_broken_policy_is_an_error_with_its_place(configuration: Path) -> None
     result = run("--config", str(configuration), "--shell", "x")
     assert result.exit_code == 1
     assert "policy.yaml:2:1: unknown key 'rulez'" in result.stderr.replace("\n", "")
+
+
+class BusyMachine:
+    """A classifier whose children run out of time as often as it is told."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+        self.asked = 0
+
+    def classify_now(self, command: Command) -> Analysis | None:
+        return None
+
+    async def classify(self, command: Command) -> Analysis:
+        self.asked += 1
+        self.left -= 1
+        return Analysis(opaque=(Opaque("parser-limit"),)) if self.left >= 0 else Analysis((Effect("read", "system"),), sent="x")
+
+
+async def test_a_busy_machine_is_no_answer_about_a_short_text() -> None:
+    command = Command(Wire.SSH, Kind.EXEC, b"uptime")
+    assert (await classified(BusyMachine(3), command)).static
+    never = BusyMachine(1000)
+    assert not (await classified(never, command)).static
+    assert never.asked == 5
+    long = BusyMachine(1)
+    assert not (await classified(long, replace(command, text=b"x" * 5000))).static
+    assert long.asked == 1

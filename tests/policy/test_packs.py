@@ -212,6 +212,7 @@ def test_sql_corpus() -> None:
 
 async def test_shell_corpus() -> None:
     from interlock.cli.explain import Question, classifier
+    from interlock.cli.explain import classified as understood
 
     counts: Counter[tuple[str, str]] = Counter()
     wrong: list[str] = []
@@ -219,7 +220,7 @@ async def test_shell_corpus() -> None:
         for row in corpus("shell_commands"):
             need = row["expected"]["need"]  # type: ignore[index]
             command = Question(_bytes(str(row["text"])), EXAMPLES["ssh"]).command
-            analysis = classify.classify_now(command) or await classify.classify(command)
+            analysis = await understood(classify, command)
             decision = decide(shipped(), parse_who("agent"), EXAMPLES["ssh"], command, analysis, NOW)
             counts[need, str(decision.verdict)] += 1
             if need != "policy" and decision.verdict is Verdict.ALLOW:

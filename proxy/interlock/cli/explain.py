@@ -42,6 +42,7 @@ EXAMPLES = {
 }
 _PROTOCOLS = {"ssh": "ssh", "shell": "ssh", "postgres": "postgres", "sql": "postgres"}
 MAX_LINE = 8 << 20
+_RETRIES, _SHORT = 4, 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +154,23 @@ async def classifier() -> AsyncIterator[Classifier]:
     from interlock.commands.analyzer import Analyzer
     from interlock.commands.pool import ShellPool
 
-    pool = ShellPool(workers=os.cpu_count() or 1)
-    await pool.start()
+    analyzer = Analyzer(ShellPool(workers=os.cpu_count() or 1))
+    await analyzer.start()
     try:
-        yield Analyzer(pool)
+        yield analyzer
     finally:
-        await pool.close()
+        await analyzer.close()
+
+
+async def classified(classify: Classifier, command: Command) -> Analysis:
+    """Classify as the data path does. A short text that ran out of time is read again: here the answer is about the
+    text, not about how busy the machine is at the moment."""
+    analysis = classify.classify_now(command) or await classify.classify(command)
+    for _ in range(_RETRIES if len(command.text) <= _SHORT else 0):
+        if not any(part.reason == "parser-limit" for part in analysis.opaque):
+            break
+        analysis = await classify.classify(command)
+    return analysis
 
 
 async def _one(surroundings: Surroundings, principal: who.Principal, question: Question) -> dict[str, Any]:
@@ -222,7 +234,7 @@ async def answer(
 ) -> dict[str, Any]:
     """Classify and decide as the data path does, and return the JSON of interface.md."""
     command = question.command
-    analysis = classify.classify_now(command) or await classify.classify(command)
+    analysis = await classified(classify, command)
     decision = decide(surroundings.policy, principal, question.target, command, analysis, SystemClock().now())
     shown = to_json(question, analysis, decision)
     if surroundings.configured:

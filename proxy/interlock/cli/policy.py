@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from interlock.cli.explain import classifier
+from interlock.cli.explain import classified, classifier
 from interlock.cli.output import Output, data, emit_json, reporting, say, talk
 from interlock.commands.model import Analysis, Command
 from interlock.config import load as load_config
@@ -114,7 +114,7 @@ async def _classify(policy: PolicySet) -> dict[object, Analysis]:
         for case in policy.cases:
             key = _key(case.command)
             if key not in analyses:
-                analyses[key] = classify.classify_now(case.command) or await classify.classify(case.command)
+                analyses[key] = await classified(classify, case.command)
     return analyses
 
 
