@@ -36,6 +36,7 @@ class Analyzer:
         self._pool = pool
         self._rules = Rules(programs(), sensitive_paths())
         self._sql = SqlChild()
+        pool.close_with(self._sql.close)
         self._size = cache_size
         self._cache: OrderedDict[Hashable, Analysis] = OrderedDict()
 
@@ -45,7 +46,6 @@ class Analyzer:
 
     async def close(self) -> None:
         """End the children. Idempotent."""
-        await self._sql.close()
         await self._pool.close()
 
     def classify_now(self, command: Command) -> Analysis | None:

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -143,6 +143,11 @@ class ShellPool:
         self._ready: dict[str, deque[_Child]] = {"shfmt": deque(), "bash": deque()}
         self._lock = threading.Lock()
         self._threads: ThreadPoolExecutor | None = None
+        self._companions: list[Callable[[], Awaitable[None]]] = []
+
+    def close_with(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Have `close` awaited when the pool closes: for children of another grammar that live as long."""
+        self._companions.append(close)
 
     async def start(self) -> None:
         """Start the children and make sure that both grammars work. Raise ConfigError. Idempotent."""
@@ -157,6 +162,8 @@ class ShellPool:
 
     async def close(self) -> None:
         """End every child. Idempotent."""
+        for close in self._companions:
+            await close()
         threads, self._threads = self._threads, None
         if threads is not None:
             await asyncio.to_thread(threads.shutdown, wait=True)
