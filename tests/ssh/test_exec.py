@@ -8,6 +8,7 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import asyncssh
 import pytest
 
 from harness.ssh_bench import SshBench, finish, until
@@ -63,21 +64,32 @@ async def test_large_output_arrives_whole_before_the_status(bench: SshBench) -> 
     assert sum(int(str(event.fields["bytes"])) for event in recorded) == size
 
 
-async def test_a_client_that_does_not_read_holds_the_target_back(bench: SshBench) -> None:
-    """The proxy keeps at most its windows of an endless output; then the target waits for the client."""
+@pytest.mark.parametrize("how", ["small window", "full socket"])
+async def test_a_client_that_does_not_read_holds_the_target_back(bench: SshBench, how: str) -> None:
+    """The proxy keeps a bounded part of an endless output; then the target waits for the client.
+
+    A hostile client announces a window of gigabytes and does not read its socket.
+    """
     connection = await bench.raw()
-    async with connection:
-        process = await connection.create_process("head -c 100000000 /dev/zero", encoding=None, window=65536)
+    window = 65536 if how == "small window" else 1 << 30
+    process = await connection.create_process("sleep 0.3; head -c 200000000 /dev/zero", encoding=None, window=window)
+    if how == "small window":
         process.channel.pause_reading()
-        recorder = bench.memory.transcripts.sessions[0]
-        quiet = 0
-        seen = -1
-        async with asyncio.timeout(60):
-            while quiet < 5:  # the flow has stopped when the record does not grow any more
-                await asyncio.sleep(0.1)
-                size = sum(int(str(event.fields["bytes"])) for event in recorder.of("term.output"))
-                quiet, seen = (quiet + 1, seen) if size == seen else (0, size)
-        assert 0 < seen < 8_000_000
+    else:
+        assert connection._transport is not None
+        connection._transport.pause_reading()
+    recorder = bench.memory.transcripts.sessions[0]
+    await until(lambda: recorder.of("term.output"))
+    quiet = 0
+    seen = -1
+    async with asyncio.timeout(60):
+        while quiet < 5:  # the flow has stopped when the record does not grow any more
+            await asyncio.sleep(0.1)
+            size = sum(int(str(event.fields["bytes"])) for event in recorder.of("term.output"))
+            quiet, seen = (quiet + 1, seen) if size == seen else (0, size)
+    assert 0 < seen < 24_000_000
+    connection.abort()
+    await connection.wait_closed()
 
 
 async def test_several_channels_at_once_over_one_connection(bench: SshBench) -> None:
@@ -281,3 +293,41 @@ async def test_a_broken_transcript_releases_nothing(bench: SshBench) -> None:
     assert done.status == 255
     assert bench.target.ran() == []
     assert not (bench.target.home / "made").exists()
+
+
+async def test_a_closed_channel_gives_its_request_back_though_input_was_never_read(bench: SshBench) -> None:
+    connection = await bench.raw()
+    async with connection:
+        process = await connection.create_process("rm -rf victim")
+        request = await bench.memory.approvals.next_request()
+        process.stdin.write("typed ahead\n" * 1000)
+        process.channel.abort()  # the connection stays: only the channel is closed
+        await until(lambda: bench.memory.approvals.returned)
+        assert bench.memory.approvals.returned == [request.id]
+        assert (await connection.run("echo still")).stdout == "still\n"
+    assert bench.target.ran() == ["echo still"]
+
+
+async def test_the_status_comes_after_all_the_data(bench: SshBench) -> None:
+    """Over a small window the proxy still has output to send when the target has ended."""
+    received = 0
+    at_exit: list[int] = []
+    over = asyncio.Event()
+
+    class Client(asyncssh.SSHClientSession[bytes]):
+        def data_received(self, data: bytes, datatype: int | None) -> None:
+            nonlocal received
+            received += len(data)
+
+        def exit_status_received(self, status: int) -> None:
+            at_exit.append(received)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            over.set()
+
+    connection = await bench.raw()
+    async with connection:
+        await connection.create_session(Client, "head -c 300000 /dev/zero; exit 3", encoding=None, window=32768)
+        async with asyncio.timeout(30):
+            await over.wait()
+    assert at_exit == [300_000]

@@ -18,6 +18,7 @@ from harness.ssh_bench import SshBench, until
 from harness.ssh_forger import Forger
 from interlock.clock import SystemClock, system_entropy
 from interlock.errors import ConfigError
+from interlock.ssh.connection import ClientConnection
 from interlock.ssh.limits import Limits
 from interlock.ssh.listener import SshListener
 
@@ -139,6 +140,13 @@ async def test_a_signature_for_another_user_name_proves_nothing(bench: SshBench)
     async with forging(bench) as (forger, _):
         forger.sign(bench.key, "root@web-1", for_user="web-1")
         assert await forger.answers.get() == "failure"
+    assert who(bench) == []
+
+
+async def test_without_a_proof_a_success_is_a_failure(bench: SshBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if every check before it were wrong: no session is opened for a method that left no proof behind."""
+    monkeypatch.setattr(ClientConnection, "_prove", lambda *_: None)
+    assert (await bench.ssh("echo in")).status == 255
     assert who(bench) == []
 
 
