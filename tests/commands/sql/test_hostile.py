@@ -79,6 +79,8 @@ from .conftest import Ask, reasons, shown
         ("SELECT pg_notify('a', 'b')", "notify", "a"),
         ("SELECT pg_advisory_lock(1)", "lock", "pg_catalog.pg_advisory_lock"),
         ("SELECT writes()", "function", "public.writes"),
+        ("SELECT * FROM dblink('host=x', 'drop table t') AS x (a int)", "function", "dblink"),
+        ("SELECT ext.dblink_exec('drop table t')", "function", "ext.dblink_exec"),
         ("SELECT public.definer()", "function", "public.definer"),
         ("BEGIN READ WRITE", "set", "transaction_read_only"),
         ("COPY t TO '/tmp/x'", "copy_file", "/tmp/x"),

@@ -517,3 +517,13 @@ SECRET_RELATIONS: frozenset[str] = frozenset(
     """.split()
 )
 """Relations of pg_catalog that hold password hashes, credentials or samples of users' data."""
+
+NOTORIOUS_FUNCTIONS: frozenset[str] = frozenset(
+    """
+    connectby crosstab crosstab2 crosstab3 crosstab4 dblink dblink_cancel_query dblink_close dblink_connect dblink_connect_u
+    dblink_disconnect dblink_exec dblink_fetch dblink_get_result dblink_open dblink_send_query http http_delete http_get
+    http_post http_put pg_execute_server_program postgres_fdw_disconnect postgres_fdw_disconnect_all
+    postgres_fdw_get_connections xpath_table xslt_process
+    """.split()
+)
+"""Functions of extensions that run SQL text or reach out of the server: reported by name even when the catalog has none."""

@@ -17,6 +17,7 @@ from interlock.commands.sql import opened
 from interlock.commands.sql.builtins import (
     INFORMATION_SCHEMA_FUNCTIONS,
     INFORMATION_SCHEMA_TYPES,
+    NOTORIOUS_FUNCTIONS,
     OPERATORS,
     OTHER_FUNCTIONS,
     SAFE_FUNCTIONS,
@@ -158,7 +159,13 @@ def function(walk: Walk, parts: list[str], location: int = -1) -> None:
     elif schema in ("", "pg_catalog"):
         _built_in(walk, name, shown, location, known=bool(users), qualified=bool(schema))
     elif not users:
-        walk.hide("unknown-function", shown, location)
+        _unknown(walk, name, shown, location)
+
+
+def _unknown(walk: Walk, name: str, shown: str, location: int) -> None:
+    walk.hide("unknown-function", shown, location)
+    if name in NOTORIOUS_FUNCTIONS:
+        walk.emit("function", shown, detail="unknown")  # so that a rule can deny it by name
 
 
 def _users_functions(walk: Walk, schema: str, name: str) -> list[Function]:
@@ -192,7 +199,7 @@ def _built_in(walk: Walk, name: str, shown: str, location: int, *, known: bool, 
     elif name in TYPES:
         _casts(walk, name, location)
     elif not known:
-        walk.hide("unknown-function", shown, location)
+        _unknown(walk, name, shown, location)
 
 
 def may_assume(walk: Walk) -> bool:
