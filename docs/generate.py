@@ -9,6 +9,7 @@ from pathlib import Path
 from interlock.config import Config
 from interlock.errors import SENTENCES, Reason
 from interlock.evidence.page import events_page
+from interlock.policy.reference import schema_text
 
 HERE = Path(__file__).parent
 
@@ -29,6 +30,7 @@ def config_schema() -> str:
 PAGES = {
     "reference/reasons.md": reasons,
     "reference/interlock.schema.json": config_schema,
+    "reference/policy.schema.json": schema_text,
     "evidence/events.md": events_page,
 }
 

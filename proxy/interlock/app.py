@@ -12,7 +12,7 @@ import os
 import ssl
 import stat
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ from interlock.identity.directory import Change, Directory
 from interlock.identity.keyset import KeySet
 from interlock.identity.stepup import DecisionSessions
 from interlock.policy import packs
+from interlock.policy.engine import DEFAULT_TERMS
 from interlock.policy.source import LivePolicy
 from interlock.postgres.listener import PostgresListener
 from interlock.ssh.listener import SshListener
@@ -86,7 +87,8 @@ class Daemon:
         config, clock = self.config, self.clock
         data_dir = prepare_data_dir(config.path(config.node.data_dir))
         tls = _tls(config)
-        policies = LivePolicy([config.path(p) for p in config.policies] or [packs.shipped()])
+        terms = replace(DEFAULT_TERMS, hold=int(config.approvals.hold), expires=int(config.approvals.expires))
+        policies = LivePolicy([config.path(p) for p in config.policies] or [packs.shipped()], terms=terms)
         self._policies = policies
 
         store = await open_store(config.store.url, data_dir)
@@ -98,7 +100,7 @@ class Daemon:
             entropy=self._entropy,
             ca=_seal_ca(config, data_dir),
             sync=config.evidence.sync,
-            policy_files=lambda: policies.current.files,
+            policy_files=policies.files,
         )
         await transcripts.start()
         self._stops.append(("transcripts", transcripts.close))

@@ -229,11 +229,14 @@ class Session:
         return decision
 
     def _release_allowed(self, command: Command, analysis: Analysis, decision: Decision) -> Release:
-        if analysis.sent is None and command.kind is not Kind.PARSE:
-            # Closed by construction: an automatic allow sends what was classified, so without a rendering there is
-            # nothing that may be sent.
-            raise EvidenceError("an allowed command has no rendering that may be sent")
-        payload = command.text if analysis.sent is None else analysis.sent.encode()
+        if analysis.sent is not None:
+            payload = analysis.sent.encode()
+        elif analysis.opaque or command.kind is Kind.PARSE:
+            # A rule that says `opaque: true` allowed it as it stands (no shipped pack has one), or the server only reads it.
+            payload = command.text
+        else:
+            # Closed by construction: an automatic allow sends what was classified, and there is no rendering of it.
+            raise InterlockError("an allowed command has no rendering that may be sent", reason=Reason.INTERNAL)
         first = self.recorder.append(
             described(command, analysis), decided(decision, self._seq(0)), forwarded(self._seq(1), command, payload)
         )

@@ -12,6 +12,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+import pytest_asyncio
 
 from harness.node import Node
 from harness.openssh_server import OpenSshServer
@@ -27,9 +28,21 @@ access:
 """
 
 
+TABLES = """\
+CREATE TABLE t (id int);
+CREATE TABLE bulk (id int, note text);
+CREATE TABLE described (id int PRIMARY KEY, note text);
+CREATE TABLE customers (id int, email text);
+CREATE TYPE mood AS ENUM ('ok', 'bad');
+CREATE TABLE moods (id int, m mood, ms mood[]);
+INSERT INTO moods VALUES (1, 'ok', '{bad}');
+"""
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[PostgresServer]:
     with running_server() as running:
+        running.run(TABLES)  # before any node reads the catalog
         yield running
 
 
@@ -139,8 +152,8 @@ def config_for(directory: Path, postgres: PostgresServer, sshd: OpenSshServer, *
 
 
 @contextlib.asynccontextmanager
-async def running_sshd(directory: Path) -> AsyncIterator[OpenSshServer]:
-    sshd = OpenSshServer(directory)
+async def running_sshd() -> AsyncIterator[OpenSshServer]:
+    sshd = OpenSshServer()
     await sshd.start()
     try:
         yield sshd
@@ -152,7 +165,7 @@ async def running_sshd(directory: Path) -> AsyncIterator[OpenSshServer]:
 async def open_world(tmp_path: Path, server: PostgresServer, **changes: Any) -> AsyncIterator[World]:
     directory = tmp_path / "node"
     directory.mkdir(mode=0o700)
-    async with running_sshd(tmp_path / "sshd") as sshd:
+    async with running_sshd() as sshd:
         node = Node(directory, config_for(directory, server, sshd, **changes))
         try:
             await asyncio.to_thread(node.start)
@@ -167,7 +180,7 @@ async def open_world(tmp_path: Path, server: PostgresServer, **changes: Any) -> 
             await asyncio.to_thread(node.stop)
 
 
-@pytest.fixture
-async def world(tmp_path: Path, server: PostgresServer) -> AsyncIterator[World]:
-    async with open_world(tmp_path, server) as opened:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def world(tmp_path_factory: pytest.TempPathFactory, server: PostgresServer) -> AsyncIterator[World]:
+    async with open_world(tmp_path_factory.mktemp("world"), server) as opened:
         yield opened

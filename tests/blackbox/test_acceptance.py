@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
 import pytest
+import pytest_asyncio
 
-from blackbox.conftest import World
+from blackbox.conftest import World, open_world
+from harness.postgres_server import PostgresServer
 
-pytestmark = [pytest.mark.blackbox, pytest.mark.interop]
+pytestmark = [pytest.mark.blackbox, pytest.mark.interop, pytest.mark.asyncio(loop_scope="module")]
 
 
 async def test_a_held_delete_inside_begin_is_denied_and_the_connection_lives(world: World) -> None:
-    world.postgres.run("CREATE TABLE IF NOT EXISTS t (id int); TRUNCATE t; INSERT INTO t SELECT generate_series(1, 5)")
+    world.postgres.run("TRUNCATE t; INSERT INTO t SELECT generate_series(1, 5)")
     script = "BEGIN;\nDELETE FROM t;\nSELECT 1;\nROLLBACK;\nSELECT 'alive', count(*) FROM t;\n"
     psql = await asyncio.to_thread(world.start_psql, script)
     request = await asyncio.to_thread(world.wait_pending, psql)
@@ -34,7 +37,7 @@ async def test_a_held_delete_inside_begin_is_denied_and_the_connection_lives(wor
 
 
 async def test_an_executemany_of_sixty_thousand_rows_passes(world: World) -> None:
-    world.postgres.run("DROP TABLE IF EXISTS bulk; CREATE TABLE bulk (id int, note text)")
+    world.postgres.run("TRUNCATE bulk")
     link = await world.asyncpg("scratch")
     try:
         await link.executemany("INSERT INTO bulk VALUES ($1, $2)", [(n, f"row {n}") for n in range(60_000)])
@@ -79,9 +82,8 @@ async def test_the_agent_itself_can_not_approve(world: World) -> None:
     assert ssh.returncode == 126
 
 
-async def test_exit_75_then_once_after_approval_then_it_waits_again(world: World, tmp_path: Path) -> None:
-    world.node.config["approvals"] = {"hold": "1s", "expires": "15m"}
-    await restart(world)
+async def test_exit_75_then_once_after_approval_then_it_waits_again(impatient: World, tmp_path: Path) -> None:
+    world = impatient
     log = tmp_path / "ran"
     command = f"rm -rf {tmp_path / 'nothing'}; echo ran >> {log}"
 
@@ -100,16 +102,14 @@ async def test_exit_75_then_once_after_approval_then_it_waits_again(world: World
     assert again["id"] != request["id"]
 
 
-async def restart(world: World) -> None:
-    await asyncio.to_thread(world.node.stop)
-    world.node.write_config()
-    await asyncio.to_thread(world.node.start)
-    host_key = (world.node.data_dir / "ssh_host_ed25519_key.pub").read_text().split()[:2]
-    world.known_hosts.write_text(f"[127.0.0.1]:{world.node.port('ssh')} {' '.join(host_key)}\n")
+@pytest_asyncio.fixture(loop_scope="module")
+async def impatient(tmp_path: Path, server: PostgresServer) -> AsyncIterator[World]:
+    """A node that gives commands back after a second."""
+    async with open_world(tmp_path, server, approvals={"hold": "1s", "expires": "15m"}) as opened:
+        yield opened
 
 
 async def test_psql_describe_commands_pass_without_a_human(world: World) -> None:
-    world.postgres.run("CREATE TABLE IF NOT EXISTS described (id int PRIMARY KEY, note text)")
     for command in (
         "\\d",
         "\\dt+",
@@ -130,10 +130,6 @@ async def test_psql_describe_commands_pass_without_a_human(world: World) -> None
 
 
 async def test_asyncpg_introspection_passes_without_a_human(world: World) -> None:
-    world.postgres.run("DROP TYPE IF EXISTS mood CASCADE; CREATE TYPE mood AS ENUM ('ok', 'bad')")
-    world.postgres.run(
-        "DROP TABLE IF EXISTS moods; CREATE TABLE moods (id int, m mood, ms mood[]); INSERT INTO moods VALUES (1, 'ok', '{bad}')"
-    )
     link = await world.asyncpg()
     try:
         assert await link.fetchval("SELECT m FROM moods WHERE id = $1", 1) == "ok"
@@ -143,7 +139,6 @@ async def test_asyncpg_introspection_passes_without_a_human(world: World) -> Non
 
 
 async def test_a_full_export_is_held_and_denied(world: World) -> None:
-    world.postgres.run("CREATE TABLE IF NOT EXISTS customers (id int, email text)")
     for text in ("COPY customers TO STDOUT;", "SELECT * FROM customers;"):
         psql = await asyncio.to_thread(world.start_psql, text + "\n")
         request = await asyncio.to_thread(world.wait_pending, psql)
@@ -153,7 +148,8 @@ async def test_a_full_export_is_held_and_denied(world: World) -> None:
         assert text.rstrip(";") not in world.postgres.log
 
 
-async def test_everything_that_happened_is_in_transcripts_that_verify(world: World) -> None:
+async def test_everything_that_happened_is_in_transcripts_that_verify(impatient: World) -> None:
+    world = impatient
     await asyncio.to_thread(world.ssh, "echo seen by the transcript")
     await asyncio.to_thread(world.psql, "SELECT 42;\n")
     await asyncio.to_thread(world.node.stop)

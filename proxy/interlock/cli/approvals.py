@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from interlock.cli.client import Client
-from interlock.cli.output import Output, data, emit_json, reporting, say
+from interlock.cli.output import Output, columns, data, emit_json, reporting, say
 from interlock.errors import AuthenticationError, Reason
 
 app = typer.Typer(help="Answer what agents ask.", no_args_is_help=True)
@@ -38,10 +37,13 @@ def list_(
     if not rows:
         say("nothing waits." if state == "pending" else "none.")
         return
-    table = Table("id", "state", "who", "target", "rule", "command", box=None)
-    for row in rows:
-        table.add_row(row["id"], row["state"], row["principal"], row["target"], row["rule"], _first_line(row["display"]["lines"]))
-    data.print(table, markup=False)
+    header = ("ID", "STATE", "WHO", "TARGET", "RULE", "COMMAND")
+    columns(
+        [
+            header,
+            *((r["id"], r["state"], r["principal"], r["target"], r["rule"], _first_line(r["display"]["lines"])) for r in rows),
+        ]
+    )
 
 
 @app.command()

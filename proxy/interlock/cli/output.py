@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
@@ -17,7 +17,7 @@ from interlock.errors import InterlockError, Reason
 P = ParamSpec("P")
 T = TypeVar("T")
 
-talk = Console(stderr=True, highlight=False)
+talk = Console(stderr=True, highlight=False, soft_wrap=True)
 data = Console(highlight=False, soft_wrap=True)
 
 
@@ -49,6 +49,16 @@ def emit_json(value: Any) -> None:
 def say(text: str) -> None:
     """Talk to the person, on stderr. The text is data: no markup is read from it."""
     talk.print(text, markup=False)
+
+
+def columns(rows: Sequence[Sequence[object]]) -> None:
+    """Print rows in columns, the first one being the header. Never cut to the width of a terminal: an id that is cut is
+    of no use to whoever pipes it on. Cells must have been made visible by whoever knows where they come from.
+    """
+    table = [tuple("" if cell is None else str(cell) for cell in row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        data.print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip(), markup=False)
 
 
 def fail(error: InterlockError) -> NoReturn:

@@ -12,10 +12,9 @@ from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
 import typer
-from rich.table import Table
 
 from interlock.cli.client import Client
-from interlock.cli.output import Output, data, emit_json, reporting, say
+from interlock.cli.output import Output, columns, data, emit_json, reporting, say
 from interlock.errors import ConfigError
 
 app = typer.Typer(help="Register people, agents and services.", no_args_is_help=True)
@@ -57,15 +56,15 @@ def list_(server: Server = None, output: Format = Output.TEXT) -> None:
     if not rows:
         say("nobody is registered; begin with `interlock principals add NAME --reviewer`.")
         return
-    table = Table("handle", "kind", "owner", "groups", "logs in with", "state", box=None)
+    table = [("HANDLE", "KIND", "OWNER", "GROUPS", "LOGS IN WITH", "STATE")]
     for row in rows:
         means = [
             *(["passphrase"] if row["reviewer"] else []), *([f"{len(row['ssh_keys'])} keys"] if row["ssh_keys"] else []),
             *([f"{len(row['tokens'])} tokens"] if row["tokens"] else []), *(["Teams"] if row["teams"] else []),
         ]  # fmt: skip
         state = "disabled" if row["disabled"] else "active"
-        table.add_row(row["handle"], row["kind"], row["owner"] or "", ", ".join(row["groups"]), ", ".join(means), state)
-    data.print(table, markup=False)
+        table.append((row["handle"], row["kind"], row["owner"] or "", ", ".join(row["groups"]), ", ".join(means), state))
+    columns(table)
 
 
 @app.command()

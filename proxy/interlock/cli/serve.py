@@ -12,10 +12,9 @@ from typing import Annotated, Any
 
 import structlog
 import typer
-from rich.table import Table
 
 from interlock.cli.client import Client
-from interlock.cli.output import Output, data, emit_json, reporting, say
+from interlock.cli.output import Output, columns, data, emit_json, reporting, say
 from interlock.config import Config, load
 from interlock.errors import ConfigError
 
@@ -68,9 +67,7 @@ async def _serve(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reload)
-    say(
-        f"ready: ssh {addresses.ssh or 'off'}, postgres {addresses.postgres or 'off'}, http {addresses.http or 'off'}"
-    )
+    say(f"ready: ssh {addresses.ssh or 'off'}, postgres {addresses.postgres or 'off'}, http {addresses.http or 'off'}")
     try:
         await stop.wait()
     finally:
@@ -111,11 +108,11 @@ def list_targets(server: Server = None, output: Format = Output.TEXT) -> None:
     if output is Output.JSON:
         emit_json({"v": 1, "targets": rows})
         return
-    table = Table("name", "protocol", "account or role", "labels", box=None)
+    table = [("NAME", "PROTOCOL", "ACCOUNT OR ROLE", "LABELS")]
     for row in rows:
         labels = ", ".join(f"{k}={v}" for k, v in row["labels"].items())
-        table.add_row(row["name"], row["protocol"], row["account"] or row["role"], labels)
-    data.print(table, markup=False)
+        table.append((row["name"], row["protocol"], row["account"] or row["role"], labels))
+    columns(table)
 
 
 @reporting

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Protocol
 import typer
 
 from interlock.cli.client import Client
-from interlock.cli.output import Output, data, emit_json, reporting, say
+from interlock.cli.output import Output, columns, data, emit_json, reporting, say
 from interlock.errors import EvidenceError, Reason
 from interlock.evidence import cast
 from interlock.evidence.archive import Archive, Bundle
@@ -126,10 +126,7 @@ def list_(server: Server = None, data_dir: DataDir = None, output: Format = Outp
         who, target = row.get("handle") or row.get("agent"), row.get("target")
         cells = (row["id"], row["status"], who, target, row.get("opened"), row.get("events"))
         table.append(tuple("" if cell is None else visible(str(cell)) for cell in cells))
-    # Never cut to the width of a terminal: an id that is cut is of no use to whoever pipes it on.
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for line in table:
-        data.print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip(), markup=False)
+    columns(table)
 
 
 @app.command()
