@@ -53,6 +53,9 @@ EFFECTS = {
     "base64 /etc/ssh/ssh_host_rsa_key": {("read", "/etc/ssh/ssh_host_rsa_key"), ("secret", "/etc/ssh/ssh_host_rsa_key")},
     "kubectl get secret db": {("read", "cluster/secret"), ("read", "cluster"), ("secret", "secret")},
     "kubectl get pods,secrets.v1.": {("read", "cluster/pods,secrets.v1."), ("secret", "pods,secrets.v1.")},
+    "kubectl get pods -o go-template-file=/etc/shadow": {
+        ("read", "cluster/pods"), ("read", "/etc/shadow"), ("secret", "/etc/shadow"),
+    },
     "getent shadow": {("read", "accounts"), ("secret", "shadow")},
     "docker inspect web": {("read", "container/web"), ("secret", "environment")},
     # changing

@@ -180,6 +180,14 @@ class _Run:
                     self.opaque(reason, text)
                 case Option(name, value):
                     self.specs(program.option_effects.get(name, ()), value if value is not None else "")
+                    self._hidden_path(value or "")
+
+    def _hidden_path(self, value: str) -> None:
+        """A secret path inside a value that is "no path" is read all the same (`-o go-template-file=/etc/shadow`)."""
+        candidates = [value.partition("=")[2]] + ([value.lstrip("@")] if value[:1] in ("/", "@") else [])
+        for candidate in candidates:
+            if candidate and any(self.rules.sensitive.is_secret(p) for p in resolved(candidate, self.place.directories)):
+                self.path("read", candidate)
 
     def operands(self, program: Program, given: Sequence[Operand], options: set[str]) -> None:
         rule = program.operands
