@@ -99,7 +99,7 @@ class Proxy:
     loop: asyncio.AbstractEventLoop
     password: str
     config: Config
-    _settled: threading.Condition = field(default_factory=threading.Condition)
+    _changed: threading.Event = field(default_factory=threading.Event)
 
     @property
     def port(self) -> int:
@@ -113,24 +113,20 @@ class Proxy:
         return " ".join(f"{key}='{value}'" for key, value in words.items())
 
     def changed(self, _request: ApprovalRequest) -> None:
-        with self._settled:
-            self._settled.notify_all()
+        self._changed.set()
 
     def requests(self) -> list[ApprovalRequest]:
         return self.run(self.desk.inbox.list())
 
     def wait_for(self, found: Callable[[ApprovalRequest], bool], timeout: float = 15) -> ApprovalRequest:
         """Return the first request that is as wanted, as soon as there is one."""
-        matching: list[ApprovalRequest] = []
-
-        def there() -> bool:
-            matching[:] = [request for request in self.requests() if found(request)]
-            return bool(matching)
-
-        with self._settled:
-            if not self._settled.wait_for(there, timeout):
+        while True:
+            self._changed.clear()
+            for request in self.requests():
+                if found(request):
+                    return request
+            if not self._changed.wait(timeout):
                 raise AssertionError("no such request")
-        return matching[0]
 
     def pending(self) -> ApprovalRequest:
         """Return the request whose client waits in place."""

@@ -7,6 +7,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -123,10 +124,7 @@ def test_an_answer_of_another_type_during_authentication(proxy: Proxy, server: P
     assert server.run("SELECT count(*) FROM t") == "10"
 
 
-def test_truncated_and_silent_clients_leave_at_the_deadline(
-    server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    folder = tmp_path_factory.mktemp("deadline")
+def test_truncated_and_silent_clients_leave_at_the_deadline(server: PostgresServer, folder: Path) -> None:
     with running_proxy(configuration(server, folder), folder, VerbPolicy(), startup_deadline=0.5) as proxy:
         silent = [WireClient(proxy.port) for _ in range(200)]
         for client in silent[:100]:

@@ -51,7 +51,7 @@ STATES: dict[str, tuple[list[bytes], bytes, list[str], str]] = {
     "extended followed by Query": ([], run(ADDED) + WireClient.query(DENIED), ["1", "2", "C", "E42501", "ZI"], "I"),
     "two refusals before one Sync": ([], run(DENIED) + run(DENIED) + SYNC, ["E42501", "ZI"], "I"),
     "an earlier error clears the refusal": ([], run("SELECT 1/0") + run(DENIED) + SYNC, ["1", "E22012", "ZI"], "I"),
-    "a failed message, then a refused Query": ([], run("SELECT 1/0") + WireClient.query(DENIED) + SYNC, ["1", "E22012", "ZI"], "I"),
+    "a refused Query behind an error": ([], run("SELECT 1/0") + WireClient.query(DENIED) + SYNC, ["1", "E22012", "ZI"], "I"),
 }  # fmt: skip
 
 
@@ -146,7 +146,7 @@ def test_portals_are_resumed_and_end_with_their_transaction(wire: WireClient) ->
     wire.send(WireClient.parse("rows", "SELECT id FROM t ORDER BY id") + WireClient.bind("p", "rows"))
     wire.send(WireClient.execute("p", 4) + WireClient.execute("p", 4) + WireClient.execute("p", 4) + SYNC)
     answers = wire.until_ready()
-    assert [w for w in answers if w[0] not in "D"] == ["1", "2", "s", "s", "C", "ZT"]
+    assert [w for w in answers if w[0] != "D"] == ["1", "2", "s", "s", "C", "ZT"]
     assert sum(w == "D" for w in answers) == 10
     wire.send(WireClient.query("COMMIT") + WireClient.execute("p") + SYNC)
     wire.until_ready()

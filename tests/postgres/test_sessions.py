@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -15,8 +17,9 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from harness.gate import Proxy
+from harness.gate import Proxy, VerbPolicy, configuration, running_proxy
 from harness.postgres_server import PostgresServer
+from harness.wire_client import WireClient
 from interlock.approvals.model import State
 from interlock.errors import Reason
 
@@ -180,9 +183,7 @@ def test_cancelling_a_running_query(proxy: Proxy, connection: psycopg.Connection
 # -- denied ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_denied_statement_is_an_ordinary_error_with_its_facts(
-    connection: psycopg.Connection[Any], server: PostgresServer
-) -> None:
+def test_a_denied_statement_is_an_ordinary_error(connection: psycopg.Connection[Any], server: PostgresServer) -> None:
     with pytest.raises(errors.InsufficientPrivilege) as caught:
         connection.execute("DROP TABLE t")
     diag = caught.value.diag
@@ -331,6 +332,48 @@ def test_a_client_that_dies_while_held_leaves_nothing_behind(proxy: Proxy, serve
     returned = proxy.wait_for(lambda r: r.id == request.id and r.presence == "returned")
     assert returned.state is State.PENDING
     assert rows(server) == 10
+
+
+def test_a_client_that_sent_much_and_dies_while_held_is_seen_to_leave(proxy: Proxy, server: PostgresServer, table: str) -> None:
+    """Its bytes are beyond the bound, so it is not read; that it hung up must be noticed all the same."""
+    with WireClient.connect(proxy.port, "claude", "orders", proxy.password) as client:
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**21)
+        client.send(WireClient.query("DELETE FROM t WHERE id = 6") + WireClient.query("SELECT '" + "x" * 400_000 + "'"))
+        request = proxy.pending()
+        assert client.read()[0] == "N"
+    returned = proxy.wait_for(lambda r: r.id == request.id and r.presence == "returned")
+    assert returned.state is State.PENDING
+    assert rows(server) == 10
+
+
+def test_shutting_down_hands_back_what_is_held(server: PostgresServer, table: str, folder: Path) -> None:
+    config = configuration(server, folder)
+    with running_proxy(config, folder, VerbPolicy(review=frozenset({"delete"}))) as own:
+        client = WireClient.connect(own.port, "claude", "orders", own.password)
+        client.send(WireClient.query("DELETE FROM t"))
+        request = own.pending()
+        own.run(own.listener.close())
+        assert client.fatal()["C"] == "57P01"
+        client.socket.close()
+        assert own.wait_for(lambda r: r.id == request.id).presence == "returned"
+        assert own.listener.sessions == 0
+        assert [e["reason"] for e in own.of("session.close")] == ["shutting-down"]
+    assert rows(server) == 10
+
+
+def test_a_pipeline_longer_than_what_may_be_in_flight(proxy: Proxy, table: str) -> None:
+    with WireClient.connect(proxy.port, "claude", "orders", proxy.password) as client:
+        client.send(WireClient.parse("p", "SELECT 1") + WireClient.SYNC)
+        client.until_ready()
+        client.send((WireClient.bind("", "p") + WireClient.execute("")) * 10_000 + WireClient.SYNC)
+        assert client.until_ready().count("C") == 10_000
+
+
+def test_ddl_makes_the_catalog_new_before_the_next_statement_is_read(proxy: Proxy, connection: psycopg.Connection[Any]) -> None:
+    connection.execute("CREATE TABLE fresh (id int)")
+    assert connection.execute("SELECT count(*) FROM fresh").fetchone() == (0,)
+    connection.execute("ALTER TABLE fresh RENAME TO stale")
+    assert connection.execute("SELECT count(*) FROM stale").fetchone() == (0,)
 
 
 def test_an_allowed_statement_through_the_slow_classifier(proxy: Proxy, connection: psycopg.Connection[Any]) -> None:

@@ -137,7 +137,7 @@ def test_a_certificate_that_does_not_verify_gets_nothing(
     config = tls.config
     other = folder / "other.pem"
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ed25519", "-nodes", "-subj", "/CN=other", "-keyout", "/dev/null", "-out", str(other)],
+        ["openssl", "req", "-x509", "-newkey", "ed25519", "-nodes", "-subj", "/CN=other", "-keyout", "/dev/null", "-out", other],
         check=True, capture_output=True, timeout=30,
     )  # fmt: skip
     target = config.targets[0].model_copy(update={"tls_ca": other})
@@ -240,12 +240,16 @@ def test_a_target_that_rejects_our_credential(server: PostgresServer, folder: Pa
     assert "not the password" not in str(fields)
 
 
-def test_a_target_that_asks_for_md5_gets_nothing(folder: Path) -> None:
-    with running_server(hba="host all postgres 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 password\n") as clear:
-        with running_proxy(configuration(clear, folder), folder, VerbPolicy()) as proxy, WireClient(proxy.port) as client:
-            client.send(startup({"user": "claude", "database": "orders"}))
-            client.authenticate(proxy.password)
-            fields = client.fatal()
+def test_a_target_that_asks_for_a_clear_password_gets_nothing(folder: Path) -> None:
+    hba = "host all postgres 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 password\n"
+    with (
+        running_server(hba=hba) as clear,
+        running_proxy(configuration(clear, folder), folder, VerbPolicy()) as proxy,
+        WireClient(proxy.port) as client,
+    ):
+        client.send(startup({"user": "claude", "database": "orders"}))
+        client.authenticate(proxy.password)
+        fields = client.fatal()
     assert fields["C"] == "08001"
     assert "does not ask for SCRAM-SHA-256" in fields["M"]
 

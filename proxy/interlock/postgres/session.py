@@ -40,6 +40,8 @@ log = structlog.get_logger()
 
 FRAMES_AT_ONCE = 32
 """Messages of one client that are handled before others have their turn."""
+MAX_IN_FLIGHT = 16_384
+"""Messages that may wait for their answers; more than a server's output buffer can hold back without a Flush."""
 CATALOG_PATIENCE = 3.0
 """Seconds a command waits for the catalog to be read anew after DDL, before it is read without one."""
 
@@ -152,6 +154,7 @@ class PostgresSession:
         self._pump()
 
     def from_server(self, data: bytes) -> None:
+        owed = len(self._pipeline)
         if self._finished or not self._relayed(data):
             return
         if self._said and self._server_frames.at_boundary:
@@ -159,6 +162,8 @@ class PostgresSession:
             self._said.clear()
         if self._pipeline.drained:
             self._on_drained()
+        if owed > MAX_IN_FLIGHT >= len(self._pipeline):
+            self._pump()
 
     def _relayed(self, data: bytes) -> bool:
         """Relay one read of the server; False when that ended the session."""
@@ -203,7 +208,7 @@ class PostgresSession:
         self._pumping = True
         try:
             for _ in range(FRAMES_AT_ONCE):
-                if self._busy or self._finished or self.relay.server_full:
+                if self._busy or self._finished or self._held_back:
                     break
                 frame = self._frames.next()
                 if frame is None:
@@ -224,7 +229,12 @@ class PostgresSession:
             self._pumping = False
         self._flush()
         waiting = self._busy or self._yielded is not None
-        self.relay.read_client(not self.relay.server_full and (not waiting or self._frames.buffered < WAITING_BOUND))
+        self.relay.read_client(not self._held_back and (not waiting or self._frames.buffered < WAITING_BOUND))
+
+    @property
+    def _held_back(self) -> bool:
+        """The server does not take more now: its socket is full, or it owes too many answers."""
+        return self.relay.server_full or len(self._pipeline) > MAX_IN_FLIGHT
 
     def _go_on_soon(self) -> None:
         """Let other sessions have their turn before the rest of what this client sent."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interlock.errors import RemoteProtocolError
@@ -114,10 +114,16 @@ class Server:
             self.out.append("3")
 
 
-SENT = st.tuples(st.sampled_from(["parse", "close", "sync"]), st.sampled_from(["", "a", "b"]), st.booleans(), st.integers(0, 3))
+SENT = st.tuples(
+    st.sampled_from(["parse", "parse", "sync", "close"]),
+    st.sampled_from(["a", ""]),
+    st.sampled_from([False, False, False, True]),
+    st.sampled_from([0, 0, 0, 1, 3]),
+)
 
 
-@given(st.lists(SENT, max_size=40))
+@settings(max_examples=250)
+@given(st.lists(SENT, min_size=3, max_size=12))
 def test_a_name_never_means_something_else_at_the_server(script: list[tuple[str, str, bool, int]]) -> None:
     """Answers arrive late by any amount. Whatever a look-up then says, the server says too, or would skip the message."""
     server, pipeline = Server(), Pipeline()
@@ -136,7 +142,7 @@ def test_a_name_never_means_something_else_at_the_server(script: list[tuple[str,
         for answer in server.out[at : at + arrived]:
             pipeline.answer(ord(answer))
         at = min(len(server.out), at + arrived)
-        for asked in ("", "a", "b"):
+        for asked in ("", "a"):
             said = names.look_up(asked, pipeline.stretch)
             if said is Lookup.UNSETTLED or server.skipping or pipeline.skipping:
                 continue

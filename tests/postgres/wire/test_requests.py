@@ -35,7 +35,8 @@ def test_bind(portal: str, statement: str, values: list[bytes | None], code: int
 @given(st.binary(max_size=80))
 def test_any_bytes_are_decoded_or_refused(body: bytes) -> None:
     for kind, decode in (
-        (b"P", requests.parse), (b"B", requests.bind), (b"E", requests.execute), (b"Q", requests.query), (b"f", requests.copy_fail),
+        (b"P", requests.parse), (b"B", requests.bind), (b"E", requests.execute), (b"Q", requests.query),
+        (b"f", requests.copy_fail),
     ):  # fmt: skip
         try:
             decode(requests.message(kind, body))  # type: ignore[operator]  # a union of functions

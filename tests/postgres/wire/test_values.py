@@ -42,3 +42,6 @@ def test_null_and_long_values() -> None:
     long = shown(b"x" * 10_000, 0, 25)
     assert long is not None
     assert long.startswith("x" * MAX_SHOWN + "…")
+    huge = shown(b"\xc3\xa9" * 20_000, 0, 25)
+    assert huge is not None
+    assert huge.endswith("(40000 bytes)")

@@ -31,7 +31,8 @@ class ErrorFields:
             ("S", self.severity), ("V", self.severity), ("C", self.sqlstate),
             ("M", self.message), ("D", self.detail), ("H", self.hint),
         )  # fmt: skip
-        body = b"".join(f"{key}{value}\0".encode() for key, value in fields if value)
+        # A NUL would end the field, and what follows would be read as another one.
+        body = b"".join(f"{key}{value.replace(chr(0), ' ')}\0".encode("utf-8", "replace") for key, value in fields if value)
         return message(kind, body + b"\0")
 
 

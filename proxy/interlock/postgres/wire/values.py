@@ -107,6 +107,8 @@ def shown(raw: bytes | None, format_code: int, oid: int) -> str | None:
     if raw is None:
         return None
     try:
+        if format_code == 0 and len(raw) > 4 * MAX_SHOWN:
+            return raw[: 4 * MAX_SHOWN].decode("utf-8", "ignore")[:MAX_SHOWN] + f"… ({len(raw)} bytes)"
         if format_code == 0:
             text = raw.decode()
         else:
