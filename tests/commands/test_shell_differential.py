@@ -48,7 +48,7 @@ class Sandbox:
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
     def run(self, text: str, shell: str) -> Counter[tuple[str, ...]] | None:
-        assert "/" not in text.replace("/dev/null", "")
+        assert "/" not in text
         self.log.write_bytes(b"")
         with tempfile.TemporaryDirectory(dir=self.root) as folder:
             process = subprocess.Popen(
@@ -120,7 +120,7 @@ def simple(draw: st.DrawFn) -> str:
     if draw(st.integers(0, 5)) == 0:
         words.insert(0, "LC_ALL=C")
     if draw(st.integers(0, 3)) == 0:
-        words.append(draw(st.sampled_from([">o1", "2>&1", ">>o2", "2>/dev/null", "</dev/null", "<<<'x y'", "&>o3", ">&2"])))
+        words.append(draw(st.sampled_from([">o1", "2>&1", ">>o2", "2>o4", "<<<'x y'", "&>o3", ">&2"])))
     return " ".join(words)
 
 
