@@ -193,10 +193,10 @@ class Place:
 
     async def give_back(self) -> ApprovalRequest:
         self._approvals.faults.at("give_back", StoreError())
-        try:
-            self._approvals.put(self._number, desk.give_back(self.request, now=self._approvals.now))
-        except VoteError:
-            pass
+        now = self._approvals.now
+        with suppress(VoteError):
+            late = self.request.state is State.PENDING and now >= self.request.expires
+            self._approvals.put(self._number, (desk.expire if late else desk.give_back)(self.request, now=now))
         return self.request
 
     async def revoke(self, why: str) -> None:

@@ -536,6 +536,12 @@ async def test_a_hold_only_request_is_cancelled_when_its_client_leaves(desk: Des
     assert (await place.give_back()).state is State.CANCELLED
 
 
+async def test_a_client_that_leaves_after_the_deadline_leaves_an_expired_request(desk: Desk) -> None:
+    place = await desk.inbox.submit(draft())
+    desk.clock.advance(900)
+    assert (await place.give_back()).state is State.EXPIRED
+
+
 async def test_a_client_that_leaves_in_the_middle_of_asking_leaves_a_returned_request(desk: Desk) -> None:
     task = asyncio.create_task(desk.inbox.submit(draft()))
     await asyncio.sleep(0)  # it has begun to write
