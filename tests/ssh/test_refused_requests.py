@@ -25,7 +25,8 @@ def refused(bench: SshBench, request: str) -> list[EventDraft]:
 
 async def test_a_terminal_is_refused_with_what_to_do_instead(bench: SshBench) -> None:
     done = await bench.ssh("touch made", options=["-tt"])
-    assert done.status == 255  # the stock client gives up by itself, as it does when sshd refuses a terminal
+    assert done.status == 126
+    assert bench.target.ran() == []
     assert "interlock: no terminal is offered here (drop -t); run single commands: ssh TARGET 'command'" in done.err
     assert len(refused(bench, "pty-req")) == 1
 

@@ -80,6 +80,8 @@ class ClientChannel(asyncssh.SSHServerChannel[bytes]):
         if self._requests > self._limits.channel_requests + self._after:
             self._house.refuse_limit(Scope.SESSION, "requests", self._name)
             return False
+        if self._send_state in {"close_pending", "closed"}:
+            return False  # sent before the client learned that we have ended the channel
         name = requests.shown_name(raw)
         row = requests.find(Scope.SESSION, name)
         match name:

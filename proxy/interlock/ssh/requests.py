@@ -72,7 +72,7 @@ TABLE: tuple[Row, ...] = (
     Row(Scope.SESSION, "keepalive@openssh.com", Told.HANDLED),
     Row(Scope.SESSION, "window-change", Told.SILENT, "there is no terminal whose size could change"),
     Row(Scope.SESSION, "break", Told.SILENT, "there is no terminal to break"),
-    Row(Scope.SESSION, "pty-req", Told.STDERR, f"no terminal is offered here (drop -t); {_RUN}"),
+    Row(Scope.SESSION, "pty-req", Told.EXIT, f"no terminal is offered here (drop -t); {_RUN}"),
     Row(Scope.SESSION, "shell", Told.EXIT, f"no interactive shell is offered here; {_RUN}"),
     Row(Scope.SESSION, "subsystem", Told.EXIT, f"this subsystem is not offered here; {_RUN}"),
     Row(Scope.SESSION, "subsystem:sftp", Told.EXIT, f"sftp: {_FILES}"),
