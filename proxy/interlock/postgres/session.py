@@ -23,6 +23,7 @@ from interlock.clock import Entropy
 from interlock.commands.model import BindValue, Command, Kind, Wire
 from interlock.errors import SENTENCES, EvidenceError, InterlockError, LocalProtocolError, Reason, RemoteProtocolError
 from interlock.postgres import refusals
+from interlock.postgres.answering import Answering, PoisonedError
 from interlock.postgres.catalog import CatalogSource, SchemaChange, schema_change
 from interlock.postgres.relay import WAITING_BOUND, Relay
 from interlock.postgres.results import Results
@@ -31,9 +32,9 @@ from interlock.postgres.waiting import HeldClient
 from interlock.postgres.watch import ParameterWatch
 from interlock.postgres.wire import answers, requests
 from interlock.postgres.wire.answers import ErrorFields
-from interlock.postgres.wire.frame import ClientFrames, CopyPiece, Frame, ServerFrames
+from interlock.postgres.wire.frame import ClientFrames, CopyPiece, Frame
 from interlock.postgres.wire.names import OUTSIDE, Lookup
-from interlock.postgres.wire.pipeline import Act, Asked, Pipeline, Step
+from interlock.postgres.wire.pipeline import Asked, Pipeline, Step
 from interlock.postgres.wire.values import shown
 
 log = structlog.get_logger()
@@ -75,12 +76,18 @@ class PostgresSession:
         self._pause: asyncio.Task[None] | None = None
         self._refused_portal = answers.REFUSED_PORTAL + entropy(16).hex()
         self._frames = ClientFrames()
-        self._server_frames = ServerFrames()
         self._pipeline = Pipeline()
         self._results = Results(session.record)
+        self._answering = Answering(
+            pipeline=self._pipeline,
+            names=self._names,
+            results=self._results,
+            watch=self.watch,
+            refused_portal=self._refused_portal,
+            idle=self._schema_settled,
+        )
         self._out: list[bytes] = []
         self._said: list[bytes] = []
-        self._copied_in = [0, 0]
         self._busy = False
         self._pumping = False
         self._patience_spent = False
@@ -115,7 +122,7 @@ class PostgresSession:
             if task is not None:
                 task.cancel()
         self._draining = None
-        if error is not None and self._server_frames.at_boundary:
+        if error is not None and self._answering.at_boundary:
             self.relay.to_client(answers.error(error))
         self.relay.to_server(requests.TERMINATE)
         self.relay.close()
@@ -157,7 +164,7 @@ class PostgresSession:
         owed = len(self._pipeline)
         if self._finished or not self._relayed(data):
             return
-        if self._said and self._server_frames.at_boundary:
+        if self._said and self._answering.at_boundary:
             self.relay.to_client(b"".join(self._said))
             self._said.clear()
         if self._pipeline.drained:
@@ -168,9 +175,11 @@ class PostgresSession:
     def _relayed(self, data: bytes) -> bool:
         """Relay one read of the server; False when that ended the session."""
         try:
-            self._relay_answers(data)
-        except EvidenceError as error:
-            self.end("evidence-unavailable", refusals.fatal(error.code, str(error)))
+            relayed = self._answering.take(data)
+            if relayed:
+                self.relay.to_client(relayed)
+        except (EvidenceError, PoisonedError) as error:
+            self.end(str(error.code), refusals.fatal(error.code, str(error)))
         except RemoteProtocolError as error:
             log.warning("target broke the protocol", session=self.gate_session.id, what=str(error))
             self.end("target-protocol", refusals.fatal(Reason.PROTOCOL_VIOLATION, f"the target broke the protocol: {error}"))
@@ -194,7 +203,7 @@ class PostgresSession:
         return not (self._pipeline.skipping or failed)
 
     def say(self, data: bytes) -> None:
-        if self._server_frames.at_boundary:
+        if self._answering.at_boundary:
             self.relay.to_client(data)
         else:
             self._said.append(data)
@@ -389,8 +398,7 @@ class PostgresSession:
 
     def _copy_data(self, piece: CopyPiece) -> None:
         if len(self._pipeline) and not self._pipeline.skipping:
-            self._copied_in[0] += piece.size
-            self._copied_in[1] += piece.first
+            self._answering.copied_in(piece.size, piece.first)
             self._out.append(piece.raw)
 
     def _copy_end(self, frame: Frame) -> None:
@@ -526,83 +534,6 @@ class PostgresSession:
         if self._schema is not SchemaChange.NONE:
             self._catalog.refresh(certain=self._schema is SchemaChange.CERTAIN)
             self._schema = SchemaChange.NONE
-
-    # -- the server's messages ----------------------------------------------------------------------------------------
-
-    def _relay_answers(self, data: bytes) -> None:
-        scan = self._server_frames.scan(data)
-        data, last = scan.data, 0
-        out: list[bytes] | None = None
-        for kind, start, end in scan.places:
-            replacement = self._answered(kind, data, start, end)
-            if self._finished:
-                break
-            if replacement is not None:
-                out = out if out is not None else []
-                out += (data[last:start], replacement)
-                last = end
-        else:
-            end = scan.end
-        if out is not None:
-            out.append(data[last:end])
-            self.relay.to_client(b"".join(out))
-        elif end:
-            self.relay.to_client(data if end == len(data) else data[:end])
-
-    def _answered(self, kind: int, data: bytes, start: int, end: int) -> bytes | None:
-        """Apply one watched message; return what to send in its place, or None to send it as it is."""
-        if kind == 83:  # ParameterStatus
-            poison = self.watch.take(*answers.parameter_status(data[start + 5 : end]))
-            if poison is not None:
-                self.end(str(poison[0]), refusals.fatal(*poison))
-            return None
-        if kind == 69:
-            return self._error(answers.error_fields(data[start + 5 : end]))
-        act, head = self._pipeline.answer(kind)
-        match act:
-            case Act.RESULT | Act.LAST_RESULT:
-                self._count_copy(head)
-                if kind == 115:  # PortalSuspended
-                    self._results.suspended(head.ref)
-                else:
-                    self._results.tag(head.ref, data[start + 5 : end - 1] if kind == 67 else b"")
-            case Act.READY:
-                self._pipeline.ready(chr(data[end - 1]))
-                if self._pipeline.status == "I":
-                    self._names.transaction_ended()
-                    self._schema_settled()
-                self._results.flush()
-            case Act.TYPES if isinstance(head.statement, Statement):
-                head.statement.types = answers.parameter_types(data[start + 5 : end])
-            case Act.STAY if kind == 99:  # CopyDone
-                self._results.copied(head.ref, "out", *self._server_frames.copies.popleft())
-            case _:
-                pass
-        return None
-
-    def _error(self, fields: dict[str, str]) -> bytes | None:
-        if fields.get("V", fields.get("S")) in ("FATAL", "PANIC"):
-            return None  # the server ends the connection; its socket will say so
-        code = fields.get("C", "")
-        copying_out = self._pipeline.copying == "out"
-        _, head = self._pipeline.answer(69)
-        self._count_copy(head)
-        if copying_out:
-            self._results.copied(head.ref, "out", *self._server_frames.take_copied())
-        if head.step is Step.REFUSED and head.refusal is not None:
-            ours = code == "34000" and self._refused_portal in fields.get("M", "")
-            return answers.error(head.refusal) if ours else None
-        if head.ref is not None:
-            self._results.failed(head.ref, code)
-        for ref in head.skipped_refs:
-            self._results.skipped(ref)
-        return None
-
-    def _count_copy(self, head: Asked) -> None:
-        """A COPY FROM of this statement has ended: record what passed."""
-        if self._copied_in[1]:
-            self._results.copied(head.ref, "in", *self._copied_in)
-            self._copied_in = [0, 0]
 
 
 def _values(bound: requests.Bind, types: tuple[int, ...]) -> tuple[BindValue, ...]:

@@ -1,0 +1,131 @@
+"""The server's half of a session: each read is scanned, applied to the pipeline, recorded, and relayed.
+
+Knows: what each watched message changes; which one ErrorResponse carries a refusal of ours.
+Must not know: the gate, the client's messages, sockets.
+
+Whole reads go on as they came. Only a message that is replaced costs a copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from interlock.errors import InterlockError, Reason
+from interlock.postgres.results import Results
+from interlock.postgres.statements import SessionNames, Statement
+from interlock.postgres.watch import ParameterWatch
+from interlock.postgres.wire import answers
+from interlock.postgres.wire.frame import ServerFrames
+from interlock.postgres.wire.pipeline import Act, Asked, Pipeline, Step
+
+_COMMAND_COMPLETE, _COPY_DONE, _ERROR, _PARAMETER_STATUS, _SUSPENDED = b"CcESs"
+
+
+class PoisonedError(InterlockError):
+    """The server reported a setting that makes text ambiguous, or another user: the session must end."""
+
+    reason = Reason.SESSION_POISONED
+
+
+class Answering:
+    """Takes the server's bytes and gives the client's. `idle` is called when nothing is in flight and no transaction open."""
+
+    def __init__(
+        self,
+        *,
+        pipeline: Pipeline,
+        names: SessionNames,
+        results: Results,
+        watch: ParameterWatch,
+        refused_portal: str,
+        idle: Callable[[], None],
+    ) -> None:
+        self._pipeline = pipeline
+        self._names = names
+        self._results = results
+        self._watch = watch
+        self._refused_portal = refused_portal
+        self._idle = idle
+        self._frames = ServerFrames()
+        self._copied_in = [0, 0]
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether a message of ours may be sent to the client now."""
+        return self._frames.at_boundary
+
+    def copied_in(self, size: int, messages: int) -> None:
+        """Count CopyData on its way to the server."""
+        self._copied_in[0] += size
+        self._copied_in[1] += messages
+
+    def take(self, data: bytes) -> bytes:
+        """Apply one read; return what the client gets. Raise RemoteProtocolError, PoisonedError, EvidenceError."""
+        scan = self._frames.scan(data)
+        data, last = scan.data, 0
+        out: list[bytes] = []
+        for kind, start, end in scan.places:
+            replacement = self._answered(kind, data, start, end)
+            if replacement is not None:
+                out += (data[last:start], replacement)
+                last = end
+        if out:
+            out.append(data[last : scan.end])
+            return b"".join(out)
+        return data if scan.end == len(data) else data[: scan.end]
+
+    def _answered(self, kind: int, data: bytes, start: int, end: int) -> bytes | None:
+        """Apply one watched message; return what to send in its place, or None to send it as it is."""
+        if kind == _PARAMETER_STATUS:
+            poison = self._watch.take(*answers.parameter_status(data[start + 5 : end]))
+            if poison is not None:
+                raise PoisonedError(poison[1], reason=poison[0])
+            return None
+        if kind == _ERROR:
+            return self._error(answers.error_fields(data[start + 5 : end]))
+        act, head = self._pipeline.answer(kind)
+        match act:
+            case Act.RESULT | Act.LAST_RESULT:
+                self._count_copy(head)
+                if kind == _SUSPENDED:
+                    self._results.suspended(head.ref)
+                else:
+                    self._results.tag(head.ref, data[start + 5 : end - 1] if kind == _COMMAND_COMPLETE else b"")
+            case Act.READY:
+                self._pipeline.ready(chr(data[end - 1]))
+                if self._pipeline.status == "I":
+                    self._names.transaction_ended()
+                    if not len(self._pipeline):
+                        self._idle()
+                self._results.flush()
+            case Act.TYPES if isinstance(head.statement, Statement):
+                head.statement.types = answers.parameter_types(data[start + 5 : end])
+            case Act.STAY if kind == _COPY_DONE:
+                self._results.copied(head.ref, "out", *self._frames.copies.popleft())
+            case _:
+                pass
+        return None
+
+    def _error(self, fields: dict[str, str]) -> bytes | None:
+        if fields.get("V", fields.get("S")) in ("FATAL", "PANIC"):
+            return None  # the server ends the connection; its socket will say so
+        code = fields.get("C", "")
+        copying_out = self._pipeline.copying == "out"
+        _, head = self._pipeline.answer(_ERROR)
+        self._count_copy(head)
+        if copying_out:
+            self._results.copied(head.ref, "out", *self._frames.take_copied())
+        if head.step is Step.REFUSED and head.refusal is not None:
+            ours = code == "34000" and self._refused_portal in fields.get("M", "")
+            return answers.error(head.refusal) if ours else None
+        if head.ref is not None:
+            self._results.failed(head.ref, code)
+        for ref in head.skipped_refs:
+            self._results.skipped(ref)
+        return None
+
+    def _count_copy(self, head: Asked) -> None:
+        """A COPY FROM of this statement has ended: record what passed."""
+        if self._copied_in[1]:
+            self._results.copied(head.ref, "in", *self._copied_in)
+            self._copied_in = [0, 0]
