@@ -27,7 +27,7 @@ HOSTILE = {
     "nested if, 36 KB": b"if a; then " * 2400 + b"b; " + b"fi; " * 2400,
     "500 nested substitutions": b"echo " + b"$(" * 500 + b"x" + b")" * 500,
     "500 nested subshells": b"(" * 500 + b" ls " + b")" * 500,
-    "many words": b"echo " + b"x " * 8000,
+    "many words": b"echo " + b"x " * 9000,
     "many commands": b"ls;" * 5000,
     "one-megabyte line": b"echo " + b"A" * (1 << 20),
     "deep parameter": b"echo " + b"${x:-" * 800 + b"}" * 800,

@@ -84,6 +84,7 @@ OPAQUE = [
     ("sh <<'E'\ncat\nrm x\nE", "script-reads-itself"),
     ("sh <<'E'\n$'\\x72m' x\nE", "dialect"),
     ("sh -c \"ls <<<x\"", "dialect"),
+    ("sh -c \"eval 'cat <<<x'\"", "dialect"),
     ("dash -c \"rm $'a'\"", "dialect"),
     ("{ head -c 5; sh; } <<'E'\nls -rm x\nE", "stdin-shared"),
     ("{ sh; bash; } <<'E'\nls\nE", "stdin-shared"),

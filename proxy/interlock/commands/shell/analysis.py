@@ -210,6 +210,9 @@ class _Analyst:
         if isinstance(script, Unreadable):
             self.say("nested-syntax-error", text)
             return None
+        if script is not None and script.dialect and self._reader(source) in PLAIN_SHELLS:
+            # What is sent would be plain POSIX; but a reviewer approves the text, which such a shell reads otherwise.
+            self.say("dialect", text, source)
         outer, self._span = self._span, self._span or (source.start, source.end)
         for one in blind:
             self.blind(one)
@@ -217,6 +220,11 @@ class _Analyst:
             yield from self.script(script, source, depth + 1)
         self._span = outer
         return script
+
+    def _reader(self, source: Effective) -> str:
+        """Return the shell that parses a text at this place: the innermost one around it, or the account's."""
+        inside = [name for name in source.via if name in SHELLS]
+        return "sh" if inside and inside[-1] != "bash" else "bash" if inside else self.asked.context.shell.rpartition("/")[2]
 
     # -- commands -------------------------------------------------------------------------------------------------
 
@@ -267,7 +275,7 @@ class _Analyst:
             words = found.words[inner.argv[0] : inner.argv[1]]
             yield from self.command(replace(below, words=words), depth)
         elif inner.script is not None:
-            yield from self._code(name, found.words[inner.script], replace(below, origin=_deeper(below)), depth)
+            yield from self._code(found.words[inner.script], replace(below, origin=_deeper(below)), depth)
         elif inner.joined is not None:
             yield from self._joined(found.words[inner.joined[0] : inner.joined[1]], replace(below, origin=_deeper(below)), depth)
         elif inner.reads_script:
@@ -275,15 +283,12 @@ class _Analyst:
         elif inner.opaque:
             self._reads(Stdin.DATA, found)
 
-    def _code(self, name: str, word: Word, source: Effective, depth: int) -> Asking[None]:
+    def _code(self, word: Word, source: Effective, depth: int) -> Asking[None]:
         if word.static is None:
             return  # already said where the word was met
         if "{}" in word.static and source.items:
             self.say("placeholder-in-code", word.static, source)
         script = yield from self.nested(word.static, source, depth)
-        if script is not None and script.dialect and name in SHELLS and name != "bash":
-            # What is sent would be plain POSIX; but a reviewer approves the text, which such a shell reads otherwise.
-            self.say("dialect", word.static, source)
         self._send_rendered(word, script)
 
     def _joined(self, words: tuple[Word, ...], source: Effective, depth: int) -> Asking[None]:
@@ -314,7 +319,7 @@ class _Analyst:
             case Input.TEXT:
                 self.fed[found.text] += 1
                 self.run.add(found.text)
-                yield from self._fed(name, found.text, replace(found, origin="here-doc", input=Input.TEXT), depth)
+                yield from self._fed(found.text, replace(found, origin="here-doc", input=Input.TEXT), depth)
             case Input.INHERITED:
                 self._reads(Stdin.CODE, found)
                 if self.asked.stdin is None:
@@ -324,18 +329,15 @@ class _Analyst:
                 if isinstance(text, Unreadable):
                     self.say("stdin-code", text.message, found)
                     return
-                yield from self._fed(name, text, replace(found, origin="stdin", input=Input.TEXT), depth)
+                yield from self._fed(text, replace(found, origin="stdin", input=Input.TEXT), depth)
             case Input.PIPE | Input.FILE:
                 self.say("stdin-code", f"{name} reads commands that are not known yet", found)
             case Input.NONE:
                 pass
 
-    def _fed(self, name: str, text: str, source: Effective, depth: int) -> Asking[None]:
+    def _fed(self, text: str, source: Effective, depth: int) -> Asking[None]:
         """Commands that a shell reads from its input. The bytes reach it as they are, so its dialect matters."""
-        before = len(self.opaque)
-        script = yield from self.nested(text.removesuffix("\n"), replace(source, text=_SCRIPT), depth)
-        if script is not None and script.dialect and name != "bash" and len(self.opaque) == before:
-            self.say("dialect", name, source)
+        yield from self.nested(text.removesuffix("\n"), replace(source, text=_SCRIPT), depth)
 
     def _evaluate(self, argv: list[str], place: Place, found: Effective) -> None:
         try:
