@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,7 +22,7 @@ from interlock.evidence.archive import Archive
 from interlock.identity.authenticate import Authenticator
 from interlock.identity.principal import Kind
 from interlock.identity.stepup import LIFETIME_S, DecisionSessions
-from interlock.web.access import Caller, Doorkeeper, Scope
+from interlock.web.access import Caller, Doorkeeper, Scope, source_of
 from interlock.web.shown import shown
 
 KEEPALIVE_S = 15.0
@@ -118,8 +118,8 @@ def stepup_router(authenticator: Authenticator, sessions: DecisionSessions) -> A
     routes = APIRouter(prefix="/v1", tags=["step-up"])
 
     @routes.post("/step-up")
-    async def step_up(body: StepUpIn) -> dict[str, Any]:
-        principal = await authenticator.passphrase(body.handle, body.passphrase)
+    async def step_up(request: Request, body: StepUpIn) -> dict[str, Any]:
+        principal = await authenticator.passphrase(body.handle, body.passphrase, source=source_of(request))
         if principal.kind is not Kind.HUMAN:
             raise InterlockError(reason=Reason.NOT_A_PERSON)
         return {"token": sessions.open(principal), "expires_in": LIFETIME_S, "handle": principal.handle}

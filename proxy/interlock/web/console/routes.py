@@ -17,6 +17,7 @@ from interlock.errors import AuthenticationError, InterlockError, Reason
 from interlock.identity.authenticate import Authenticator
 from interlock.identity.directory import Directory
 from interlock.identity.principal import Kind
+from interlock.web.access import source_of
 from interlock.web.console.sessions import COOKIE, READING_S, ConsoleSession, ConsoleSessions
 from interlock.web.shown import shown
 
@@ -105,7 +106,7 @@ def console_router(
     ) -> Response:
         own_origin(request)
         try:
-            principal = await authenticator.passphrase(handle, passphrase)
+            principal = await authenticator.passphrase(handle, passphrase, source=source_of(request))
             if principal.kind is not Kind.HUMAN:
                 raise AuthenticationError(reason=Reason.NOT_A_PERSON)
         except InterlockError as error:
@@ -164,7 +165,7 @@ def console_router(
         own_form(request, session, csrf)
         try:
             if not sessions.may_decide(session):
-                await authenticator.passphrase(session.principal.handle, passphrase)
+                await authenticator.passphrase(session.principal.handle, passphrase, source=source_of(request))
                 sessions.stepped_up(session)
             await inbox.vote(
                 request_id,

@@ -1,0 +1,123 @@
+"""Runs the benches, prints ratios, writes them as JSON, and fails unless the transcript holds what was sent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "proxy"), str(ROOT / "tests")]
+
+from bench import postgres, ssh  # noqa: E402  after the path is set
+from bench.table import Row, show  # noqa: E402
+from blackbox.conftest import World, open_world  # noqa: E402
+from harness.openssh_server import OpenSshServer  # noqa: E402
+from harness.postgres_server import running_server  # noqa: E402
+
+SCALE = 1
+
+
+async def main() -> int:
+    with tempfile.TemporaryDirectory(prefix="interlock-bench-") as scratch, running_server() as server:
+        directory = Path(scratch)
+        directory.chmod(0o755)
+        pgbench = server.binaries / "pgbench"
+        subprocess.run([pgbench, "-i", "-q", "-s", str(SCALE), server.dsn()], check=True, capture_output=True)
+        async with open_world(directory / "world", server) as world:
+            rows, problems = await asyncio.to_thread(measure_postgres, world, pgbench, directory)
+            rows += await measure_ssh(world)
+        show(rows)
+        out = ROOT / "bench.json"
+        out.write_text(json.dumps({"machine": platform.platform(), "rows": [r.to_json() for r in rows]}, indent=2) + "\n")
+        print(f"written to {out.name}")
+        for problem in problems:
+            print(f"FAIL: {problem}", file=sys.stderr)
+        return 1 if problems else 0
+
+
+def measure_postgres(world: World, pgbench: Path, directory: Path) -> tuple[list[Row], list[str]]:
+    server = world.postgres
+    password = world.node.json("principals", "password", "claude", "--ttl", "2h")["password"]
+    ways = [
+        postgres.Way("direct", server.port, "app", "app", server.password, None),
+        postgres.interlock_way(world.node, password),
+    ]
+    with postgres.pgbouncer(server, directory / "pgbouncer") as bouncer:
+        rows, sent = postgres.measure([*ways, *([bouncer] if bouncer else [])], pgbench)
+    world.node.stop()
+    recorded = forwarded(world)
+    print(f"statements sent through Interlock: {sent['interlock']}; in its transcripts: {recorded}")
+    problems = (
+        [] if recorded == sent["interlock"] else [f"{sent['interlock']} statements were sent, {recorded} are in the transcripts"]
+    )
+    world.node.start()
+    return rows, problems
+
+
+def forwarded(world: World) -> int:
+    """Count the released selects of pgbench in every transcript: one forward a Bind or Query that reads accounts."""
+    count = 0
+    for bundle in world.bundles():
+        reads: set[int] = set()
+        decisions: dict[int, int] = {}
+        for line in (bundle / "events.jsonl").read_text().splitlines():
+            event = json.loads(line)
+            match event["type"]:
+                case "pg.query" | "pg.bind" if event["verbs"] == ["select"]:
+                    reads.add(event["seq"])
+                case "decision":
+                    decisions[event["seq"]] = event["ref"]
+                case "forward" if decisions[event["ref"]] in reads:
+                    count += 1
+    return count
+
+
+async def measure_ssh(world: World) -> list[Row]:
+    jump = OpenSshServer()
+    await jump.start()
+    try:
+        return await asyncio.to_thread(_measure_ssh, world, jump)
+    finally:
+        await jump.stop()
+
+
+def _measure_ssh(world: World, jump: OpenSshServer) -> list[Row]:
+    key = world.node.directory / "operator_key"
+    key.touch(mode=0o600)
+    key.write_bytes(world.sshd.operator.export_private_key())
+    jump_key = world.node.directory / "jump_key"
+    jump_key.touch(mode=0o600)
+    jump_key.write_bytes(jump.operator.export_private_key())
+    known = world.node.directory / "known_all"
+    ours = (world.node.data_dir / "ssh_host_ed25519_key.pub").read_text().split()[:2]
+    known.write_text(f"{world.sshd.known_hosts}\n{jump.known_hosts}\n[127.0.0.1]:{world.node.port('ssh')} {' '.join(ours)}\n")
+    proxy = " ".join(["ssh", *ssh.options(jump_key, known), "-p", str(jump.port), "-W", "%h:%p", f"{jump.account}@127.0.0.1"])
+    direct = ["ssh", *ssh.options(key, known), "-p", str(world.sshd.port), f"{world.sshd.account}@127.0.0.1"]
+    through = ["ssh", *ssh.options(world.key, known), "-p", str(world.node.port("ssh")), "web-1@127.0.0.1"]
+    sockets = world.node.directory
+    masters = []
+    opened = {}
+    for name, argv in (("direct", direct), ("through", through)):
+        control = ["-o", f"ControlPath={sockets}/{name}.ctl"]
+        masters.append(subprocess.Popen([*argv[:-1], *control, "-M", "-N", argv[-1]], stdin=subprocess.DEVNULL))
+        opened[name] = [*argv[:-1], *control, argv[-1], "true"]
+        while not (sockets / f"{name}.ctl").exists():
+            assert masters[-1].poll() is None
+    try:
+        return ssh.measure(
+            [*direct, "true"], [*direct[:-1], "-o", f"ProxyCommand={proxy}", direct[-1], "true"], [*through, "true"],
+            opened["through"], opened["direct"],
+        )  # fmt: skip
+    finally:
+        for master in masters:
+            master.terminate()
+            master.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))

@@ -1,0 +1,52 @@
+"""Rows of a bench: two series of one interleaved run and their ratio, as minimum, median and maximum."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Row:
+    """`ours` and `theirs` were taken in turn, so that their ratio holds although the machine's speed drifts."""
+
+    what: str
+    unit: str
+    name: str
+    peer: str
+    ours: list[float]
+    theirs: list[float]
+
+    @property
+    def ratios(self) -> list[float]:
+        return [a / b for a, b in zip(self.ours, self.theirs, strict=True)]
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "ratio": median(self.ratios)}
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process, from /proc/PID/stat (proc(5), fields 14 and 15)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def show(rows: list[Row]) -> None:
+    header = ("what", "unit", "against", "ours", "theirs", "ratio min", "median", "max")
+    lines = [header]
+    for row in rows:
+        ratios = sorted(row.ratios)
+        figures = (
+            f"{median(row.ours):.1f}",
+            f"{median(row.theirs):.1f}",
+            *(f"{r:.2f}" for r in (ratios[0], median(ratios), ratios[-1])),
+        )
+        lines.append((row.what, row.unit, row.peer, *figures))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
