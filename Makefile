@@ -32,14 +32,14 @@ unit: setup ## the fast part: no servers
 	$(PY) -m pytest tests -m "not interop and not blackbox"
 
 check: setup ## format, lint, types, imports
-	.venv/bin/ruff format --check proxy tests
-	.venv/bin/ruff check proxy tests
+	.venv/bin/ruff format --check proxy tests docs deploy
+	.venv/bin/ruff check proxy tests docs deploy
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-cache
 
 format: setup ## apply the formatter and the safe fixes
-	.venv/bin/ruff format proxy tests
-	.venv/bin/ruff check --fix proxy tests
+	.venv/bin/ruff format proxy tests docs deploy
+	.venv/bin/ruff check --fix proxy tests docs deploy
 
 bench: setup-test ## ratios against direct, pgbouncer and ProxyJump in one run
 	$(PY) -m tests.bench

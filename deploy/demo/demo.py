@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from world import INTERLOCK, DemoFailed, World, until
+from world import INTERLOCK, DemoError, World, until
 
 AUTO = os.environ.get("DEMO_APPROVE") == "auto"
 BOLD, DIM, RED, GREEN, OFF = ("\033[1m", "\033[2m", "\033[31m", "\033[32m", "\033[0m") if sys.stdout.isatty() else ("",) * 5
@@ -39,7 +39,7 @@ def told(who: str, text: str) -> None:
 
 def must(condition: bool, promise: str) -> None:
     if not condition:
-        raise DemoFailed(f"not observed: {promise}")
+        raise DemoError(f"not observed: {promise}")
     saw(promise)
 
 
@@ -81,24 +81,23 @@ def untouched(title: str, run: AgentRun, expected: str) -> None:
     must(run.finish() == 0 and expected in "".join(run.stdout), "a harmless command passes untouched, with its own output")
 
 
-def held(
-    world: World, title: str, start: Callable[[], AgentRun], answer: str, unchanged: Callable[[], bool], changed: str
-) -> None:
-    """A risky command: held, seen unchanged at the target, answered, and seen again."""
+def held(world: World, title: str, start: Callable[[], AgentRun], usual: str, unchanged: Callable[[], bool], changed: str) -> str:
+    """A risky command: held, seen unchanged at the target, answered, and seen again. Returns what was answered."""
     step(title)
     run = start()
     waiting = wait_for_request(world, run)
     must(unchanged(), "while it is held, nothing has changed at the target")
-    if answer == "approve":
+    if usual == "approve":
         owner_tries(world, waiting)
-    decide(world, waiting, answer)
+    answer = decide(world, waiting, usual)
     status = run.finish()
     if answer == "approve":
         must(status == 0, "after the approval the command ran, and its exit status arrived")
-        must(not unchanged(), changed)
+        must(not unchanged(), changed if usual == "approve" else "it is seen at the target")
     else:
         must(status != 0 and "denied by bob" in run.errors, "the agent is told who denied it, and why")
-        must(unchanged(), changed)
+        must(unchanged(), changed if usual == "deny" else "nothing has changed at the target")
+    return answer
 
 
 def wait_for_request(world: World, run: AgentRun) -> str:
@@ -106,7 +105,7 @@ def wait_for_request(world: World, run: AgentRun) -> str:
 
     def pending() -> bool:
         if run.process.poll() is not None:
-            raise DemoFailed("the command was not held: it ended before anybody was asked")
+            raise DemoError("the command was not held: it ended before anybody was asked")
         rows = world.interlock_json("approvals", "list")["approvals"]
         assert isinstance(rows, list)
         found[:] = [str(row["id"]) for row in rows]
@@ -127,30 +126,27 @@ def owner_tries(world: World, request: str) -> None:
     must(done.returncode != 0 and "owns the agent" in done.stderr, "its owner, a reviewer herself, is refused as approver")
 
 
-def decide(world: World, request: str, answer: str) -> None:
+def decide(world: World, request: str, usual: str) -> str:
+    """Answer as the demo's story goes, or as the person at the terminal or in the console does; return the answer."""
     if AUTO or not sys.stdin.isatty():
         if not AUTO:
             print("  no terminal: answering by itself, as with DEMO_APPROVE=auto")
-        vote(world, request, answer)
-        return
-    other = "deny" if answer == "approve" else "approve"
-    print(
-        f"  {BOLD}Press {answer[0]} to {answer}{OFF} (this step wants it), or answer in the console: {world.console}/approvals/{request}"
-    )
-    print(f"  console login: bob, passphrase {world.reviewer_passphrase}   ({other} would end the demo; q quits)")
+        vote(world, request, usual)
+        return usual
+    print(f"  {BOLD}Press a to approve, d to deny{OFF} (the story goes on with: {usual}), or answer in the console:")
+    print(f"  {world.console}/approvals/{request}   log in as bob, passphrase {world.reviewer_passphrase}   (q quits)")
     before = termios.tcgetattr(sys.stdin)
     try:
         tty.setcbreak(sys.stdin)
         while True:
-            if select.select([sys.stdin], [], [], 0.5)[0]:
-                key = sys.stdin.read(1).lower()
-                if key == "q":
-                    raise DemoFailed("stopped by you")
-                if key in ("a", "d"):
-                    vote(world, request, "approve" if key == "a" else "deny")
-                    return
-            if world.interlock_json("approvals", "show", request)["state"] != "pending":
-                return
+            key = sys.stdin.read(1).lower() if select.select([sys.stdin], [], [], 0.5)[0] else ""
+            if key == "q":
+                raise DemoError("stopped by you")
+            if key in ("a", "d"):
+                vote(world, request, "approve" if key == "a" else "deny")
+            state = world.interlock_json("approvals", "show", request)["state"]
+            if state != "pending":
+                return "deny" if state == "denied" else "approve"
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
@@ -178,7 +174,7 @@ def prove(world: World) -> None:
                 stdin=seal, capture_output=True, text=True, check=False,
             )  # fmt: skip
         if checked.returncode != 0:
-            raise DemoFailed(f"ssh-keygen does not accept the seal of {row['id']}: {checked.stderr or checked.stdout}")
+            raise DemoError(f"ssh-keygen does not accept the seal of {row['id']}: {checked.stderr or checked.stdout}")
     saw("ssh-keygen accepts the seal of every session")
     bundles = [str(world.scratch / "bundles" / str(row["id"])) for row in rows]
     world.interlock("verify", *bundles, "--trust", str(trust))
@@ -218,7 +214,8 @@ def run(world: World) -> None:
 
     untouched("2. The agent reads over ssh", AgentRun(world.agent_ssh(f"ls {site}/releases")), "2026-01")
     held(
-        world, "3. The agent removes an old release over ssh: rm -rf", lambda: AgentRun(world.agent_ssh(f"rm -rf {site}/releases/2026-01")),
+        world, "3. The agent removes an old release over ssh: rm -rf",
+        lambda: AgentRun(world.agent_ssh(f"rm -rf {site}/releases/2026-01")),
         "approve", lambda: exists(site / "releases/2026-01"), "the directory is gone at the target",
     )  # fmt: skip
     held(
@@ -226,17 +223,16 @@ def run(world: World) -> None:
         "deny", lambda: exists(site / "data/ledger.csv"), "the data is still there",
     )  # fmt: skip
     untouched("5. The agent reads from Postgres", AgentRun(world.agent_sql("SELECT item FROM orders WHERE id = 7")), "item 7")
-    held(
+    answer = held(
         world, "6. The agent deletes rows", lambda: AgentRun(world.agent_sql("DELETE FROM orders WHERE status = 'stale'")),
-        "approve", lambda: count("SELECT count(*) FROM orders") == 100, "ten rows fewer at the target",
+        "approve", lambda: count("SELECT count(*) FROM orders") == 100, "the rows are gone at the target",
     )  # fmt: skip
-    must(count("SELECT count(*) FROM orders") == 90, "exactly the approved rows were deleted")
-    exported = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND query LIKE 'COPY%'"
+    if answer == "approve":
+        must(count("SELECT count(*) FROM orders") == 90, "exactly the ten approved rows were deleted")
     held(
         world, "7. 2:13 a.m.: the agent starts a production export", lambda: AgentRun(world.agent_sql("SELECT * FROM customers")),
         "deny", lambda: not in_log(world, "SELECT * FROM customers"), "the export never reached the database (its own log)",
     )  # fmt: skip
-    must(count(exported) == 0, "and nothing of it runs")
     step("8. The agent leaves; every session is sealed")
     prove(world)
 
@@ -250,7 +246,7 @@ def main() -> int:
     with World() as world:
         try:
             run(world)
-        except DemoFailed as failure:
+        except DemoError as failure:
             print(f"\n{RED}demo failed:{OFF} {failure}", file=sys.stderr)
             for name in ("interlock.log", "sshd.log", "postgres.log"):
                 log = world.scratch / name

