@@ -29,7 +29,7 @@ from interlock.clock import Clock, Entropy, SystemClock, system_entropy
 from interlock.commands.analyzer import Analyzer
 from interlock.commands.pool import ShellPool
 from interlock.config import SOCKET, Config, is_loopback, split_address
-from interlock.errors import ConfigError, InterlockError
+from interlock.errors import ConfigError, EvidenceError, InterlockError
 from interlock.evidence.archive import Archive
 from interlock.evidence.events import EventDraft
 from interlock.evidence.mirror import highest_generation
@@ -40,6 +40,7 @@ from interlock.identity.authenticate import Authenticator
 from interlock.identity.directory import Change, Directory
 from interlock.identity.keyset import KeySet
 from interlock.identity.stepup import DecisionSessions
+from interlock.listening import bound
 from interlock.policy import packs
 from interlock.policy.engine import DEFAULT_TERMS
 from interlock.policy.source import LivePolicy
@@ -246,17 +247,18 @@ class Daemon:
         """Run one HTTP server inside this loop; return its port (0 for the socket)."""
         config = self.config
         options: dict[str, Any] = {"lifespan": "off", "log_config": None, "access_log": False, "server_header": False}
+        sockets = None
         if uds is not None:
             uds.unlink(missing_ok=True)
             options["uds"] = str(uds)
         else:
             assert config.listen.http is not None
-            options["host"], options["port"] = split_address(config.listen.http)
+            sockets = [bound(name, config.listen.http)]
         if tls and config.tls is not None:
             options["ssl_certfile"] = str(config.path(config.tls.certificate))
             options["ssl_keyfile"] = str(config.path(config.tls.key))
         server = _Server(uvicorn.Config(create_app(parts), **options))
-        task = asyncio.create_task(server.serve(), name=f"http-{name}")
+        task = asyncio.create_task(server.serve(sockets), name=f"http-{name}")
 
         async def stop() -> None:
             server.should_exit = True
@@ -267,11 +269,17 @@ class Daemon:
         await asyncio.wait({ready, task}, return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
         if task.done():
-            raise ConfigError(f"listen.{name}: {options.get('uds') or config.listen.http} can't be bound; is it in use?")
+            raise ConfigError(f"{uds or config.listen.http} can't be served: {_failure(task)}")
         if uds is not None:
             uds.chmod(0o600)
             return 0
-        return int(server.servers[0].sockets[0].getsockname()[1])
+        assert sockets is not None
+        return int(sockets[0].getsockname()[1])
+
+
+def _failure(task: asyncio.Task[None]) -> str:
+    error = None if task.cancelled() else task.exception()
+    return "the server ended" if error is None else str(error)
 
 
 class _Server(uvicorn.Server):
@@ -329,7 +337,10 @@ def _seal_ca(config: Config, data_dir: Path) -> SealCa:
     ref = config.evidence.ca.key
     if ref.kind != "file":
         raise ConfigError("evidence.ca.key must be file:PATH")
-    return SealCa.load_or_create(config.path(Path(ref.where)))
+    try:
+        return SealCa.load_or_create(config.path(Path(ref.where)))
+    except EvidenceError as error:
+        raise ConfigError(f"evidence.ca.key: {error}") from None
 
 
 def _tls(config: Config) -> ssl.SSLContext | None:

@@ -42,6 +42,10 @@ EXIT: dict[Reason, int] = {
 }
 
 
+SAYS_THE_PLACE = frozenset({Reason.CONFIG_INVALID, Reason.POLICY_INVALID})
+"""Errors whose own sentence has the place and what to write there; the reason's general advice would only repeat it."""
+
+
 def emit_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
@@ -63,7 +67,7 @@ def columns(rows: Sequence[Sequence[object]]) -> None:
 
 def fail(error: InterlockError) -> NoReturn:
     say(f"interlock: {error}")
-    if error.next_step != str(error):
+    if error.next_step != str(error) and error.code not in SAYS_THE_PLACE:
         say(f"  {error.next_step}")
     raise typer.Exit(EXIT.get(error.code, 1))
 

@@ -16,7 +16,9 @@ import typer
 from interlock.cli.client import Client
 from interlock.cli.output import Output, columns, data, emit_json, reporting, say
 from interlock.config import Config, load
-from interlock.errors import ConfigError
+from interlock.errors import ConfigError, InterlockError
+
+log = structlog.get_logger()
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", envvar="INTERLOCK_CONFIG", help="The configuration file.")]
 Server = Annotated[str | None, typer.Option("--server", help="URL or unix socket of the daemon.", envvar="INTERLOCK_SERVER")]
@@ -63,7 +65,13 @@ async def _serve(config: Config) -> None:
         task.add_done_callback(reloads.discard)
 
     loop = asyncio.get_running_loop()
-    addresses = await daemon.start()
+    try:
+        addresses = await daemon.start()
+    except (InterlockError, OSError):
+        raise
+    except Exception as error:
+        log.exception("interlock.start_failed", error=type(error).__name__)
+        raise InterlockError(f"the proxy did not start: {type(error).__name__}; the log line above says where") from None
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reload)

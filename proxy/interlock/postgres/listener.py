@@ -20,10 +20,11 @@ import structlog
 from interlock import gate
 from interlock.approvals.wording import Refusal
 from interlock.clock import Clock, Entropy, ulid
-from interlock.config import Config, TargetConfig, is_loopback, split_address
+from interlock.config import Config, TargetConfig, is_loopback
 from interlock.errors import SENTENCES, ConfigError, EvidenceError, InterlockError, Reason, TargetError
 from interlock.evidence.events import EventDraft, Json
 from interlock.identity.scram import server_end_point
+from interlock.listening import bound
 from interlock.policy.model import SessionFacts, Target
 from interlock.postgres import refusals
 from interlock.postgres.cancel import CancelKeys
@@ -68,7 +69,7 @@ class PostgresListener:
         self._gate = gate
         self._clock = clock
         self._entropy = entropy
-        self._host, self._wanted_port = split_address(config.listen.postgres)
+        self._address = config.listen.postgres
         self._deadline = startup_deadline
         self._reception = Reception(
             authenticator,
@@ -99,12 +100,13 @@ class PostgresListener:
         return len(self._sessions)
 
     async def start(self) -> None:
-        """Bind and accept; begin to read the catalogs of the targets. Raise OSError."""
+        """Bind and accept; begin to read the catalogs of the targets. Raise ConfigError when the address can't be used."""
+        sock = bound("postgres", self._address)
         for connector in self._connectors.values():
             target = connector.target
             self._catalog(connector, target.role, target.database).start()
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._accept, self._host, self._wanted_port, backlog=512)
+        self._server = await loop.create_server(self._accept, sock=sock)
 
     async def close(self) -> None:
         """Stop accepting, end every session (held requests are handed back), and wait until all transcripts are closed."""

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 
 import asyncssh
 import structlog
 
 from interlock.approvals.wording import Refusal
 from interlock.clock import Clock, Entropy
-from interlock.config import Config, TargetConfig, split_address
+from interlock.config import Config, TargetConfig
 from interlock.errors import SENTENCES, ConfigError, Reason, TargetError
 from interlock.gate import Gate
+from interlock.listening import bound
 from interlock.ssh import algorithms, credentials
 from interlock.ssh.connection import Authenticator, ClientConnection, House, Owner
 from interlock.ssh.limits import Doorkeeper, Limits
@@ -94,12 +94,10 @@ class SshListener:
             keepalive_interval=self._house.limits.keepalive,
             keepalive_count_max=self._house.limits.keepalive_count,
         )
-        host, port = split_address(config.listen.ssh)
         loop = asyncio.get_running_loop()
-        try:
-            self._server = await loop.create_server(lambda: ClientConnection(self._house, options), sock=_bound(host, port))
-        except OSError as error:
-            raise ConfigError(f"listen.ssh {config.listen.ssh} can't be bound: {error.strerror}") from None
+        self._server = await loop.create_server(
+            lambda: ClientConnection(self._house, options), sock=bound("ssh", config.listen.ssh)
+        )
         self.port = self._server.sockets[0].getsockname()[1]
         log.info("ssh.listening", port=self.port, host_key=key.get_fingerprint())
 
@@ -122,10 +120,3 @@ def _check_host_keys(config: Config, target: TargetConfig) -> None:
         read_host_keys(host_keys_path(config, target), target.name)
     except TargetError as error:
         raise ConfigError(str(error)) from None
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    """Bind. `[::]` means every address of both families, which asyncio by itself would take as IPv6 alone. Raise OSError."""
-    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    dual = family == socket.AF_INET6 and host == "::" and socket.has_dualstack_ipv6()
-    return socket.create_server(address, family=family, backlog=512, dualstack_ipv6=dual)
