@@ -19,9 +19,6 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from interlock.errors import ConfigError
 
-SOCKET = "interlock.sock"
-"""Name of the daemon's socket inside data_dir."""
-
 _DURATION = re.compile(r"(\d+)(ms|s|m|h|d)\Z")
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _ENV = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")

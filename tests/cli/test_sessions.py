@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from harness.clock import ManualClock
 from harness.transcripts import closed_session, make_store, open_session
 from interlock.cli import sessions
-from interlock.cli.main import app
+from interlock.cli.main import build
 from interlock.evidence.archive import Archive
 
 ID = "01JTESTSESSION0000000000AA"
@@ -40,7 +40,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def interlock(*arguments: str, exit_code: int = 0) -> str:
-    result = CliRunner().invoke(app, arguments)
+    result = CliRunner().invoke(build(arguments), arguments)
     assert result.exit_code == exit_code, result.output
     return result.stdout
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from interlock.config import SOCKET
+from interlock.control import SOCKET
 from interlock.errors import InterlockError, Reason
 
 DEFAULT_DATA_DIR = Path("/var/lib/interlock")

@@ -1,24 +1,34 @@
-"""The `interlock` command: one verb a thing people do (interface.md). Verbs load what they need when they run."""
+"""The `interlock` command: one verb a thing people do (interface.md).
+
+A verb's module is imported when the verb runs, and not before: `interlock approvals list` should not wait for parsers.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from interlock import __version__
-from interlock.cli import approvals, principals, serve, sessions
-from interlock.cli.explain import explain
-from interlock.cli.policy import app as policy
-from interlock.cli.verify import verify
 
-app = typer.Typer(
-    name="interlock",
-    help="One command, one decision, one proof.",
-    no_args_is_help=True,
-    pretty_exceptions_show_locals=False,  # locals hold secrets
-    rich_markup_mode=None,
-)
+VERBS: dict[str, tuple[str, str, str]] = {
+    "serve": ("serve", "serve", "Run the proxy in the foreground."),
+    "check": ("serve", "check", "Validate the configuration and its policies."),
+    "init": ("serve", "init", "Write a first configuration."),
+    "ls": ("serve", "list_targets", "List the targets you may open."),
+    "whoami": ("serve", "whoami", "Say who the daemon takes you for."),
+    "principals": ("principals", "app", "Register people, agents and services."),
+    "explain": ("explain", "explain", "Say what a command would do, which rule decides, and why."),
+    "approvals": ("approvals", "app", "Answer what agents ask."),
+    "sessions": ("sessions", "app", "Read what was recorded."),
+    "verify": ("verify", "verify", "Check signed transcripts."),
+    "policy": ("policy", "app", "Check and test policies."),
+}
+"""Verb → module of this package, name in it (a function or a group of verbs), and the line `--help` shows."""
 
 
 def _version(wanted: bool) -> None:
@@ -27,25 +37,39 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
-def root(
+def _root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
     """Interlock stands between agents and SSH or Postgres targets."""
 
 
-app.command()(serve.serve)
-app.command()(serve.check)
-app.command()(serve.init)
-app.command(name="ls")(serve.list_targets)
-app.command()(serve.whoami)
-app.command()(explain)
-app.command()(verify)
-app.add_typer(approvals.app, name="approvals")
-app.add_typer(principals.app, name="principals")
-app.add_typer(sessions.app, name="sessions")
-app.add_typer(policy, name="policy")
+def _listed() -> None:
+    """Stands in the list of verbs for one that was not asked for, and never runs."""
+
+
+def build(words: Sequence[str]) -> typer.Typer:
+    """Return the command line with the verb among `words` loaded; the others only listed. Completion loads all."""
+    app = typer.Typer(
+        name="interlock",
+        help="One command, one decision, one proof.",
+        no_args_is_help=True,
+        pretty_exceptions_show_locals=False,  # locals hold secrets
+        rich_markup_mode=None,
+    )
+    app.callback()(_root)
+    asked = next((word for word in words if not word.startswith("-")), None)
+    everything = "_INTERLOCK_COMPLETE" in os.environ
+    for verb, (module, name, line) in VERBS.items():
+        if verb != asked and not everything:
+            app.command(verb, help=line)(_listed)
+            continue
+        found = getattr(import_module(f"interlock.cli.{module}"), name)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=verb)
+        else:
+            app.command(verb)(found)
+    return app
 
 
 def main() -> None:
-    app()
+    build(sys.argv[1:])()
