@@ -29,6 +29,7 @@ from interlock.clock import Clock, Entropy, SystemClock, system_entropy
 from interlock.commands.analyzer import Analyzer
 from interlock.commands.pool import ShellPool
 from interlock.config import Config, is_loopback, split_address
+from interlock.control import SOCKET
 from interlock.errors import ConfigError, EvidenceError, InterlockError
 from interlock.evidence.archive import Archive
 from interlock.evidence.events import EventDraft

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from interlock.cli.client import Client
-from interlock.config import SOCKET, Config
+from interlock.config import Config
+from interlock.control import SOCKET
 from interlock.errors import InterlockError, NotFoundError, Reason
 from interlock.identity.principal import Credential, CredentialKind, Identity, Kind, Principal
 
