@@ -16,7 +16,6 @@ decision, one write to the transcript.
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -24,14 +23,15 @@ from typing import Protocol
 import structlog
 
 from interlock.approvals import wording
-from interlock.approvals.model import ApprovalRequest, RequestDraft, State, VoteVerdict
+from interlock.approvals.model import ApprovalRequest, RequestDraft, State
 from interlock.approvals.wording import Notice, Refusal
-from interlock.clock import Clock, rfc3339
+from interlock.clock import Clock
 from interlock.commands.model import Analysis, Command, HeldInput, Kind, Stdin
 from interlock.errors import SENTENCES, EvidenceError, InputError, InterlockError, Reason
 from interlock.evidence.events import EventDraft, Json, Recorder
 from interlock.identity.principal import Identity, Principal
 from interlock.policy.model import Access, Decision, Facts, ReviewTerms, SessionFacts, Target, Verdict
+from interlock.record import Drafts, answered, blocked, decided, described, forwarded, requested, where, who
 
 log = structlog.get_logger()
 
@@ -237,8 +237,9 @@ class Session:
         else:
             # Closed by construction: an automatic allow sends what was classified, and there is no rendering of it.
             raise InterlockError("an allowed command has no rendering that may be sent", reason=Reason.INTERNAL)
+        drafts, seq = self._gate.drafts, self.recorder.next_seq
         first = self.recorder.append(
-            described(command, analysis), decided(decision, self._seq(0)), forwarded(self._seq(1), command, payload)
+            drafts.described(command, analysis), drafts.decided(decision, seq), forwarded(seq + 1, command, payload)
         )
         self._released += 1
         return Release(payload, first + 1, first + 2, analysis, command.stdin)
@@ -474,6 +475,7 @@ class Gate:
         self.approvals = approvals
         self.transcripts = transcripts
         self.clock = clock
+        self.drafts = Drafts()
         self.draining = False
         self._live: set[Session] = set()
 
@@ -518,120 +520,3 @@ class Gate:
         session = Session(self, principal, target, facts, recorder)
         self._live.add(session)
         return session
-
-
-# -- events of the path: what is plain and what is committed to (evidence.md §1, rule 2) ------------------------------
-
-
-def who(principal: Principal) -> dict[str, Json]:
-    return {
-        "principal": str(principal.identity),
-        "handle": principal.handle,
-        "kind": str(principal.kind),
-        "owner": str(principal.owner) if principal.owner else None,
-        "acting_for": [str(i) for i in principal.acting_for],
-        "credential": {"kind": str(principal.credential.kind), "ident": principal.credential.ident},
-    }
-
-
-def where(target: Target) -> dict[str, Json]:
-    return {
-        "target": target.name,
-        "protocol": target.protocol,
-        "account": target.account,
-        "role": target.role,
-        "database": target.database,
-    }
-
-
-def described(command: Command, analysis: Analysis) -> EventDraft:
-    """What was asked and what it would do. Texts, objects and reasons' texts are committed to, codes are plain."""
-    fields: dict[str, Json] = {
-        "parser": analysis.parser,
-        "status": "unreadable" if analysis.unreadable else "opaque" if analysis.opaque else "static",
-        "verbs": sorted({e.verb for e in analysis.effects}),
-        "opaque": sorted({o.reason for o in analysis.opaque}),
-        "statements": analysis.statements,
-    }
-    secret: dict[str, Json] = {
-        "text": command.text.decode("utf-8", "backslashreplace"),
-        "effects": [e.to_json() for e in analysis.effects],
-    }
-    try:
-        command.text.decode("utf-8")
-    except UnicodeDecodeError:
-        secret["text_base64"] = base64.b64encode(command.text).decode()
-    if analysis.opaque:
-        secret["opaque_texts"] = [o.to_json() for o in analysis.opaque]
-    if command.binds:
-        secret["binds"] = [
-            {
-                "raw": None if b.raw is None else base64.b64encode(b.raw).decode(),
-                "format": b.format,
-                "type": b.type_oid,
-                "shown": b.shown,
-            }
-            for b in command.binds
-        ]
-    if command.stdin is not None:
-        secret["stdin"] = base64.b64encode(command.stdin.data).decode()
-    if command.env:
-        fields["env"] = dict(command.env)
-    return EventDraft(str(command.kind), fields, secret)
-
-
-def decided(decision: Decision, command_seq: int) -> EventDraft:
-    fields: dict[str, Json] = {
-        "ref": command_seq,
-        "verdict": str(decision.verdict),
-        "rule": decision.rule,
-        "policy": decision.policy,
-    }
-    if decision.observed:
-        fields["observed"] = list(decision.observed)
-    if decision.errors:
-        fields["errors"] = list(decision.errors)
-    return EventDraft("decision", fields, {"reason": decision.reason})
-
-
-def forwarded(decision_seq: int, command: Command, payload: bytes) -> EventDraft:
-    """The release. The re-rendering is in the record when it differs from the text."""
-    if payload == command.text:
-        return EventDraft("forward", {"ref": decision_seq, "sent": "exact"})
-    return EventDraft(
-        "forward", {"ref": decision_seq, "sent": "rendered"}, {"sent_text": payload.decode("utf-8", "backslashreplace")}
-    )
-
-
-def blocked(decision_seq: int, refusal: Refusal) -> EventDraft:
-    return EventDraft(
-        "block", {"ref": decision_seq, "reason": str(refusal.reason), "request": refusal.request}, {"message": refusal.message}
-    )
-
-
-def requested(decision_seq: int, request: ApprovalRequest) -> EventDraft:
-    return EventDraft(
-        "approval.request",
-        {
-            "ref": decision_seq, "request": request.id, "digest": request.digest, "match": request.match,
-            "groups": list(request.draft.terms.groups), "quorum": request.draft.terms.quorum,
-            "expires": rfc3339(request.expires), "excluded": sorted(str(i) for i in request.excluded),
-        },
-    )  # fmt: skip
-
-
-def answered(request: ApprovalRequest) -> EventDraft:
-    votes: list[Json] = [
-        {
-            "reviewer": str(v.reviewer), "handle": v.reviewer_handle, "channel": v.channel, "actor": v.channel_actor,
-            "verdict": str(v.verdict), "scope": v.scope, "proof": str(v.proof), "digest": v.digest, "at": rfc3339(v.at),
-        }
-        for v in request.votes
-    ]  # fmt: skip
-    verdict = "approve" if request.state in (State.APPROVED, State.CONSUMED) else str(request.state)
-    reasons: list[Json] = [v.reason for v in request.votes if v.verdict is VoteVerdict.DENY or v.reason]
-    return EventDraft(
-        "approval.response",
-        {"request": request.id, "digest": request.digest, "state": str(request.state), "verdict": verdict, "votes": votes},
-        {"reasons": reasons} if any(reasons) else {},
-    )

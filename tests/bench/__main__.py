@@ -28,7 +28,7 @@ async def main() -> int:
         directory.chmod(0o755)
         pgbench = server.binaries / "pgbench"
         subprocess.run([pgbench, "-i", "-q", "-s", str(SCALE), server.dsn()], check=True, capture_output=True)
-        async with open_world(directory / "world", server) as world:
+        async with open_world(directory, server) as world:
             rows, problems = await asyncio.to_thread(measure_postgres, world, pgbench, directory)
             rows += await measure_ssh(world)
         show(rows)

@@ -52,8 +52,31 @@ class Disclosed:
 
 def commit(salt: bytes, name: str, value: Json) -> tuple[str, str]:
     """Return (disclosure, digest) of one named value. Raise NotCanonicalError."""
-    disclosure = _b64(b'["%b",%b,%b]' % (_b64(salt), _name(name), jcs.encode(value)))
-    return disclosure.decode(), _b64(sha256(disclosure).digest()).decode()
+    (begin,) = beginnings(salt)
+    text = begin + tail(name, value)
+    return text.decode(), digest_of(text).decode()
+
+
+def beginnings(salts: bytes) -> list[bytes]:
+    """Return the begin of a disclosure for each salt in `salts`: base64url of `["` and the salt's 22 characters.
+
+    These are 24 bytes, so what follows is encoded by itself: `tail` depends on name and value alone.
+    """
+    # Two zero bytes behind each salt make its base64 22 characters and `AA`, with no padding between one and the next.
+    padded = b"".join([salts[at : at + SALT] + b"\0\0" for at in range(0, len(salts), SALT)])
+    texts = _b64(padded)
+    whole = _b64(b"".join([b'["' + texts[at : at + 22] for at in range(0, len(texts), 24)]))
+    return [whole[at : at + 32] for at in range(0, len(whole), 32)]
+
+
+def tail(name: str, value: Json) -> bytes:
+    """Return the rest of a disclosure behind `beginnings`. Raise NotCanonicalError."""
+    return _b64(b'",%b,%b]' % (_name(name), jcs.encode(value)))
+
+
+def digest_of(text: bytes) -> bytes:
+    """Return the digest of a disclosure (RFC 9901 §4.2.3)."""
+    return _b64(sha256(text).digest())
 
 
 @cache
@@ -64,12 +87,12 @@ def _name(name: str) -> bytes:
 
 def digest(disclosure: str) -> str:
     """Return the digest of a disclosure (RFC 9901 §4.2.3)."""
-    return _b64(sha256(disclosure.encode("ascii")).digest()).decode()
+    return digest_of(disclosure.encode("ascii")).decode()
 
 
-def line(disclosure: str, seq: int) -> bytes:
+def line(disclosure: str | bytes, seq: int) -> bytes:
     """Return the line of `disclosures.jsonl`, newline included. Keys stand in canonical order."""
-    return b'{"d":"%b","seq":%d}\n' % (disclosure.encode("ascii"), seq)
+    return b'{"d":"%b","seq":%d}\n' % (disclosure if isinstance(disclosure, bytes) else disclosure.encode("ascii"), seq)
 
 
 def parse_line(data: bytes) -> Disclosed:

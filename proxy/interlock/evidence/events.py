@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, Union
+from typing import TYPE_CHECKING, Protocol, Union
+
+if TYPE_CHECKING:
+    from interlock.evidence.forms import Form
 
 Json = Union[str, int, bool, None, Sequence["Json"], Mapping[str, "Json"]]
 """No floats, no integer of 2^53 or more, bytes as base64: what RFC 8785 and every reader agree on."""
@@ -49,13 +52,26 @@ TYPES: dict[str, str] = {
 }
 
 
+EVERY_EVENT = frozenset(("_sd", "mono_us", "prev", "seq", "session", "ts", "type", "v"))
+"""Names that the writer itself gives to fields."""
+
+
+def reserved(fields: Mapping[str, Json]) -> bool:
+    """Whether one of these names is the writer's own."""
+    return not EVERY_EVENT.isdisjoint(fields)
+
+
 @dataclass(frozen=True, slots=True)
 class EventDraft:
-    """An event before it has a place in a chain. `fields` are plain, `secret` values are committed to."""
+    """An event before it has a place in a chain. `fields` are plain, `secret` values are committed to.
+
+    `form` is set by `forms.Form.draft` alone: the parts of this very draft that are encoded already.
+    """
 
     type: str
     fields: Mapping[str, Json] = field(default_factory=dict)
     secret: Mapping[str, Json] = field(default_factory=dict)
+    form: Form | None = field(default=None, compare=False, repr=False)
 
 
 class Recorder(Protocol):

@@ -16,11 +16,12 @@ import structlog
 from interlock.errors import EvidenceError
 from interlock.evidence import jcs
 from interlock.evidence.events import Json
+from interlock.evidence.forms import VERSION
 from interlock.evidence.linefile import sync_directory
 from interlock.evidence.seal import Status
 from interlock.evidence.sealing import Sealer
 from interlock.evidence.survey import Survey, survey
-from interlock.evidence.transcript import EVENTS, VERSION, timestamp
+from interlock.evidence.transcript import EVENTS, timestamp
 from interlock.evidence.vault import Cut
 
 log = structlog.get_logger()

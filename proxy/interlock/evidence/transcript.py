@@ -10,7 +10,8 @@ Knows files and the chain. Does not know sessions, policy or asyncio.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from binascii import hexlify
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -18,14 +19,17 @@ from pathlib import Path
 from interlock.clock import Clock, Entropy
 from interlock.errors import EvidenceError
 from interlock.evidence import disclosure, jcs
-from interlock.evidence.events import TYPES, EventDraft, Json
+from interlock.evidence.events import TYPES, EventDraft, Json, reserved
+from interlock.evidence.forms import VERSION, Form, Place
 from interlock.evidence.linefile import LineFile
 from interlock.evidence.vault import Vault
 
-VERSION = 1
 EVENTS = "events.jsonl"
 GENESIS = "0" * 64
 """`prev` of the first event."""
+
+SALTS_AT_ONCE = 32
+"""Salts are drawn so many at a time: a system call costs more than the bytes."""
 
 CLOCK_BOUND_US = 1_000_000
 """Wall and monotonic clock may part by this much between two events; more is a `clock.step`."""
@@ -35,8 +39,8 @@ class Transcript:
     """The open end of a chain. Not for several threads, but for `sync`."""
 
     __slots__ = (
-        "_base", "_broken", "_clock", "_entropy", "_events", "_mentioned", "_on_policy", "_sealed", "_sink", "_wall",
-        "directory", "head", "mono_us", "seq", "session",
+        "_base", "_beginnings", "_broken", "_clock", "_entropy", "_events", "_mentioned", "_name", "_on_policy", "_prev",
+        "_sealed", "_sink", "_times", "_wall", "directory", "mono_us", "seq", "session",
     )  # fmt: skip
 
     def __init__(
@@ -56,7 +60,10 @@ class Transcript:
         self.directory = directory
         self.session = session
         self.seq = 0
-        self.head = GENESIS
+        self._prev = GENESIS.encode()
+        self._name = jcs.encode(session)[1:-1]
+        self._times = _Times()
+        self._beginnings: list[bytes] = []
         self.mono_us = 0
         self._clock = clock
         self._entropy = entropy
@@ -68,6 +75,11 @@ class Transcript:
         self._wall = clock.now()
         self._sink = vault.create(directory)
         self._events = LineFile(directory / EVENTS, create=True)
+
+    @property
+    def head(self) -> str:
+        """Hash of the last line in hex: `prev` of the next event."""
+        return self._prev.decode()
 
     @property
     def broken(self) -> str | None:
@@ -90,13 +102,13 @@ class Transcript:
         step = _microseconds(now - self._wall) - (mono - self.mono_us)
         if not -CLOCK_BOUND_US <= step <= CLOCK_BOUND_US:
             drafts = (*drafts, EventDraft("clock.step", {"step_us": step, "ref": self.seq}))
-        ts = timestamp(now)
-        first, seq, head = self.seq, self.seq, self.head
+        place = Place(self._name, self._times.of(now), mono)
+        seq, prev = self.seq, self._prev
         lines: list[bytes] = []
         secrets: list[bytes] = []
         for draft in drafts:
-            line = self._encode(draft, seq, ts, mono, head, secrets)
-            head = sha256(b"\x00" + line).hexdigest()
+            line = self._encode(draft, seq, place, prev, secrets)
+            prev = hexlify(sha256(b"\x00" + line).digest())
             lines.append(line)
             seq += 1
         lines.append(b"")
@@ -107,34 +119,52 @@ class Transcript:
         except (OSError, EvidenceError) as error:
             self._broken = f"the transcript can't be written: {getattr(error, 'strerror', None) or error}"
             raise EvidenceError(self._broken) from None
-        self.seq, self.head, self.mono_us, self._wall = seq, head, mono, now
+        first = self.seq
+        self.seq, self._prev, self.mono_us, self._wall = seq, prev, mono, now
         return first
 
-    def _encode(self, draft: EventDraft, seq: int, ts: str, mono: int, prev: str, secrets: list[bytes]) -> bytes:
-        fields = draft.fields
-        event: dict[str, Json] = {
-            **fields, "mono_us": mono, "prev": prev, "seq": seq, "session": self.session, "ts": ts, "type": draft.type,
-            "v": VERSION,
-        }  # fmt: skip
-        if len(event) != len(fields) + 7 or "_sd" in fields:
-            raise EvidenceError(f"a field of {draft.type} has a name that every event has")
-        if draft.type not in TYPES:
-            raise EvidenceError(f"{draft.type} is not a type of event")
-        if draft.secret:
-            salts = self._entropy(disclosure.SALT * len(draft.secret))
-            digests: list[str] = []
-            for at, (name, value) in enumerate(draft.secret.items()):
-                salt = salts[at * disclosure.SALT : (at + 1) * disclosure.SALT]
-                text, digest = disclosure.commit(salt, name, value)
-                secrets.append(disclosure.line(text, seq))
-                digests.append(digest)
-            digests.sort()  # the order of names would say something (RFC 9901 §4.2.4.1)
-            event["_sd"] = digests
-        policy = fields.get("policy")
+    def _encode(self, draft: EventDraft, seq: int, place: Place, prev: bytes, secrets: list[bytes]) -> bytes:
+        fields, form = draft.fields, draft.form
+        if form is not None:
+            policy: Json = form.policy
+            digests = self._commit(draft.secret, form, seq, secrets) if draft.secret else []
+            line = form.encode(place, seq, prev, fields["ref"] if form.refers else None, digests)
+        else:
+            if reserved(fields):
+                raise EvidenceError(f"a field of {draft.type} has a name that every event has")
+            if draft.type not in TYPES:
+                raise EvidenceError(f"{draft.type} is not a type of event")
+            policy = fields.get("policy")
+            event: dict[str, Json] = {
+                **fields, "mono_us": place.mono_us, "prev": prev.decode(), "seq": seq, "session": self.session,
+                "ts": place.ts.decode(), "type": draft.type, "v": VERSION,
+            }  # fmt: skip
+            if draft.secret:
+                event["_sd"] = [digest.decode() for digest in self._commit(draft.secret, None, seq, secrets)]
+            line = jcs.encode_with(fields, event)
         if type(policy) is str and policy not in self._mentioned:
             self._on_policy(policy)
             self._mentioned.add(policy)
-        return jcs.encode_with(fields, event)
+        return line
+
+    def _commit(self, secret: Mapping[str, Json], form: Form | None, seq: int, lines: list[bytes]) -> list[bytes]:
+        """Add the line of a disclosure for each value; return their digests as they stand in the event."""
+        tails = [] if form is None else [*form.tails]
+        if len(tails) < len(secret):  # a form's own values come first
+            tails += [disclosure.tail(name, value) for name, value in [*secret.items()][len(tails) :]]
+        digests: list[bytes] = []
+        for end in tails:
+            text = self._salted() + end
+            lines.append(disclosure.line(text, seq))
+            digests.append(disclosure.digest_of(text))
+        digests.sort()  # the order of names would say something (RFC 9901 §4.2.4.1)
+        return digests
+
+    def _salted(self) -> bytes:
+        """Return the begin of a disclosure with a salt that is used once."""
+        if not self._beginnings:
+            self._beginnings = disclosure.beginnings(self._entropy(disclosure.SALT * SALTS_AT_ONCE))
+        return self._beginnings.pop()
 
     def sync(self) -> None:
         """Bring everything appended before this call to stable storage. May run in another thread. Raise OSError."""
@@ -157,10 +187,27 @@ class Transcript:
 
 
 def timestamp(moment: datetime) -> str:
-    """Render as RFC 3339 with six digits and Z. Quicker than strftime; the clock's zone is UTC by contract."""
+    """Render as RFC 3339 with six digits and Z."""
     if moment.tzinfo is not UTC:
         moment = moment.astimezone(UTC)
     return moment.isoformat(timespec="microseconds")[:26] + "Z"
+
+
+class _Times:
+    """Renders moments; those of one second share its text."""
+
+    __slots__ = ("_second", "_text")
+
+    def __init__(self) -> None:
+        self._second: datetime | None = None
+        self._text = b""
+
+    def of(self, moment: datetime) -> bytes:
+        second = moment.replace(microsecond=0)
+        if second != self._second or moment.tzinfo is not UTC:
+            self._second = second
+            self._text = timestamp(second)[:19].encode()
+        return b"%b.%06dZ" % (self._text, moment.microsecond)
 
 
 def _microseconds(delta: timedelta) -> int:

@@ -25,7 +25,7 @@ from interlock import __version__
 from interlock.clock import Clock, Entropy, ulid
 from interlock.errors import EvidenceError
 from interlock.evidence.datadir import DataDirectory
-from interlock.evidence.durability import GroupCommit
+from interlock.evidence.durability import GroupCommit, SyncRounds
 from interlock.evidence.events import EventDraft, Json, Recorder
 from interlock.evidence.journal import Journal
 from interlock.evidence.linefile import sync_directory
@@ -61,7 +61,7 @@ class TranscriptRecorder:
         self._store = store
         self._transcript = transcript
         self._key = key
-        self._commit = GroupCommit(transcript.sync, store.pool, self._sync_failed)
+        self._commit = GroupCommit(transcript.sync, store.rounds, self._sync_failed)
         self._ending: asyncio.Task[None] | None = None
 
     @property
@@ -177,6 +177,7 @@ class TranscriptStore:
         self._vault: Vault = vault if vault is not None else PlainVault()
         self._shelf = PolicyShelf(data_dir, policy_files)
         self.sealer = Sealer(node, ca, self._shelf, self._vault, clock, entropy)
+        self.rounds: SyncRounds
         self._live: dict[str, TranscriptRecorder] = {}
         self._unsealed: dict[Path, str] = {}
         self._tasks: set[asyncio.Future[Any]] = set()
@@ -198,6 +199,7 @@ class TranscriptStore:
 
     async def start(self) -> None:
         """Lock and prepare the data directory, recover what died, begin the journal. Raise EvidenceError."""
+        self.rounds = SyncRounds(self.pool)
         try:
             self._unsealed.update(await self.threaded(self._prepare))
             await self.repair()

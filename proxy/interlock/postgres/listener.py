@@ -37,6 +37,7 @@ from interlock.postgres.upstream import Connector, ServerRefusedError, Upstream
 from interlock.postgres.wire import answers
 from interlock.postgres.wire.answers import ErrorFields
 from interlock.postgres.wire.opening import CancelRequest
+from interlock.record import who
 
 log = structlog.get_logger()
 
@@ -279,7 +280,7 @@ class PostgresListener:
     def _note_refused(self, source: str, admitted: Admitted, refusal: Refusal) -> None:
         fields: dict[str, Json] = {"reason": str(refusal.reason), "client": source, "protocol": "postgres"}
         self._note(
-            EventDraft("access.refused", {**fields, **gate.who(admitted.principal)}, {"claimed_target": admitted.address.target})
+            EventDraft("access.refused", {**fields, **who(admitted.principal)}, {"claimed_target": admitted.address.target})
         )
 
     def _note(self, draft: EventDraft) -> None:

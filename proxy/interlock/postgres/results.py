@@ -6,11 +6,15 @@ Knows: the events pg.result and pg.copy. Must not know: the chain, sockets.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from interlock.evidence.events import EventDraft, Json
+from interlock.evidence.forms import Form
 from interlock.postgres.wire.answers import rows_of
 
 MAX_GATHERED = 64
+MAX_TAG = 64
+"""PostgreSQL's own COMPLETION_TAG_BUFSIZE; a longer one is recorded, and never kept."""
 
 
 class Results:
@@ -22,7 +26,10 @@ class Results:
 
     def tag(self, ref: int | None, tag: bytes) -> None:
         """A statement ended: its command tag, such as `DELETE 3`."""
-        self._add("pg.result", {"ref": ref, "tag": tag.decode("utf-8", "replace"), "rows": rows_of(tag)})
+        if ref is None or len(tag) > MAX_TAG:
+            self._add("pg.result", {"ref": ref, **_tagged(tag)})
+        else:
+            self._gather(_form(tag).draft(ref))
 
     def suspended(self, ref: int | None) -> None:
         """A portal gave as many rows as were asked for and may be resumed."""
@@ -44,6 +51,18 @@ class Results:
             self._record(*drafts)
 
     def _add(self, kind: str, fields: dict[str, Json]) -> None:
-        self._drafts.append(EventDraft(kind, fields))
+        self._gather(EventDraft(kind, fields))
+
+    def _gather(self, draft: EventDraft) -> None:
+        self._drafts.append(draft)
         if len(self._drafts) >= MAX_GATHERED:
             self.flush()
+
+
+def _tagged(tag: bytes) -> dict[str, Json]:
+    return {"tag": tag.decode("utf-8", "replace"), "rows": rows_of(tag)}
+
+
+@lru_cache(maxsize=256)
+def _form(tag: bytes) -> Form:
+    return Form("pg.result", _tagged(tag), refers=True)

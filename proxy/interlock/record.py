@@ -1,0 +1,198 @@
+"""What the record says of each step of the path: what is plain and what is committed to (evidence.md §1, rule 2).
+
+Texts, objects, values and sentences are committed to; codes, counts and references are plain. A command that comes again
+has the same events but for their places and references, so what they share is encoded once (evidence.forms).
+
+Knows: the words of commands, policy and approvals. Must not know: sockets, chains, why something was decided.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections import OrderedDict
+from typing import TypeVar
+
+from interlock.approvals.model import ApprovalRequest, State, VoteVerdict
+from interlock.approvals.wording import Refusal
+from interlock.clock import rfc3339
+from interlock.commands.model import Analysis, Command
+from interlock.evidence.events import EventDraft, Json
+from interlock.evidence.forms import Form
+from interlock.identity.principal import Principal
+from interlock.policy.model import Decision, Target
+
+MAX_FORM_TEXT = 4096
+"""Bytes of a command whose events are kept encoded; longer ones hardly repeat."""
+FORMS = 1024
+"""Commands, and as many decisions, that are kept."""
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
+FORWARDED = Form("forward", {"sent": "exact"}, refers=True)
+
+
+class Drafts:
+    """Makes the events of commands that are allowed. One a gate; remembers what comes again."""
+
+    def __init__(self) -> None:
+        # Each entry holds the object whose id is in its key, so that the id can't come to mean another object.
+        self._commands: OrderedDict[tuple[int, str, bytes], tuple[Analysis, Form | None]] = OrderedDict()
+        self._decisions: OrderedDict[int, tuple[Decision, Form]] = OrderedDict()
+
+    def described(self, command: Command, analysis: Analysis) -> EventDraft:
+        """Like the function: a form is made when the same command comes a second time."""
+        if len(command.text) > MAX_FORM_TEXT or command.env:
+            return described(command, analysis)
+        key = (id(analysis), command.kind, command.text)
+        known = self._commands.get(key)
+        if known is None:
+            _keep(self._commands, key, (analysis, None))
+            return described(command, analysis)
+        self._commands.move_to_end(key)
+        form = known[1]
+        if form is None:
+            form = Form(str(command.kind), _plain(command, analysis), _committed(command, analysis))
+            self._commands[key] = (analysis, form)
+        return form.draft(None, _given(command)) if command.binds or command.stdin is not None else form.draft()
+
+    def decided(self, decision: Decision, command_seq: int) -> EventDraft:
+        known = self._decisions.get(id(decision))
+        if known is None:
+            known = (decision, Form("decision", _answer(decision), {"reason": decision.reason}, refers=True))
+            _keep(self._decisions, id(decision), known)
+        return known[1].draft(command_seq)
+
+
+def _keep(cache: OrderedDict[_Key, _Value], key: _Key, value: _Value) -> None:
+    cache[key] = value
+    if len(cache) > FORMS:
+        cache.popitem(last=False)
+
+
+def who(principal: Principal) -> dict[str, Json]:
+    return {
+        "principal": str(principal.identity),
+        "handle": principal.handle,
+        "kind": str(principal.kind),
+        "owner": str(principal.owner) if principal.owner else None,
+        "acting_for": [str(i) for i in principal.acting_for],
+        "credential": {"kind": str(principal.credential.kind), "ident": principal.credential.ident},
+    }
+
+
+def where(target: Target) -> dict[str, Json]:
+    return {
+        "target": target.name,
+        "protocol": target.protocol,
+        "account": target.account,
+        "role": target.role,
+        "database": target.database,
+    }
+
+
+def described(command: Command, analysis: Analysis) -> EventDraft:
+    """What was asked and what it would do. Texts, objects and reasons' texts are committed to, codes are plain."""
+    secret = {**_committed(command, analysis), **_given(command)}
+    return EventDraft(str(command.kind), _plain(command, analysis), secret)
+
+
+def _plain(command: Command, analysis: Analysis) -> dict[str, Json]:
+    fields: dict[str, Json] = {
+        "parser": analysis.parser,
+        "status": "unreadable" if analysis.unreadable else "opaque" if analysis.opaque else "static",
+        "verbs": sorted({e.verb for e in analysis.effects}),
+        "opaque": sorted({o.reason for o in analysis.opaque}),
+        "statements": analysis.statements,
+    }
+    if command.env:
+        fields["env"] = dict(command.env)
+    return fields
+
+
+def _committed(command: Command, analysis: Analysis) -> dict[str, Json]:
+    """What follows from the text alone."""
+    secret: dict[str, Json] = {}
+    try:
+        secret["text"] = command.text.decode("utf-8")
+    except UnicodeDecodeError:
+        secret["text"] = command.text.decode("utf-8", "backslashreplace")
+        secret["text_base64"] = base64.b64encode(command.text).decode()
+    secret["effects"] = [e.to_json() for e in analysis.effects]
+    if analysis.opaque:
+        secret["opaque_texts"] = [o.to_json() for o in analysis.opaque]
+    return secret
+
+
+def _given(command: Command) -> dict[str, Json]:
+    """What came beside the text."""
+    secret: dict[str, Json] = {}
+    if command.binds:
+        secret["binds"] = [
+            {
+                "raw": None if b.raw is None else base64.b64encode(b.raw).decode(),
+                "format": b.format,
+                "type": b.type_oid,
+                "shown": b.shown,
+            }
+            for b in command.binds
+        ]
+    if command.stdin is not None:
+        secret["stdin"] = base64.b64encode(command.stdin.data).decode()
+    return secret
+
+
+def decided(decision: Decision, command_seq: int) -> EventDraft:
+    return EventDraft("decision", {"ref": command_seq, **_answer(decision)}, {"reason": decision.reason})
+
+
+def _answer(decision: Decision) -> dict[str, Json]:
+    fields: dict[str, Json] = {"verdict": str(decision.verdict), "rule": decision.rule, "policy": decision.policy}
+    if decision.observed:
+        fields["observed"] = list(decision.observed)
+    if decision.errors:
+        fields["errors"] = list(decision.errors)
+    return fields
+
+
+def forwarded(decision_seq: int, command: Command, payload: bytes) -> EventDraft:
+    """The release. The re-rendering is in the record when it differs from the text."""
+    if payload == command.text:
+        return FORWARDED.draft(decision_seq)
+    return EventDraft(
+        "forward", {"ref": decision_seq, "sent": "rendered"}, {"sent_text": payload.decode("utf-8", "backslashreplace")}
+    )
+
+
+def blocked(decision_seq: int, refusal: Refusal) -> EventDraft:
+    return EventDraft(
+        "block", {"ref": decision_seq, "reason": str(refusal.reason), "request": refusal.request}, {"message": refusal.message}
+    )
+
+
+def requested(decision_seq: int, request: ApprovalRequest) -> EventDraft:
+    return EventDraft(
+        "approval.request",
+        {
+            "ref": decision_seq, "request": request.id, "digest": request.digest, "match": request.match,
+            "groups": list(request.draft.terms.groups), "quorum": request.draft.terms.quorum,
+            "expires": rfc3339(request.expires), "excluded": sorted(str(i) for i in request.excluded),
+        },
+    )  # fmt: skip
+
+
+def answered(request: ApprovalRequest) -> EventDraft:
+    votes: list[Json] = [
+        {
+            "reviewer": str(v.reviewer), "handle": v.reviewer_handle, "channel": v.channel, "actor": v.channel_actor,
+            "verdict": str(v.verdict), "scope": v.scope, "proof": str(v.proof), "digest": v.digest, "at": rfc3339(v.at),
+        }
+        for v in request.votes
+    ]  # fmt: skip
+    verdict = "approve" if request.state in (State.APPROVED, State.CONSUMED) else str(request.state)
+    reasons: list[Json] = [v.reason for v in request.votes if v.verdict is VoteVerdict.DENY or v.reason]
+    return EventDraft(
+        "approval.response",
+        {"request": request.id, "digest": request.digest, "state": str(request.state), "verdict": verdict, "votes": votes},
+        {"reasons": reasons} if any(reasons) else {},
+    )
