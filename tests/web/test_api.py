@@ -31,7 +31,7 @@ class House:
         return (await self.desk.inbox.submit(draft(principal=self.desk.agent(), **changes))).request
 
     async def token(self, handle: str) -> str:
-        return (await self.desk.directory.issue_token(handle)).secret
+        return (await self.desk.directory.issue_token(handle)).secret.reveal()
 
     async def stepped_up(self, handle: str) -> str:
         async with self.client() as http:
@@ -92,7 +92,7 @@ async def test_an_agents_token_does_not_decide(house: House) -> None:
     request = await house.ask()
     async with house.client(await house.token("claude")) as http:
         answer = await vote(http, request)
-    assert (answer.status_code, answer.json()["reason"]) == (401, "not-a-person")
+    assert (answer.status_code, answer.json()["reason"]) == (403, "not-a-person")
 
 
 async def test_the_unix_socket_alone_does_not_decide(house: House) -> None:
@@ -101,7 +101,7 @@ async def test_the_unix_socket_alone_does_not_decide(house: House) -> None:
     async with httpx.AsyncClient(base_url=house.socket, trust_env=False) as http:
         assert (await http.get("/v1/approvals")).status_code == 200
         answer = await vote(http, request)
-    assert answer.status_code == 401
+    assert (answer.status_code, answer.json()["reason"]) == (403, "not-a-person")
     assert (await house.desk.inbox.get(request.id)).state is State.PENDING
 
 

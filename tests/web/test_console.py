@@ -114,16 +114,17 @@ async def test_the_inbox_shows_a_new_request_by_itself(house: House) -> None:
 # -- without a browser: what other pages and tools could try -----------------------------------------------------------------
 
 
-async def session(house: House, handle: str = "bob") -> tuple[httpx.AsyncClient, str]:
-    http = httpx.AsyncClient(base_url=house.url, headers={"Origin": house.url}, trust_env=False)
-    answer = await http.post("/console/login", data={"handle": handle, "passphrase": PASSPHRASE})
-    assert answer.status_code == 303
-    cookie = answer.headers["set-cookie"].lower()
-    assert "httponly" in cookie and "samesite=strict" in cookie
-    page = (await http.get("/console")).text
-    found = re.search(r'name="csrf" value="([0-9a-f]+)"', page)
-    assert found
-    return http, found[1]
+@contextlib.asynccontextmanager
+async def session(house: House, handle: str = "bob") -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
+    """A logged-in client and its CSRF token."""
+    async with httpx.AsyncClient(base_url=house.url, headers={"Origin": house.url}, trust_env=False) as http:
+        answer = await http.post("/console/login", data={"handle": handle, "passphrase": PASSPHRASE})
+        assert answer.status_code == 303
+        cookie = answer.headers["set-cookie"].lower()
+        assert "httponly" in cookie and "samesite=strict" in cookie
+        found = re.search(r'name="csrf" value="([0-9a-f]+)"', (await http.get("/console")).text)
+        assert found
+        yield http, found[1]
 
 
 def form(request: ApprovalRequest, csrf: str, verdict: str = "approve") -> dict[str, str]:
@@ -132,8 +133,7 @@ def form(request: ApprovalRequest, csrf: str, verdict: str = "approve") -> dict[
 
 async def test_a_form_of_another_page_decides_nothing(house: House) -> None:
     request = await house.ask()
-    http, csrf = await session(house)
-    async with http:
+    async with session(house) as (http, csrf):
         path = f"/console/approvals/{request.id}/decision"
         for headers, data in (
             ({"Origin": "https://evil.example"}, form(request, csrf)),
@@ -151,7 +151,8 @@ async def test_without_a_login_nothing_is_shown_or_decided(house: House) -> None
     async with httpx.AsyncClient(base_url=house.url, headers={"Origin": house.url}, trust_env=False) as http:
         shown = await http.get(f"/console/approvals/{request.id}")
         decided = await http.post(f"/console/approvals/{request.id}/decision", data=form(request, "0" * 64))
-        forged = await http.get("/console", cookies={"interlock_console": "0" * 64})
+        http.cookies.set("interlock_console", "0" * 64)
+        forged = await http.get("/console")
     assert shown.status_code == forged.status_code == 303 and "rm -rf" not in shown.text
     assert decided.status_code == 401
     assert await house.state(request) is State.PENDING
@@ -159,7 +160,7 @@ async def test_without_a_login_nothing_is_shown_or_decided(house: House) -> None
 
 async def test_agents_and_wrong_passphrases_do_not_log_in(house: House) -> None:
     async with httpx.AsyncClient(base_url=house.url, headers={"Origin": house.url}, trust_env=False) as http:
-        for handle, passphrase in (("claude", PASSPHRASE), ("bob", "wrong"), ("nobody", PASSPHRASE)):
+        for handle, passphrase in (("claude", PASSPHRASE), ("bob", "open-sesame"), ("nobody", PASSPHRASE)):
             answer = await http.post("/console/login", data={"handle": handle, "passphrase": passphrase})
             assert answer.status_code == 401 and "set-cookie" not in answer.headers
             assert passphrase not in answer.text
@@ -167,8 +168,7 @@ async def test_agents_and_wrong_passphrases_do_not_log_in(house: House) -> None:
 
 async def test_the_owner_is_refused_in_the_console(house: House) -> None:
     request = await house.ask()
-    http, csrf = await session(house, "alice")
-    async with http:
+    async with session(house, "alice") as (http, csrf):
         answer = await http.post(f"/console/approvals/{request.id}/decision", data=form(request, csrf))
     assert answer.status_code == 409 and "delegation chain" in answer.text
     assert await house.state(request) is State.PENDING
@@ -176,11 +176,10 @@ async def test_the_owner_is_refused_in_the_console(house: House) -> None:
 
 async def test_a_disabled_reviewer_is_logged_out(house: House) -> None:
     request = await house.ask()
-    http, csrf = await session(house)
-    async with http:
+    async with session(house) as (http, csrf):
         await house.desk.directory.set_disabled("bob", True)
         answer = await http.post(f"/console/approvals/{request.id}/decision", data=form(request, csrf))
-    assert answer.status_code == 401
+    assert answer.status_code == 403
     assert await house.state(request) is State.PENDING
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from interlock import __version__
@@ -14,7 +15,6 @@ from interlock.approvals.channels.teams.inbound import Expected
 from interlock.approvals.inbox import Inbox
 from interlock.clock import Clock
 from interlock.config import Config
-from interlock.errors import InterlockError, Reason
 from interlock.evidence.archive import Archive
 from interlock.gate import Gate
 from interlock.identity.authenticate import Authenticator
@@ -108,7 +108,7 @@ class Bounded:
             message = await receive()
             received += len(message.get("body", b""))
             if received > MAX_BODY:
-                raise InterlockError("the body is larger than 1 MiB", reason=Reason.TOO_LARGE)
+                raise HTTPException(413, "the body is larger than 1 MiB")  # the one error that body parsers let through
             return message
 
         async def headed(message: Message) -> None:

@@ -60,7 +60,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> JSONResponse:
-        reason = Reason.NOT_FOUND if error.status_code == 404 else Reason.REQUEST_NOT_OFFERED
+        reason = {404: Reason.NOT_FOUND, 413: Reason.TOO_LARGE}.get(error.status_code, Reason.REQUEST_NOT_OFFERED)
         return document(reason, str(error.detail), error.status_code)
 
     @app.exception_handler(Exception)
