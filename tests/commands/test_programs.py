@@ -97,7 +97,7 @@ EFFECTS = {
     "crontab -": {("read", "stdin"), ("schedule", "crontab")},
     "crontab": {("schedule", "crontab")},
     "curl -s -o /tmp/f https://h.example/x": {("write", "/tmp/f"), ("network", "https://h.example/x")},
-    "curl file:///etc/shadow": {("read", "/etc/shadow"), ("secret", "/etc/shadow")},
+    "curl file:///etc/shadow": {("read", "/etc/shadow"), ("secret", "/etc/shadow"), ("network", "file:///etc/shadow")},
     "wget -qO- http://h/": {("network", "http://h/")},
     "kubectl delete pod x --force": {("cluster", "pod"), ("cluster", "x"), ("delete", "cluster/pod"), ("delete", "cluster/x")},
     "docker rm -f web": {("container", "web")},

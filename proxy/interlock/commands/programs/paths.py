@@ -64,6 +64,8 @@ class Sensitive:
         for candidate in _candidates(path):
             if any(p.fullmatch(candidate) for p in self.secret):
                 return True
+            if not candidate.startswith("/") and any(p.fullmatch(f"/{candidate}") for p in self.secret):
+                return True  # the home of many a service account is /
             if recursive and any(p.fullmatch(candidate) for p in self.roots):
                 return True
         return False

@@ -253,7 +253,9 @@ class _Run:
         elif spec.verb in PATH_VERBS:
             self.path(spec.verb, value, detail=spec.detail)
         elif spec.verb == "network" and value.lower().startswith("file:"):
+            # curl decodes %41, expands {a,b}, and may write (`-w '%output{…}'`): what is read is not certain, so both are said.
             self.path("read", "/" + value[5:].lstrip("/").removeprefix("localhost/"))
+            self.add("network", value, detail="local-file")
         elif spec.verb == "network":
             self.add("network", value, detail=spec.detail, host=host_of(value))
         else:

@@ -15,7 +15,9 @@ from interlock.commands.model import SHELL_VERBS, Stdin
 from interlock.commands.programs.options import Grammar
 
 PATH_VERBS = frozenset({"read", "list", "write", "delete"})
-SPECIALS = frozenset({"find", "test", "tar", "dd", "ps", "kill", "sed", "awk", "chmod", "cd", "echo", "date"})
+SPECIALS = frozenset(
+    {"find", "test", "tar", "dd", "ps", "kill", "sed", "awk", "chmod", "cd", "echo", "date", "jq", "printf", "exit"}
+)
 
 
 class SchemaError(Exception):

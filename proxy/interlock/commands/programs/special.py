@@ -123,6 +123,8 @@ def test(run: _Run, program: Program, first: int) -> None:
             index += 2
         elif left >= 2 and words[index] in _TEST_TEXT:
             run.add("read", "arguments")
+            if words[index] == "-t" and not words[index + 1].isdigit():
+                run.opaque("arithmetic", words[index + 1])
             index += 2
         elif not words[index].startswith("-"):
             index += 1
@@ -231,6 +233,8 @@ def ps(run: _Run, program: Program, first: int) -> None:
     run.add("read", "process-table")
     for index, word in enumerate(words):
         follows_value = index > 0 and words[index - 1] in program.grammar.values
+        if "environ" in word:
+            run.add("secret", "process-environment")
         if word in bundled and not follows_value and not re.fullmatch(r"[a-zA-Z]+|[0-9,]+", word):
             run.opaque("unknown-operand", word)
         elif word in bundled and not follows_value and re.fullmatch(r"[a-zA-Z]*e[a-zA-Z]*", word):
@@ -316,6 +320,8 @@ def awk(run: _Run, program: Program, first: int) -> None:
             _reads_stdin(run)
         elif re.match(r"[A-Za-z_][A-Za-z0-9_]*=", operand):
             run.opaque("assignment", operand)
+        elif re.match(r"/inet[46]?/", operand):
+            run.add("network", operand)  # gawk opens a connection
         else:
             run.path("read", operand)
     if not operands:
@@ -374,7 +380,46 @@ def echo(run: _Run, program: Program, first: int) -> None:
     run.add("read", "arguments")
 
 
+_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?\Z")
+
+
+def printf(run: _Run, program: Program, first: int) -> None:
+    """zsh and ksh evaluate the arguments of `%d` as arithmetic, and `a[$(cmd)]` runs there even from single quotes."""
+    words = run.argv[first:]
+    if words[:1] == ["--"]:
+        words = words[1:]
+    if not words or words[0].startswith("-"):
+        run.opaque("unknown-option", " ".join(words)[:200])
+        return
+    run.add("read", "arguments")
+    conversions = re.sub(r"%%|%[-0-9.]*[sbc]", "", words[0])
+    if "%" in conversions:
+        for word in words[1:]:
+            if not _NUMBER.match(word):
+                run.opaque("arithmetic", word)
+
+
+def exit_status(run: _Run, program: Program, first: int) -> None:
+    """zsh and mksh evaluate the status as arithmetic."""
+    run.add("read", "arguments")
+    for word in run.argv[first:]:
+        if not word.isdigit():
+            run.opaque("arithmetic", word)
+
+
+def jq(run: _Run, program: Program, first: int) -> None:
+    """A filter does nothing but read its input, except that `import` and `include` read any file of a directory."""
+    items = parse(run.argv, program.grammar, first=first)
+    operands = [i.value for i in items if isinstance(i, Operand)]
+    if operands:
+        run.add("interpret", "jq", detail="filter")
+    run.walk(program, items)
+    if operands and re.search(r"(?<![.\w])(?:import|include|modulemeta)\b", operands[0]):
+        run.opaque("interpreter-code", operands[0])
+
+
 SPECIALS: dict[str, Special] = {
     "find": find, "test": test, "tar": tar, "dd": dd, "ps": ps, "kill": kill,
     "sed": sed, "awk": awk, "chmod": chmod, "cd": cd, "echo": echo, "date": date,
+    "printf": printf, "exit": exit_status, "jq": jq,
 }  # fmt: skip

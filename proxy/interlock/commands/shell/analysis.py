@@ -17,7 +17,7 @@ from typing import Any
 from interlock.commands.model import Analysis, Effect, HeldInput, Opaque, ShellContext, Stdin, Unreadable
 from interlock.commands.programs.rules import Outcome, Place, Rules, identity
 from interlock.commands.shell import characters, rendering, tree
-from interlock.commands.shell.effective import Blind, Effective, Input, effective
+from interlock.commands.shell.effective import Blind, Effective, Input, effective, repeats
 from interlock.commands.shell.grammars import Asking, Parse
 from interlock.commands.shell.syntax import Redirection, Script, Word
 from interlock.commands.shell.wrappers import SHELLS, WRAPPERS, Inner, unwrap
@@ -182,6 +182,7 @@ class _Analyst:
     # -- scripts --------------------------------------------------------------------------------------------------
 
     def script(self, script: Script, source: Effective | None, depth: int) -> Asking[None]:
+        before = self.directories
         for found in effective(script.body, source):
             if isinstance(found, Blind):
                 self.blind(found)
@@ -191,6 +192,9 @@ class _Analyst:
                 self.say("too-many-commands", "")
                 return
             yield from self.command(found, depth)
+        if self.directories != before and repeats(script.body):
+            # The second round of a loop begins where the first one has gone: paths before the `cd` were read too early.
+            self.say("working-directory", "cd in a loop")
 
     def nested(self, text: str, source: Effective, depth: int) -> Asking[Script | None]:
         """Read a text that a shell inside will parse, and analyse it in the place of `source`."""

@@ -20,6 +20,7 @@ from interlock.commands.shell.syntax import (
     Group,
     If,
     Loop,
+    Node,
     Redirection,
     Simple,
     Statement,
@@ -68,9 +69,9 @@ class Blind:
 
 INERT_NAMES = frozenset(
     """TZ NO_COLOR CLICOLOR COLUMNS LINES DEBIAN_FRONTEND PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE FORCE_COLOR
-    SYSTEMD_COLORS GREP_COLORS LS_COLORS TIME_STYLE BLOCKSIZE BLOCK_SIZE POSIXLY_CORRECT NEEDRESTART_MODE""".split()
+    SYSTEMD_COLORS GREP_COLORS LS_COLORS TIME_STYLE BLOCKSIZE BLOCK_SIZE NEEDRESTART_MODE""".split()
 )
-"""Variables whose value runs nothing in any program of the table."""
+"""Variables whose value runs nothing and changes no option parsing (as POSIXLY_CORRECT does) in any program of the table."""
 
 _LOCALE = re.compile(r"(?:C|POSIX|[A-Za-z_]+(?:\.(?:UTF-8|utf-?8)))(?:@[a-z]+)?\Z|C\.(?:UTF-8|utf-?8)\Z|\Z")
 _LOOP_NAMES = re.compile(r"[a-z]\Z|(?:item|file|name|line|host|dir)\Z")
@@ -91,6 +92,31 @@ def effective(body: tuple[Statement, ...], source: Effective | None = None) -> I
     walker = _Walker(source or Effective(()))
     for statement in body:
         yield from walker.statement(statement, walker.source.input, walker.source.text)
+
+
+def repeats(body: tuple[Statement, ...]) -> bool:
+    """Tell whether a loop stands anywhere in the statements (of this text; texts inside words are asked on their own)."""
+    return any(_repeats(statement.command) for statement in body)
+
+
+def _repeats(command: Node) -> bool:
+    match command:
+        case Loop() | For() | Strange():
+            return True
+        case Simple():
+            return False
+        case Binary(_, left, right):
+            return repeats((left, right))
+        case Group(body, _):
+            return repeats(body)
+        case If(branches, otherwise):
+            return repeats(otherwise) or any(repeats(one) for branch in branches for one in branch)
+        case Case(_, cases):
+            return any(repeats(body) for _, body in cases)
+        case Timed(_, body):
+            return repeats((body,))
+        case _:
+            assert_never(command)
 
 
 class _Walker:

@@ -221,7 +221,12 @@ def _find(argv: Sequence[str]) -> list[Inner]:
             if end == index + 1 or end >= len(argv):
                 found.append(Inner(opaque=(("no-command", argv[index]),)))
             else:
-                opaque = (("placeholder-in-command", argv[index + 1]),) if "{}" in argv[index + 1] else ()
+                opaque: tuple[tuple[str, str], ...] = ()
+                if "{}" in argv[index + 1]:
+                    opaque = (("placeholder-in-command", argv[index + 1]),)
+                # A placeholder beside other text makes any path of what is found: `cat /srv/.{}`, `cat {}/../shadow`.
+                glued = [w for w in argv[index + 2 : end] if "{}" in w and w != "{}"]
+                opaque += tuple(("placeholder-in-word", word) for word in glued)
                 found.append(Inner(argv=(index + 1, end), items=tuple(roots), opaque=opaque, name="find"))
             index = end
         index += 1

