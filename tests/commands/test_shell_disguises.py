@@ -6,14 +6,18 @@ Each was allowed without a person once. The shipped packs decide, so a gap in th
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Any
 
 import pytest
 
 from interlock.cli.asker import parse_who
 from interlock.cli.explain import EXAMPLES, decide
 from interlock.commands.model import Analysis, Command, Kind, ShellContext, Wire
+from interlock.commands.shell.analysis import Asked, analyze_shell
+from interlock.commands.shell.grammars import Parse, Parsed
 from interlock.policy import packs
 from interlock.policy.engine import PolicySet
 from interlock.policy.loader import load
@@ -109,3 +113,21 @@ def test_what_only_looks_like_reading_goes_to_a_person(text: str, analyse: Analy
 @pytest.mark.parametrize("text", ONLY_READING)
 def test_reading_still_passes(text: str, analyse: Analyse) -> None:
     assert verdict(text, analyse(text)) is Verdict.ALLOW
+
+
+def test_a_text_that_bash_reads_otherwise_is_opaque(grammars: Any) -> None:
+    """The two grammars are made to disagree: bash's reading of `ls` is that of another command."""
+
+    def parse(request: Parse) -> Parsed:
+        other = grammars.parse(Parse(b"ls; touch /tmp/x"))
+        return replace(grammars.parse(request), printed_tree=other.printed_tree, printed=other.printed)
+
+    asking = analyze_shell(Asked(b"ls", ShellContext("bash")), grammars.rules)
+    try:
+        request = next(asking)
+        while True:
+            request = asking.send(parse(request))
+    except StopIteration as done:
+        analysis: Analysis = done.value
+    assert [o.reason for o in analysis.opaque] == ["grammars-disagree"]
+    assert analysis.sent is None
