@@ -7,7 +7,6 @@ that could be held, listeners last. The order of stopping drains: stop accepting
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import ssl
 import stat
@@ -18,7 +17,7 @@ from typing import Any
 
 import httpx
 import structlog
-import uvicorn
+from starlette.types import ASGIApp
 
 from interlock.approvals.channels.teams.channel import TeamsChannel
 from interlock.approvals.channels.teams.connector import Connector
@@ -41,7 +40,6 @@ from interlock.identity.authenticate import Authenticator
 from interlock.identity.directory import Change, Directory
 from interlock.identity.keyset import KeySet
 from interlock.identity.stepup import DecisionSessions
-from interlock.listening import bound
 from interlock.policy import packs
 from interlock.policy.engine import DEFAULT_TERMS
 from interlock.policy.source import LivePolicy
@@ -50,6 +48,8 @@ from interlock.ssh.listener import SshListener
 from interlock.store.engine import open_store
 from interlock.web.app import Parts, TeamsParts, create_app
 from interlock.web.console.sessions import ConsoleSessions
+from interlock.web.metrics import metrics_app
+from interlock.web.server import HttpServer
 
 log = structlog.get_logger()
 
@@ -172,10 +172,13 @@ class Daemon:
         self._deciding = DecisionSessions(directory, clock=clock, entropy=self._entropy)
         self._consoles = ConsoleSessions(clock, self._entropy)
         socket = data_dir / SOCKET
-        await self._serve_http("socket", parts(local=True), uds=socket)
+        await self._serve("socket", create_app(parts(local=True)), socket)
         http_at = None
         if config.listen.http:
-            http_at = _at(config.listen.http, await self._serve_http("http", parts(local=False), tls=config.tls is not None))
+            port = await self._serve("http", create_app(parts(local=False)), config.listen.http, tls=tls is not None)
+            http_at = _at(config.listen.http, port)
+        if config.listen.metrics:
+            await self._serve("metrics", metrics_app(self.gate, inbox), config.listen.metrics)
         log.info("interlock.ready", ssh=ssh, postgres=postgres, http=http_at, policy=policies.current.digest)
         return Addresses(ssh, postgres, http_at, socket)
 
@@ -244,62 +247,17 @@ class Daemon:
         self._stops.append(("teams", channel.close))
         return TeamsParts(channel, expected, keys)
 
-    async def _serve_http(self, name: str, parts: Parts, *, uds: Path | None = None, tls: bool = False) -> int:
-        """Run one HTTP server inside this loop; return its port (0 for the socket)."""
-        config = self.config
-        options: dict[str, Any] = {"lifespan": "off", "log_config": None, "access_log": False, "server_header": False}
-        sockets = None
-        if uds is not None:
-            uds.unlink(missing_ok=True)
-            options["uds"] = str(uds)
-        else:
-            assert config.listen.http is not None
-            sockets = [bound(name, config.listen.http)]
-        if tls and config.tls is not None:
-            options["ssl_certfile"] = str(config.path(config.tls.certificate))
-            options["ssl_keyfile"] = str(config.path(config.tls.key))
-        server = _Server(uvicorn.Config(create_app(parts), **options))
-        task = asyncio.create_task(server.serve(sockets), name=f"http-{name}")
-
-        async def stop() -> None:
-            server.should_exit = True
-            await asyncio.gather(task, return_exceptions=True)
-
-        self._stops.append((f"http {name}", stop))
-        ready = asyncio.create_task(server.ready.wait())
-        await asyncio.wait({ready, task}, return_when=asyncio.FIRST_COMPLETED)
-        ready.cancel()
-        if task.done():
-            raise ConfigError(f"{uds or config.listen.http} can't be served: {_failure(task)}")
-        if uds is not None:
-            uds.chmod(0o600)
-            return 0
-        assert sockets is not None
-        return int(sockets[0].getsockname()[1])
-
-
-def _failure(task: asyncio.Task[None]) -> str:
-    error = None if task.cancelled() else task.exception()
-    return "the server ended" if error is None else str(error)
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its own signal handling, and with an event for readiness."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.ready = asyncio.Event()
-
-    async def startup(self, sockets: Any = None) -> None:
-        try:
-            await super().startup(sockets)
-        except SystemExit:  # uvicorn's way to say that an address can't be bound
-            return
-        if self.started:
-            self.ready.set()
-
-    def capture_signals(self) -> Any:
-        return contextlib.nullcontext()
+    async def _serve(self, name: str, app: ASGIApp, where: str | Path, *, tls: bool = False) -> int:
+        """Start one HTTP server; return its port."""
+        files = self.config.tls if tls else None
+        server = HttpServer(
+            name, app, where,
+            certificate=self.config.path(files.certificate) if files else None,
+            key=self.config.path(files.key) if files else None,
+        )  # fmt: skip
+        port = await server.start()
+        self._stops.append((f"http {name}", server.close))
+        return port
 
 
 def prepare_data_dir(path: Path) -> Path:

@@ -19,6 +19,15 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from interlock.errors import ConfigError
 
+LATER = frozenset(
+    (
+        "approvals.channels.slack", "approvals.channels.webhook", "approvals.new_reviewer_delay", "evidence.log_key",
+        "evidence.replay_identity", "evidence.retain", "evidence.witness", "identity.groups_max_age", "identity.ssh_ca",
+        "listen.proxy_protocol_from", "objects",
+    )
+)  # fmt: skip
+"""Keys of the contract whose controls this version can't enforce. Asking for one refuses to start; none is ignored."""
+
 _DURATION = re.compile(r"(\d+)(ms|s|m|h|d)\Z")
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _ENV = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -126,7 +135,6 @@ class Listen(Strict):
     http: Address | None = None
     metrics: Address | None = None
     postgres_auth: Literal["scram", "token"] = "scram"
-    proxy_protocol_from: list[str] = []
 
 
 class Tls(Strict):
@@ -152,7 +160,6 @@ class CaKey(Strict):
 
 class IdentityConfig(Strict):
     issuers: list[Issuer] = []
-    groups_max_age: Seconds = 8 * 3600
 
 
 class Credentials(Strict):
@@ -211,7 +218,6 @@ class ApprovalsConfig(Strict):
     expires: Seconds = 900
     max_hold_in_transaction: Seconds = 60
     validity: Seconds = 900
-    new_reviewer_delay: Seconds | None = None
     channels: Channels = Channels()
 
 
@@ -310,6 +316,8 @@ def _explain(problem: dict[str, Any], data: Mapping[str, Any]) -> str:
     place = ".".join(str(part) for part in problem["loc"])
     if problem["type"] != "extra_forbidden":
         return f"{place or 'top level'}: {problem['msg'].removeprefix('Value error, ')}"
+    if place in LATER:
+        return f"{place}: this version can't enforce it, so it does not start with it; remove the key"
     key = str(problem["loc"][-1])
     near = difflib.get_close_matches(key, _known_keys(), n=1)
     return f"{place}: unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else "")

@@ -28,15 +28,18 @@ class Unused:
         raise AssertionError("HTTP classified a command")
 
 
-@contextlib.asynccontextmanager
-async def open_web(desk: Desk, *, local: bool) -> AsyncIterator[str]:
-    gate = Gate(
+def gate_over(desk: Desk) -> Gate:
+    return Gate(
         policies=LivePolicy([packs.shipped()]),
         classifier=Unused(),  # type: ignore[arg-type]  # must never be asked
         approvals=desk.inbox,
         transcripts=desk.transcripts,
         clock=desk.clock,
     )
+
+
+@contextlib.asynccontextmanager
+async def open_web(desk: Desk, *, local: bool) -> AsyncIterator[str]:
     parts = Parts(
         inbox=desk.inbox,
         directory=desk.directory,
@@ -45,7 +48,7 @@ async def open_web(desk: Desk, *, local: bool) -> AsyncIterator[str]:
         consoles=ConsoleSessions(desk.clock, system_entropy),
         archive=desk.archive,
         config=Config(version=1, node=Node(data_dir=Path("/nonexistent"))),
-        gate=gate,
+        gate=gate_over(desk),
         clock=desk.clock,
         teams=None,
         local=local,

@@ -1,0 +1,24 @@
+"""/metrics: what a monitoring system may know, and nothing of who or what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+
+from harness.desk import open_desk
+from harness.requests import draft
+from harness.webnode import gate_over
+from harness.webserver import serving
+from interlock.web.metrics import metrics_app
+
+
+async def test_counts_without_names(tmp_path: Path) -> None:
+    async with open_desk(tmp_path) as desk:
+        await desk.inbox.submit(draft(principal=desk.agent()))
+        async with serving(metrics_app(gate_over(desk), desk.inbox)) as url, httpx.AsyncClient(trust_env=False) as http:
+            text = (await http.get(f"{url}/metrics")).text
+            missing = await http.get(f"{url}/v1/approvals")
+    assert 'interlock_requests{state="pending"} 1.0' in text and "interlock_sessions 0.0" in text
+    assert "claude" not in text and "rm -rf" not in text
+    assert missing.status_code == 404
