@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -24,9 +25,10 @@ from interlock.commands.model import BindValue, Command, Kind, Wire
 from interlock.errors import SENTENCES, EvidenceError, InterlockError, LocalProtocolError, Reason, RemoteProtocolError
 from interlock.postgres import refusals
 from interlock.postgres.answering import Answering, PoisonedError
-from interlock.postgres.catalog import CatalogSource, SchemaChange, schema_change
+from interlock.postgres.catalog import CatalogSource
 from interlock.postgres.relay import WAITING_BOUND, Relay
 from interlock.postgres.results import Results
+from interlock.postgres.schema import SchemaView
 from interlock.postgres.statements import Portal, SessionNames, Statement, mentions_names
 from interlock.postgres.waiting import HeldClient
 from interlock.postgres.watch import ParameterWatch
@@ -43,8 +45,6 @@ FRAMES_AT_ONCE = 32
 """Messages of one client that are handled before others have their turn."""
 MAX_IN_FLIGHT = 16_384
 """Messages that may wait for their answers; more than a server's output buffer can hold back without a Flush."""
-CATALOG_PATIENCE = 3.0
-"""Seconds a command waits for the catalog to be read anew after DDL, before it is read without one."""
 
 Outcome = gate.Release | Refusal | ErrorFields
 
@@ -66,14 +66,12 @@ class PostgresSession:
         self.gate_session = session
         self.relay = Relay(self)
         self.watch = ParameterWatch()
-        self._names = SessionNames(search_path, self._known_catalog)
+        self._schema = schema = SchemaView(catalog)
+        self._names = SessionNames(search_path, lambda: schema.known)
         self._settings = settings
         self._caller = HeldClient(self, max_hold)
         self._cancel_server = cancel_server
         self._ended: Callable[[PostgresSession, str], None] = lambda _session, _why: None
-        self._catalog = catalog
-        self._schema = SchemaChange.NONE
-        self._pause: asyncio.Task[None] | None = None
         self._refused_portal = answers.REFUSED_PORTAL + entropy(16).hex()
         self._frames = ClientFrames()
         self._pipeline = Pipeline()
@@ -84,13 +82,12 @@ class PostgresSession:
             results=self._results,
             watch=self.watch,
             refused_portal=self._refused_portal,
-            idle=self._schema_settled,
+            idle=schema.settled,
         )
         self._out: list[bytes] = []
         self._said: list[bytes] = []
         self._busy = False
         self._pumping = False
-        self._patience_spent = False
         self._yielded: asyncio.Handle | None = None
         self._task: asyncio.Task[Outcome] | None = None
         self._draining: Callable[[], None] | None = None
@@ -118,7 +115,7 @@ class PostgresSession:
         if self._finished:
             return
         self._finished = True
-        for task in (self._task, self._pause):
+        for task in (self._task, self._schema.waiting):
             if task is not None:
                 task.cancel()
         self._draining = None
@@ -129,8 +126,12 @@ class PostgresSession:
         self._ended(self, why)
 
     async def settle(self, why: str) -> None:
-        """Wait for what was held to be handed back, then close the transcript. Called once, after `end`."""
-        waiting = [task for task in (self._task, self._pause) if task is not None]
+        """Wait for what was held to be handed back, stop what still runs, close the transcript. Called once, after `end`.
+
+        A server notices that its client has left only when it has something to send, so a statement without a result is
+        cancelled: nothing runs on for somebody who is gone.
+        """
+        waiting = [task for task in (self._task, self._schema.waiting) if task is not None]
         if waiting:
             await asyncio.wait(waiting)
         try:
@@ -139,6 +140,13 @@ class PostgresSession:
             self._results.flush()
         except EvidenceError as error:
             log.error("transcript broken at close", session=self.gate_session.id, reason=str(error.code))
+        running = why != "target-left" and bool(self._pipeline.unanswered())
+        if running:
+            await asyncio.gather(self._cancel_server(), self._seal(why))
+        else:
+            await self._seal(why)
+
+    async def _seal(self, why: str) -> None:
         try:
             await self.gate_session.close(why)
         except EvidenceError as error:
@@ -216,9 +224,8 @@ class PostgresSession:
             return
         self._pumping = True
         try:
-            for _ in range(FRAMES_AT_ONCE):
-                if self._busy or self._finished or self._held_back:
-                    break
+            left = 0 if self._held_back else FRAMES_AT_ONCE
+            while left and not self._busy and not self._finished:
                 frame = self._frames.next()
                 if frame is None:
                     break
@@ -226,7 +233,8 @@ class PostgresSession:
                     self._copy_data(frame)
                 else:
                     self._HANDLERS[frame.kind](self, frame)
-            else:
+                left -= 1
+            if not left and not self._held_back:
                 self._go_on_soon()
         except RemoteProtocolError as error:
             self._flush()
@@ -238,7 +246,7 @@ class PostgresSession:
             self._pumping = False
         self._flush()
         waiting = self._busy or self._yielded is not None
-        self.relay.read_client(not self._held_back and (not waiting or self._frames.buffered < WAITING_BOUND))
+        self.relay.read_client((not waiting or self._frames.buffered < WAITING_BOUND) and not self._held_back)
 
     @property
     def _held_back(self) -> bool:
@@ -442,6 +450,9 @@ class PostgresSession:
         if isinstance(answer, gate.Release):
             then(answer)
             return
+        if self._schema.outdated(answer.analysis):
+            self._pause(partial(self._decide_again, command, then))
+            return
         self._caller.request = None
         self._busy = True
         self._flush()
@@ -505,35 +516,32 @@ class PostgresSession:
         self._out.append(requests.encode_execute(self._refused_portal))
 
     def _released(self, release: gate.Release) -> None:
-        self._schema = max(self._schema, schema_change(release.analysis))
-
-    def _known_catalog(self) -> object:
-        """What this session may rely on: not the snapshot from before its own DDL."""
-        return None if self._schema is SchemaChange.CERTAIN else self._catalog.current
+        self._schema.released(release.analysis)
+        if release.analysis.opaque:
+            self._names.ran_unread_text()
 
     def _catalog_awaited(self, again: Callable[[], None]) -> bool:
         """Whether the catalog is being read anew after DDL: then `again` is called once it is there, or soon."""
-        if self._schema is SchemaChange.CERTAIN or not self._catalog.loading or self._patience_spent:
-            return False
+        if self._schema.awaited:
+            self._pause(again)
+            return True
+        return False
+
+    def _pause(self, again: Callable[[], None]) -> None:
+        """Go on with `again` once the catalog has been read."""
         self._busy = True
-        self._pause = asyncio.get_running_loop().create_task(self._catalog.first_load(CATALOG_PATIENCE))
-        self._pause.add_done_callback(partial(self._paused, again))
-        return True
+        self._flush()
+        self._schema.wait(partial(self._go_on, again))
 
-    def _paused(self, again: Callable[[], None], task: asyncio.Task[None]) -> None:
-        self._pause = None
-        if self._finished or task.cancelled():
-            return
-        self._patience_spent = self._catalog.loading
-        self._busy = False
-        self._resume(again)
+    def _go_on(self, again: Callable[[], None]) -> None:
+        if not self._finished:
+            self._busy = False
+            self._resume(again)
 
-    def _schema_settled(self) -> None:
-        """The transaction has ended: what it did to the schema can be read now."""
-        self._patience_spent = False
-        if self._schema is not SchemaChange.NONE:
-            self._catalog.refresh(certain=self._schema is SchemaChange.CERTAIN)
-            self._schema = SchemaChange.NONE
+    def _decide_again(self, command: Command, then: Callable[[Outcome], None]) -> None:
+        """Read a text with the catalog as it is now. Answers may have come meanwhile that make the server skip it."""
+        if not self._pipeline.skipping:
+            self._decide(replace(command, context=self._names.context()), then)
 
 
 def _values(bound: requests.Bind, types: tuple[int, ...]) -> tuple[BindValue, ...]:
