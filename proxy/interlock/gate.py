@@ -278,6 +278,11 @@ class Pending:
         self._decided_at: int | None = None  # the decision on record that has no forward or block yet
         self._ended = False  # a forward or a block is on record
 
+    @property
+    def analysis(self) -> Analysis | None:
+        """What was known at once of what the command would do. Until `outcome` is awaited, nothing of it is recorded."""
+        return self._analysis
+
     async def outcome(self) -> Release | Refusal:
         """Walk the rest of the path. Never raises but CancelledError: whatever fails is a refusal."""
         try:

@@ -59,7 +59,7 @@ class Form:
         fields = self.fields if ref is None else {"ref": ref, **self.fields}
         return EventDraft(self.type, fields, {**self.secret, **secret} if secret else self.secret, self)
 
-    def encode(self, place: Place, seq: int, prev: bytes, ref: Json, digests: list[bytes]) -> bytes:
+    def encode(self, place: Place, seq: int, prev: bytes, ref: Json, digests: list[bytes] | None) -> bytes:
         """Return the line of one event without its newline. `digests` are sorted; `ref` is used when the form refers."""
         before = b'{"_sd":["%b"],%b' % (b'","'.join(digests), self._before) if digests else b"{" + self._before
         if self.refers:

@@ -20,7 +20,7 @@ from interlock.clock import Clock, Entropy
 from interlock.errors import EvidenceError
 from interlock.evidence import disclosure, jcs
 from interlock.evidence.events import TYPES, EventDraft, Json, reserved
-from interlock.evidence.forms import VERSION, Form, Place
+from interlock.evidence.forms import VERSION, Place
 from interlock.evidence.linefile import LineFile
 from interlock.evidence.vault import Vault
 
@@ -107,7 +107,13 @@ class Transcript:
         lines: list[bytes] = []
         secrets: list[bytes] = []
         for draft in drafts:
-            line = self._encode(draft, seq, place, prev, secrets)
+            if (form := draft.form) is None:
+                line = self._encode(draft, seq, place, prev, secrets)
+            else:
+                digests = self._commit(draft.secret, form.tails, seq, secrets) if draft.secret else None
+                line = form.encode(place, seq, prev, draft.fields["ref"] if form.refers else None, digests)
+                if form.policy is not None and form.policy not in self._mentioned:
+                    self._mention(form.policy)
             prev = hexlify(sha256(b"\x00" + line).digest())
             lines.append(line)
             seq += 1
@@ -124,47 +130,44 @@ class Transcript:
         return first
 
     def _encode(self, draft: EventDraft, seq: int, place: Place, prev: bytes, secrets: list[bytes]) -> bytes:
-        fields, form = draft.fields, draft.form
-        if form is not None:
-            policy: Json = form.policy
-            digests = self._commit(draft.secret, form, seq, secrets) if draft.secret else []
-            line = form.encode(place, seq, prev, fields["ref"] if form.refers else None, digests)
-        else:
-            if reserved(fields):
-                raise EvidenceError(f"a field of {draft.type} has a name that every event has")
-            if draft.type not in TYPES:
-                raise EvidenceError(f"{draft.type} is not a type of event")
-            policy = fields.get("policy")
-            event: dict[str, Json] = {
-                **fields, "mono_us": place.mono_us, "prev": prev.decode(), "seq": seq, "session": self.session,
-                "ts": place.ts.decode(), "type": draft.type, "v": VERSION,
-            }  # fmt: skip
-            if draft.secret:
-                event["_sd"] = [digest.decode() for digest in self._commit(draft.secret, None, seq, secrets)]
-            line = jcs.encode_with(fields, event)
+        fields = draft.fields
+        if reserved(fields):
+            raise EvidenceError(f"a field of {draft.type} has a name that every event has")
+        if draft.type not in TYPES:
+            raise EvidenceError(f"{draft.type} is not a type of event")
+        event: dict[str, Json] = {
+            **fields, "mono_us": place.mono_us, "prev": prev.decode(), "seq": seq, "session": self.session,
+            "ts": place.ts.decode(), "type": draft.type, "v": VERSION,
+        }  # fmt: skip
+        if draft.secret:
+            event["_sd"] = [digest.decode() for digest in self._commit(draft.secret, (), seq, secrets)]
+        line = jcs.encode_with(fields, event)
+        policy = fields.get("policy")
         if type(policy) is str and policy not in self._mentioned:
-            self._on_policy(policy)
-            self._mentioned.add(policy)
+            self._mention(policy)
         return line
 
-    def _commit(self, secret: Mapping[str, Json], form: Form | None, seq: int, lines: list[bytes]) -> list[bytes]:
-        """Add the line of a disclosure for each value; return their digests as they stand in the event."""
-        tails = [] if form is None else [*form.tails]
-        if len(tails) < len(secret):  # a form's own values come first
-            tails += [disclosure.tail(name, value) for name, value in [*secret.items()][len(tails) :]]
+    def _mention(self, policy: str) -> None:
+        self._on_policy(policy)
+        self._mentioned.add(policy)
+
+    def _commit(self, secret: Mapping[str, Json], tails: tuple[bytes, ...], seq: int, lines: list[bytes]) -> list[bytes]:
+        """Add the line of a disclosure for each value; return their digests in the order of the event.
+
+        `tails` are those of the first values, where a form has them.
+        """
+        if len(tails) < len(secret):
+            rest = list(secret.items())[len(tails) :]
+            tails = (*tails, *[disclosure.tail(name, value) for name, value in rest])
         digests: list[bytes] = []
-        for end in tails:
-            text = self._salted() + end
+        for tail in tails:
+            if not self._beginnings:
+                self._beginnings = disclosure.beginnings(self._entropy(disclosure.SALT * SALTS_AT_ONCE))
+            text = self._beginnings.pop() + tail
             lines.append(disclosure.line(text, seq))
             digests.append(disclosure.digest_of(text))
         digests.sort()  # the order of names would say something (RFC 9901 §4.2.4.1)
         return digests
-
-    def _salted(self) -> bytes:
-        """Return the begin of a disclosure with a salt that is used once."""
-        if not self._beginnings:
-            self._beginnings = disclosure.beginnings(self._entropy(disclosure.SALT * SALTS_AT_ONCE))
-        return self._beginnings.pop()
 
     def sync(self) -> None:
         """Bring everything appended before this call to stable storage. May run in another thread. Raise OSError."""
@@ -193,21 +196,25 @@ def timestamp(moment: datetime) -> str:
     return moment.isoformat(timespec="microseconds")[:26] + "Z"
 
 
+_NONE, _SECOND = timedelta(), timedelta(seconds=1)
+
+
 class _Times:
     """Renders moments; those of one second share its text."""
 
-    __slots__ = ("_second", "_text")
+    __slots__ = ("_last", "_text")
 
     def __init__(self) -> None:
-        self._second: datetime | None = None
+        self._last: datetime | None = None
         self._text = b""
 
     def of(self, moment: datetime) -> bytes:
-        second = moment.replace(microsecond=0)
-        if second != self._second or moment.tzinfo is not UTC:
-            self._second = second
-            self._text = timestamp(second)[:19].encode()
-        return b"%b.%06dZ" % (self._text, moment.microsecond)
+        # Minutes and seconds change first; a moment less than a second away with the same second is in the same second.
+        last = self._last
+        if last is None or moment.second != last.second or not _NONE <= moment - last < _SECOND or moment.tzinfo is not UTC:
+            self._last = moment
+            self._text = timestamp(moment)[:20].encode()
+        return b"%b%06dZ" % (self._text, moment.microsecond)
 
 
 def _microseconds(delta: timedelta) -> int:

@@ -8,7 +8,8 @@ condition that fails at run time counts as matched for review and deny and as no
 
 Caching. A `Standing` is what a policy says of one principal at one target: the rules that can apply, found once a
 connection. Decisions are cached under the standing, the command's readable parts and the very analysis object, which
-stands for the catalog version too; never when an applicable rule reads `time`.
+stands for the catalog version too; and under the effects alone, for texts that differ in their literals only, when no
+rule that is asked reads `command`. Never when an applicable rule reads `time`.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ MAX_EFFECTS = 1000
 CACHED_TEXT = 16 * 1024
 """Longer texts are decided anew each time, so that the cache's memory stays bounded."""
 
+ALIKE_EFFECTS = 16
+"""More effects than that are looked up by their text only."""
+
 DEFAULT_TERMS = ReviewTerms(groups=("reviewers",))
 """The terms of a review when no policy file has `default:`."""
 
@@ -54,6 +58,14 @@ class Standing:
 
     def allow_rules(self, verb: str) -> tuple[Rule, ...]:
         return self.allowing.get(verb, self.allowing[""])
+
+    def reads_text(self, analysis: Analysis) -> bool:
+        """Whether a rule that is asked about these effects reads `command`: then equal effects don't decide alike."""
+        verbs = {effect.verb for effect in analysis.effects}
+        asked = [rule for rule in self.restrictive if not rule.match.verbs or not rule.match.verbs.isdisjoint(verbs)]
+        for verb in (*verbs, *(("opaque",) if analysis.opaque else ())):
+            asked += self.allow_rules(verb)
+        return any(rule.condition is not None and "command" in rule.condition.reads for rule in asked)
 
 
 class PolicySet:
@@ -82,6 +94,7 @@ class PolicySet:
         self._standings: OrderedDict[tuple[int, int, int], tuple[object, Standing]] = OrderedDict()
         self._equal: OrderedDict[tuple[object, ...], Standing] = OrderedDict()
         self._decisions: OrderedDict[tuple[object, ...], tuple[Standing, Analysis, Decision]] = OrderedDict()
+        self._by_effects: OrderedDict[tuple[object, ...], tuple[Standing, Decision]] = OrderedDict()
         self._cache_size = cache_size
 
     @property
@@ -118,9 +131,23 @@ class PolicySet:
         if cached is not None and cached[0] is standing and cached[1] is facts.analysis:
             self._decisions.move_to_end(key)
             return cached[2]
-        decision = self._decide(standing, facts)
+        decision = self._alike(standing, facts)
         # The entry holds the objects whose ids are in its key, so that an id can't come to mean another object.
         _remember(self._decisions, key, (standing, facts.analysis, decision), self._cache_size)
+        return decision
+
+    def _alike(self, standing: Standing, facts: Facts) -> Decision:
+        """Decide, or find the decision about another text with the same effects when no rule that is asked reads texts."""
+        analysis = facts.analysis
+        if analysis.unreadable is not None or len(analysis.effects) > ALIKE_EFFECTS or standing.reads_text(analysis):
+            return self._decide(standing, facts)
+        key = (id(standing), facts.command.wire, facts.command.kind, analysis.effects, analysis.opaque)
+        known = self._by_effects.get(key)
+        if known is not None and known[0] is standing:
+            self._by_effects.move_to_end(key)
+            return known[1]
+        decision = self._decide(standing, facts)
+        _remember(self._by_effects, key, (standing, decision), self._cache_size)
         return decision
 
     # -- standing ---------------------------------------------------------------------------------------------------

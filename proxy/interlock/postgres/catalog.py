@@ -35,6 +35,8 @@ TTL = 300.0
 """Seconds until a snapshot is loaded anew."""
 RETRY = 15.0
 """Seconds after a failed load."""
+REREAD = 5
+"""Seconds between two loads because of names that are not known."""
 TIMEOUT = 20.0
 """Seconds a load may take."""
 
@@ -82,6 +84,7 @@ class CatalogSource:
         self._wanted = asyncio.Event()
         self._loaded = asyncio.Event()
         self._failed = False
+        self._reread_us: int | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -105,6 +108,18 @@ class CatalogSource:
             self._failed = False
             self._loaded.clear()
         self._wanted.set()
+
+    def read_again(self) -> bool:
+        """Somebody names what the snapshot does not know, and it may be younger: read again, once in `REREAD` seconds.
+
+        What is known stays known meanwhile. Return whether a reading is due or under way: `first_load` waits for its end.
+        """
+        now = self._clock.monotonic_us()
+        if self._reread_us is None or now - self._reread_us >= REREAD * 1_000_000:
+            self._reread_us = now
+            self._loaded.clear()
+            self._wanted.set()
+        return not self._loaded.is_set()
 
     async def first_load(self, timeout: float) -> None:
         """Wait until a load has come to its end, at most `timeout` seconds."""

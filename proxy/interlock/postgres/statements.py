@@ -80,6 +80,7 @@ class SessionNames:
         self._search_path = search_path
         self._catalog = catalog
         self._taints: dict[str, int] = {}
+        self._unread = False
         self._moment = 0
         self._key: tuple[object, ...] = ()
         self._context = SqlContext()
@@ -95,7 +96,8 @@ class SessionNames:
     def context(self) -> SqlContext:
         """Return the context for the next text. The same object as long as nothing changed."""
         catalog = self._catalog()
-        key = (self.statements.version, self.portals.version, bool(self._taints), id(catalog))
+        temporary = self._unread or "temp" in self._taints
+        key = (self.statements.version, self.portals.version, bool(self._taints), temporary, id(catalog))
         if key != self._key:
             self._key = key
             self._context = SqlContext(
@@ -104,6 +106,7 @@ class SessionNames:
                 prepared={name: s.shown for name, s in self.statements.snapshot().items() if name},
                 cursors={name: p.text for name, p in self.portals.snapshot().items() if name},
                 tainted=bool(self._taints),
+                temporary=temporary,
             )
         return self._context
 
@@ -149,6 +152,10 @@ class SessionNames:
         if trusted and idle:
             changes.append(_Trusted(partial(self._trust_again, frozenset(trusted), self._moment)))
         return tuple(changes)
+
+    def ran_unread_text(self) -> None:
+        """Text ran that could not be read whole: from now on there may be temporary objects that no action reported."""
+        self._unread = True
 
     def transaction_ended(self) -> None:
         """The server is idle: portals are gone, but for cursors WITH HOLD."""

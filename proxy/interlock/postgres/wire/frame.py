@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from struct import Struct
+from typing import NamedTuple
 
 from interlock.errors import RemoteProtocolError
 
@@ -48,8 +49,7 @@ CLIENT_CAPS: dict[int, tuple[int, int]] = {
 COPY_DATA = ord("d")
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """One whole message as it came. `raw` includes type and length."""
 
     kind: int

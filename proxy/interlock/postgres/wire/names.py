@@ -110,7 +110,7 @@ class Names(Generic[T]):
         ]
         for name in gone:
             del self._slots[name]
-        self.version += bool(gone)
+        self.version += any(gone)  # the nameless one is in no snapshot that anybody reads
 
     def snapshot(self) -> Mapping[str, T]:
         return {name: m for name, slots in self._slots.items() if not isinstance(m := slots[-1].meaning, Lookup)}

@@ -17,7 +17,8 @@ the server never reaches the refusal and it is dropped with everything that was 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
 
@@ -111,7 +112,7 @@ class Asked:
     statement: object = None  # a Describe of a statement: whose parameter types the answer tells
     statements: int = 1
     failed: bool = False
-    skipped_refs: list[int] = field(default_factory=list)
+    skipped_refs: Sequence[int] = ()
 
 
 class Pipeline:
@@ -184,15 +185,19 @@ class Pipeline:
         act = _BY_CODE.get((head.step, kind))
         if act is None:
             raise RemoteProtocolError(f"the server answered {chr(kind)!r} to {head.step.name}")
-        if act in (Act.DONE, Act.LAST_RESULT):
+        if act is Act.STAY:
+            pass
+        elif act is Act.DONE or act is Act.LAST_RESULT:
             queue.popleft()
-            _settle(head)
+            for change in head.changes:
+                change.settle()
             self._end_copy()
         elif act is Act.READY:
             queue.popleft()
             self._end_copy()
             if not head.failed:
-                _settle(head)
+                for change in head.changes:
+                    change.settle()
         elif act is Act.RESULT:
             self._end_copy()
         elif act is Act.FAIL:
@@ -244,11 +249,6 @@ class Pipeline:
     def _end_copy(self) -> None:
         self.copying = ""
         self.copy_in = False
-
-
-def _settle(asked: Asked) -> None:
-    for change in asked.changes:
-        change.settle()
 
 
 def _failed(asked: Asked) -> None:

@@ -3,12 +3,14 @@
 Knows: PostgreSQL manual, "Message Formats" (Query, Parse, Bind, Describe, Close, Execute).
 Must not know: policy, identity, sockets.
 
-A message must be used up exactly: a byte too many or too few is a client that breaks the protocol.
+A message must be used up exactly: a byte too many or too few is a client that breaks the protocol. Describe, Close and
+Execute are small (SMALL_CAP) and repeat byte for byte, so what they mean is remembered.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from struct import Struct
 from struct import error as struct_error
 
@@ -59,6 +61,11 @@ class Execute:
     limit: int
 
 
+@lru_cache(maxsize=64)
+def _array(code: str, number: int) -> Struct:
+    return Struct(f"!{number}{code}")
+
+
 class _Reader:
     """Reads fields from a message; every step checks that the bytes are there."""
 
@@ -69,15 +76,17 @@ class _Reader:
         self.pos = 5
 
     def text(self) -> bytes:
-        end = self._raw.find(0, self.pos)
+        start = self.pos
+        end = self._raw.find(0, start)
         if end < 0:
             raise RemoteProtocolError("a text without its end")
-        value = self._raw[self.pos : end]
         self.pos = end + 1
-        return value
+        return self._raw[start:end]
 
     def name(self) -> str:
         value = self.text()
+        if not value:
+            return ""
         if len(value) > MAX_NAME:
             raise RemoteProtocolError("a name is too long")
         try:
@@ -90,10 +99,10 @@ class _Reader:
         return value
 
     def counts(self, number: int) -> tuple[int, ...]:
-        return self._unpack(Struct(f"!{number}H"), 2 * number)
+        return self._unpack(_array("H", number), 2 * number) if number else ()
 
     def oids(self, number: int) -> tuple[int, ...]:
-        return self._unpack(Struct(f"!{number}I"), 4 * number)
+        return self._unpack(_array("I", number), 4 * number) if number else ()
 
     def signed(self) -> int:
         (value,) = self._unpack(_SIGNED, 4)
@@ -151,11 +160,12 @@ def bind(raw: bytes) -> Bind:
 
 def _formats(reader: _Reader) -> tuple[int, ...]:
     formats = reader.counts(reader.count())
-    if any(code > 1 for code in formats):
+    if formats and max(formats) > 1:
         raise RemoteProtocolError("a format code is neither 0 nor 1")
     return formats
 
 
+@lru_cache(maxsize=256)
 def named(raw: bytes) -> Named:
     if raw[5] not in b"SP":
         raise RemoteProtocolError("Describe and Close take S or P")
@@ -166,6 +176,7 @@ def named(raw: bytes) -> Named:
     return Named(chr(raw[5]), name)
 
 
+@lru_cache(maxsize=256)
 def execute(raw: bytes) -> Execute:
     reader = _Reader(raw)
     portal, limit = reader.name(), reader.signed()
