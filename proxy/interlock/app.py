@@ -76,6 +76,7 @@ class Daemon:
         self._stops: list[tuple[str, Stop]] = []
         self.addresses: Addresses | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = asyncio.Event()
 
     async def start(self) -> Addresses:
         try:
@@ -167,6 +168,7 @@ class Daemon:
                 teams=teams,
                 local=local,
                 secure=tls is not None,
+                stopping=self._stopping,
             )
 
         self._deciding = DecisionSessions(directory, clock=clock, entropy=self._entropy)
@@ -194,6 +196,7 @@ class Daemon:
 
     async def close(self) -> None:
         """Drain and stop. Idempotent; one part that fails to stop does not keep the others running."""
+        self._stopping.set()
         if hasattr(self, "gate"):
             self.gate.draining = True
         while self._stops:

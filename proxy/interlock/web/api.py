@@ -42,8 +42,8 @@ class StepUpIn(BaseModel):
     passphrase: Annotated[str, Field(max_length=1024)]
 
 
-def approvals_router(inbox: Inbox, door: Doorkeeper) -> APIRouter:
-    """Reading and answering requests."""
+def approvals_router(inbox: Inbox, door: Doorkeeper, stopping: asyncio.Event) -> APIRouter:
+    """Reading and answering requests. `stopping` ends the event streams, which nothing else would."""
     routes = APIRouter(prefix="/v1", tags=["approvals"])
     reader = Depends(door.require(Scope.APPROVALS_OWN))
     decider = Depends(door.require(Scope.APPROVALS_DECIDE))
@@ -84,20 +84,22 @@ def approvals_router(inbox: Inbox, door: Doorkeeper) -> APIRouter:
     @routes.get("/events")
     async def events(caller: Caller = Depends(door.require(Scope.APPROVALS_READ))) -> StreamingResponse:
         """Server-sent events: every change of a request, as `GET /v1/approvals/{id}` shows it."""
-        return StreamingResponse(_stream(inbox), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        return StreamingResponse(_stream(inbox, stopping), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
     return routes
 
 
-async def _stream(inbox: Inbox) -> AsyncIterator[str]:
+async def _stream(inbox: Inbox, stopping: asyncio.Event) -> AsyncIterator[str]:
     """Yield changes as they happen. A reader too slow for the bound is cut off rather than buffered for ever."""
     changes: asyncio.Queue[ApprovalRequest | None] = asyncio.Queue(maxsize=1000)
 
-    def push(request: ApprovalRequest) -> None:
+    def push(request: ApprovalRequest | None) -> None:
         if not changes.full():
             changes.put_nowait(request)
 
     unsubscribe = inbox.subscribe(push)
+    end = asyncio.create_task(stopping.wait())
+    end.add_done_callback(lambda _: push(None))
     try:
         yield ": interlock\n\n"
         while not changes.full():
@@ -110,6 +112,7 @@ async def _stream(inbox: Inbox) -> AsyncIterator[str]:
                 return
             yield f"event: approval\ndata: {json.dumps(shown(request), ensure_ascii=True)}\n\n"
     finally:
+        end.cancel()
         unsubscribe()
 
 

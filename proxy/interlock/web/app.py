@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 
 from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
@@ -40,7 +41,10 @@ class TeamsParts:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the application stands on. `local` is True for the unix socket, `secure` when it is served over TLS."""
+    """What the application stands on. `local` is True for the unix socket, `secure` when it is served over TLS.
+
+    Whoever sets `stopping` ends the answers that would go on for ever.
+    """
 
     inbox: Inbox
     directory: Directory
@@ -54,6 +58,7 @@ class Parts:
     teams: TeamsParts | None
     local: bool
     secure: bool
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 def create_app(parts: Parts) -> FastAPI:
@@ -67,7 +72,7 @@ def create_app(parts: Parts) -> FastAPI:
     )
     problems.install(app)
     door = Doorkeeper(parts.authenticator, parts.deciding, local=parts.local)
-    app.include_router(api.approvals_router(parts.inbox, door))
+    app.include_router(api.approvals_router(parts.inbox, door, parts.stopping))
     app.include_router(api.stepup_router(parts.authenticator, parts.deciding))
     app.include_router(api.sessions_router(parts.archive, door))
     app.include_router(api.person_router(door))

@@ -14,6 +14,9 @@ from starlette.types import ASGIApp
 from interlock.errors import ConfigError
 from interlock.listening import bound
 
+PATIENCE = 5
+"""Seconds that a stop waits for requests that are under way: what is held at the gate must not wait for a slow client."""
+
 
 class HttpServer:
     """`start` binds and serves; `close` lets running answers end. `certificate` and `key` are PEM files."""
@@ -25,6 +28,7 @@ class HttpServer:
         self._name = name
         self._where = where
         options: dict[str, Any] = {"lifespan": "off", "log_config": None, "access_log": False, "server_header": False}
+        options["timeout_graceful_shutdown"] = PATIENCE
         if isinstance(where, Path):
             options["uds"] = str(where)
         if certificate is not None and key is not None:
