@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,11 +162,17 @@ async def running_sshd() -> AsyncIterator[OpenSshServer]:
 
 
 @contextlib.asynccontextmanager
-async def open_world(tmp_path: Path, server: PostgresServer, **changes: Any) -> AsyncIterator[World]:
+async def open_world(
+    tmp_path: Path, server: PostgresServer, *, adjust: Callable[[dict[str, Any]], None] | None = None, **changes: Any
+) -> AsyncIterator[World]:
+    """Yield a running node between real servers. `changes` replace keys of its configuration, `adjust` may edit it."""
     directory = tmp_path / "node"
-    directory.mkdir(mode=0o700)
+    directory.mkdir(mode=0o700, exist_ok=True)
     async with running_sshd() as sshd:
-        node = Node(directory, config_for(directory, server, sshd, **changes))
+        config = config_for(directory, server, sshd, **changes)
+        if adjust is not None:
+            adjust(config)
+        node = Node(directory, config)
         try:
             await asyncio.to_thread(node.start)
             key = make_key(directory / "agent_key")

@@ -30,6 +30,7 @@ class Node:
         self.process: subprocess.Popen[str] | None = None
         self.said: list[str] = []
         self.addresses: dict[str, str] = {}
+        self._heard = threading.Condition()
         self.write_config()
 
     def write_config(self) -> None:
@@ -56,7 +57,15 @@ class Node:
     def _drain(self) -> None:
         assert self.process is not None and self.process.stderr is not None
         for line in self.process.stderr:
-            self.said.append(line)
+            with self._heard:
+                self.said.append(line)
+                self._heard.notify_all()
+
+    def wait_said(self, word: str, *, times: int = 1, timeout: float = 30) -> str:
+        """Return the daemon's line with `word`, once it has said it that many times."""
+        with self._heard:
+            assert self._heard.wait_for(lambda: sum(word in line for line in self.said) >= times, timeout), "".join(self.said)
+            return [line for line in self.said if word in line][times - 1]
 
     def port(self, kind: str) -> int:
         return int(self.addresses[kind].rpartition(":")[2])
