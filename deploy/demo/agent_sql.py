@@ -8,11 +8,11 @@ import asyncpg
 
 async def main() -> int:
     link = await asyncpg.connect(ssl=False)
-    link.add_log_listener(lambda _, message: print(f"NOTICE: {message}", file=sys.stderr, flush=True))
+    link.add_log_listener(lambda _, message: print(f"NOTICE: {message.args[0]}", file=sys.stderr, flush=True))
     try:
         rows = await link.fetch(sys.argv[1])
     except asyncpg.PostgresError as error:
-        print(f"ERROR {error.sqlstate}: {error}\nDETAIL: {error.detail}\nHINT: {error.hint}", file=sys.stderr)
+        print(f"ERROR {error.sqlstate}: {error}", file=sys.stderr)  # with its DETAIL and HINT
         return 1
     finally:
         await link.close()
