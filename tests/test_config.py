@@ -1,0 +1,225 @@
+"""interlock.yaml: whatever is wrong is an error that says where and what to write, and no secret is ever in it."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from interlock.config import Config, Secret, SecretRef, is_loopback, load, parse, split_address
+from interlock.errors import ConfigError
+
+BASE = Path("/etc/interlock")
+WEB: dict[str, Any] = {
+    "name": "web-1", "protocol": "ssh", "address": "10.0.0.5:22", "account": "deploy", "host_keys": "file:known_hosts",
+    "credentials": {"kind": "key", "key": "file:web-1.key"},
+}  # fmt: skip
+ORDERS: dict[str, Any] = {
+    "name": "orders", "protocol": "postgres", "address": "10.0.0.9:5432", "database": "orders", "role": "app_ro",
+    "credentials": {"kind": "password", "from": "env:ORDERS_PW"},
+}  # fmt: skip
+TEAMS: dict[str, Any] = {
+    "app_id": "00000000-0000-0000-0000-000000000001", "app_password": "env:TEAMS_PW", "tenants": ["t"], "conversation": "19:x",
+    "service_url": "https://smba.trafficmanager.net/emea/",
+}  # fmt: skip
+GOOD: dict[str, Any] = {
+    "version": 1,
+    "node": {"data_dir": "data"},
+    "listen": {"ssh": "0.0.0.0:2222", "postgres": "127.0.0.1:6432", "http": "[::1]:8443"},
+    "targets": [WEB, ORDERS],
+    "approvals": {"hold": "60s", "channels": {"teams": TEAMS}},
+}
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """Return GOOD with the value at a dotted path replaced, or added."""
+    config = copy.deepcopy(GOOD)
+    *above, last = path.split(".")
+    place: Any = config
+    for part in above:
+        place = place[int(part)] if part.isdigit() else place.setdefault(part, {})
+    place[last] = value
+    return config
+
+
+def refused(data: dict[str, Any]) -> str:
+    with pytest.raises(ConfigError) as error:
+        parse(data, base=BASE)
+    return str(error.value)
+
+
+def test_a_good_one() -> None:
+    config = parse(GOOD, base=BASE)
+    assert (config.approvals.hold, config.approvals.expires) == (60, 900)
+    assert config.path(config.node.data_dir) == BASE / "data" and config.path(Path("/x")) == Path("/x")
+    orders = config.target("orders")
+    assert (
+        orders is not None
+        and orders.tls == "verify-full"
+        and orders.credentials.source == SecretRef(kind="env", where="ORDERS_PW")
+    )
+    assert config.target("nothing") is None
+
+
+@pytest.mark.parametrize(
+    ("path", "nearest"),
+    [
+        ("aprovals", "approvals"),
+        ("node.datadir", "data_dir"),
+        ("listen.postgress", "postgres"),
+        ("targets.0.host_key", "host_keys"),
+        ("targets.1.credentials.frm", "from"),
+        ("approvals.holds", "hold"),
+        ("approvals.channels.team", "teams"),
+        ("approvals.channels.teams.tenant", "tenants"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest(path: str, nearest: str) -> None:
+    said = refused(changed(path, "x"))
+    assert f"{path}: unknown key {path.rpartition('.')[2]!r}; did you mean {nearest!r}?" in said
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        ("version", 2, "version: "),
+        ("listen.ssh", "2222", "write an address as host:port or [v6]:port"),
+        ("listen.ssh", "host:70000", "write an address as host:port"),
+        ("listen.ssh", "::1:22", "write an address as host:port or [v6]:port"),
+        ("listen.postgres", "0.0.0.0:6432", "listen.postgres without tls: may bind loopback only"),
+        ("listen.http", "0.0.0.0:8443", "listen.http without tls: may bind loopback only"),
+        ("listen.http", "proxy.example.com:8443", "listen.http without tls: may bind loopback only"),
+        ("listen.postgres_auth", "trust", "listen.postgres_auth: "),
+        ("listen.postgres_auth", "token", "sends the token in clear, so it needs tls:"),
+        ("approvals.hold", "1 minute", "write a duration as a number and ms, s, m, h or d"),
+        ("approvals.hold", True, "write a duration"),
+        ("approvals.hold", "-5s", "write a duration"),
+        ("approvals.hold", 1.5, "write a duration"),
+        ("evidence.sync", "never", "evidence.sync: "),
+        ("targets.0.name", "Web 1", "targets.0.name: "),
+        ("targets.0.name", "../web", "targets.0.name: "),
+        ("targets.0.name", "orders", "two targets have the same name"),
+        ("targets.0.protocol", "telnet", "targets.0.protocol: "),
+        ("targets.0.account", "", "an ssh target needs account:"),
+        ("targets.0.host_keys", None, "nothing is trusted on first use"),
+        ("targets.0.credentials", {"kind": "ssh-ca"}, "credentials.kind ssh-ca needs targets_ca"),
+        ("targets.0.credentials.pin", "sometimes", "credentials.pin: "),
+        ("targets.1.role", "", "a postgres target needs database: and role:"),
+        ("targets.1.database", "", "a postgres target needs database: and role:"),
+        ("targets.1.tls", "disable", "tls: disable is for a target on loopback only"),
+        ("targets.1.tls", "prefer", "targets.1.tls: "),
+        ("targets.0.shell", "zsh", "targets.0.shell: "),
+        ("approvals.channels.teams.app_id", "", "approvals.channels.teams.app_id: "),
+        ("approvals.channels.teams.tenants", [], "approvals.channels.teams.tenants: "),
+        ("approvals.channels.teams.transport", "graph", "approvals.channels.teams.transport: "),
+        ("targets.1.credentials.from", "vault:secret/pw", "this version does not have yet"),
+    ],
+)  # fmt: skip
+def test_a_value_that_is_wrong_says_where_and_what_to_write(path: str, value: Any, says: str) -> None:
+    assert says in refused(changed(path, value))
+
+
+def test_all_problems_are_named_at_once() -> None:
+    data = changed("approvals.hold", "soon")
+    data["listen"]["ssh"] = "x"
+    said = refused(data)
+    assert "approvals.hold: " in said and "listen.ssh: " in said
+
+
+@pytest.mark.parametrize(
+    "path", ["targets.1.credentials.from", "targets.0.credentials.key", "approvals.channels.teams.app_password"]
+)
+def test_a_secret_written_into_the_file_is_refused_and_not_repeated(path: str) -> None:
+    said = refused(changed(path, "hunter2-hunter2"))
+    assert "never write it here" in said and "hunter2" not in said
+
+
+def test_a_secret_never_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORDERS_PW", "hunter2")
+    (tmp_path / "pw").write_text("hunter2\n")
+    for reference in ("env:ORDERS_PW", "file:pw"):
+        secret = SecretRef.model_validate(reference).resolve(tmp_path)
+        assert secret.reveal() == "hunter2"
+        assert "hunter2" not in f"{secret} {secret!r} {[secret]} {secret!s:>30}"
+        assert secret != Secret("hunter2"), "comparing tells nothing"
+    config = parse(GOOD, base=tmp_path)
+    assert "hunter2" not in repr(config) + config.model_dump_json()
+
+
+def test_a_reference_that_leads_nowhere_is_named_without_its_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ORDERS_PW", raising=False)
+    with pytest.raises(ConfigError, match="ORDERS_PW is not set"):
+        SecretRef.model_validate("env:ORDERS_PW").resolve(tmp_path)
+    with pytest.raises(ConfigError, match=r"nothing can't be read: FileNotFoundError"):
+        SecretRef.model_validate("file:nothing").resolve(tmp_path)
+    (tmp_path / "noise").write_bytes(b"hunter2\xff")
+    with pytest.raises(ConfigError) as error:
+        SecretRef.model_validate("file:noise").resolve(tmp_path)
+    assert "hunter2" not in str(error.value) and error.value.__cause__ is None
+
+
+def test_variables_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_ACCOUNT", "deploy-2")
+    web = parse(changed("targets.0.account", "${TEST_ACCOUNT}"), base=BASE).target("web-1")
+    assert web is not None and web.account == "deploy-2"
+    monkeypatch.delenv("TEST_ACCOUNT")
+    assert "${TEST_ACCOUNT} is not set" in refused(changed("targets.0.account", "${TEST_ACCOUNT}"))
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"version: 1\nnode: {data_dir: x}\nlisten: [", "is not YAML"),
+        (b"- version: 1\n", "must be a mapping that begins with `version: 1`"),
+        (b"", "must be a mapping"),
+        (b"version: 1\n", "node: Field required"),
+        (b"\xff\xfe", "can't be read"),
+        (b"version: 1\nnode: !!python/object/apply:os.system [true]\n", "is not YAML"),
+    ],
+)
+def test_a_file_that_is_no_configuration(tmp_path: Path, content: bytes, says: str) -> None:
+    file = tmp_path / "interlock.yaml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError) as error:
+        load(file)
+    assert says in str(error.value) and str(file) in str(error.value)
+
+
+def test_a_file_that_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Name another file with --config"):
+        load(tmp_path / "interlock.yaml")
+
+
+def test_paths_start_from_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "interlock.yaml"
+    file.write_text("version: 1\nnode: {data_dir: ./data}\n")
+    config = load(file)
+    assert config.path(config.node.data_dir) == tmp_path / "data"
+
+
+def test_nothing_is_changed_after_loading() -> None:
+    config = parse(GOOD, base=BASE)
+    with pytest.raises(ValueError, match="frozen"):
+        config.approvals.hold = 1
+    assert isinstance(config, Config)
+
+
+@pytest.mark.parametrize(
+    ("address", "parts"),
+    [("127.0.0.1:22", ("127.0.0.1", 22)), ("[::1]:0", ("::1", 0)), ("host.example:65535", ("host.example", 65535))],
+)
+def test_addresses(address: str, parts: tuple[str, int]) -> None:
+    assert split_address(address) == parts
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False),
+        ("10.0.0.1", False), ("localhost.example.com", False), ("127.0.0.1.example.com", False), ("", False),
+    ],
+)  # fmt: skip
+def test_what_loopback_is(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback
