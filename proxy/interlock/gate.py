@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Protocol
 
 import structlog
@@ -176,8 +177,9 @@ class Session:
             analysis = self._gate.classifier.classify_now(command)
             if analysis is None or analysis.stdin is Stdin.CODE or self.recorder.sync_every:
                 return Pending(self, command, caller, analysis)
-            decision = self._decide(command, analysis)
-            if decision.verdict is not Verdict.ALLOW or self._forbidden() is not None:
+            now = self._gate.clock.now()
+            decision = self._decide(command, analysis, now)
+            if decision.verdict is not Verdict.ALLOW or self._forbidden(now) is not None:
                 return Pending(self, command, caller, analysis)
             return self._release_allowed(command, analysis, decision)
         except Exception as error:
@@ -201,26 +203,30 @@ class Session:
         """Refuse every later command: the principal, its owner or its credential is not valid any more."""
         self._revoked = True
 
+    def stopped(self) -> Refusal | None:
+        """Say why nothing more may run, also of what was released earlier and waits at the target (a bound portal)."""
+        return self._forbidden()
+
     # -- the steps of the path ------------------------------------------------------------------------------------
 
-    def _forbidden(self) -> Refusal | None:
+    def _forbidden(self, now: datetime | None = None) -> Refusal | None:
         """Conditions of the session itself that end the path before policy is asked."""
         if self._closed or self._gate.draining:
             return Refusal(Reason.SHUTTING_DOWN, SENTENCES[Reason.SHUTTING_DOWN])
         if self._revoked:
             return Refusal(Reason.DISABLED_PRINCIPAL, SENTENCES[Reason.DISABLED_PRINCIPAL])
-        if self.principal.expired(self._gate.clock.now()):
+        if self.principal.expired(now or self._gate.clock.now()):
             return Refusal(Reason.CREDENTIAL_EXPIRED, SENTENCES[Reason.CREDENTIAL_EXPIRED])
         return None
 
-    def _decide(self, command: Command, analysis: Analysis) -> Decision:
+    def _decide(self, command: Command, analysis: Analysis, now: datetime | None = None) -> Decision:
         policy = self._gate.policies.current
         if analysis.unreadable is not None:
             return Decision(
                 Verdict.DENY, "interlock/unreadable", analysis.unreadable.message, policy.digest,
                 hint=SENTENCES[analysis.unreadable.reason],
             )  # fmt: skip
-        facts = Facts(self.principal, self.target, command, analysis, self.facts, self._gate.clock.now())
+        facts = Facts(self.principal, self.target, command, analysis, self.facts, now or self._gate.clock.now())
         decision = policy.decide(facts)
         if command.kind is Kind.PARSE and decision.verdict is Verdict.REVIEW:
             # The server only analyses a Parse: what a rule denies ends here, what it reviews is asked at Bind, with the

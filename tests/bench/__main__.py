@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -18,12 +19,13 @@ from bench.table import Row, show  # noqa: E402
 from blackbox.conftest import World, open_world  # noqa: E402
 from harness.openssh_server import OpenSshServer  # noqa: E402
 from harness.postgres_server import running_server  # noqa: E402
+from interlock.evidence.disclosure import parse_line  # noqa: E402
 
 SCALE = 1
 
 
 async def main() -> int:
-    with tempfile.TemporaryDirectory(prefix="interlock-bench-") as scratch, running_server() as server:
+    with tempfile.TemporaryDirectory(prefix="interlock-bench-") as scratch, running_server("log_statement=none") as server:
         directory = Path(scratch)
         directory.chmod(0o755)
         pgbench = server.binaries / "pgbench"
@@ -33,7 +35,10 @@ async def main() -> int:
             rows += await measure_ssh(world)
         show(rows)
         out = ROOT / "bench.json"
-        out.write_text(json.dumps({"machine": platform.platform(), "rows": [r.to_json() for r in rows]}, indent=2) + "\n")
+        out.write_text(
+            json.dumps({"machine": platform.platform(), "cpus": os.cpu_count(), "rows": [r.to_json() for r in rows]}, indent=2)
+            + "\n"
+        )
         print(f"written to {out.name}")
         for problem in problems:
             print(f"FAIL: {problem}", file=sys.stderr)
@@ -43,38 +48,48 @@ async def main() -> int:
 def measure_postgres(world: World, pgbench: Path, directory: Path) -> tuple[list[Row], list[str]]:
     server = world.postgres
     password = world.node.json("principals", "password", "claude", "--ttl", "2h")["password"]
-    ways = [
-        postgres.Way("direct", server.port, "app", "app", server.password, None),
-        postgres.interlock_way(world.node, password),
-    ]
+    direct = postgres.Way("direct", server.port, "app", "app", server.password, None)
     with postgres.pgbouncer(server, directory / "pgbouncer") as bouncer:
-        rows, sent = postgres.measure([*ways, *([bouncer] if bouncer else [])], pgbench)
+        ways = [direct, *([bouncer] if bouncer else []), postgres.interlock_way(world.node, password)]
+        rows, sent = postgres.measure(ways, pgbench)
     world.node.stop()
     recorded = forwarded(world)
     print(f"statements sent through Interlock: {sent['interlock']}; in its transcripts: {recorded}")
-    problems = (
-        [] if recorded == sent["interlock"] else [f"{sent['interlock']} statements were sent, {recorded} are in the transcripts"]
-    )
+    problems: list[str] = []
+    if recorded != sent["interlock"]:
+        problems.append(f"{sent['interlock']} statements were sent, {recorded} are in the transcripts")
     world.node.start()
     return rows, problems
 
 
 def forwarded(world: World) -> int:
-    """Count the released selects of pgbench in every transcript: one forward a Bind or Query that reads accounts."""
+    """Count the releases of pgbench's select in every transcript: one forward a Query or Bind of that text."""
     count = 0
     for bundle in world.bundles():
-        reads: set[int] = set()
+        selects = selects_of(bundle)
         decisions: dict[int, int] = {}
-        for line in (bundle / "events.jsonl").read_text().splitlines():
-            event = json.loads(line)
-            match event["type"]:
-                case "pg.query" | "pg.bind" if event["verbs"] == ["select"]:
-                    reads.add(event["seq"])
-                case "decision":
+        with (bundle / "events.jsonl").open("rb") as lines:
+            for line in lines:
+                if b'"type":"decision"' not in line and b'"type":"forward"' not in line:
+                    continue
+                event = json.loads(line)
+                if event["type"] == "decision":
                     decisions[event["seq"]] = event["ref"]
-                case "forward" if decisions[event["ref"]] in reads:
+                elif decisions[event["ref"]] in selects:
                     count += 1
     return count
+
+
+def selects_of(bundle: Path) -> set[int]:
+    """Return the events, but for Parse, that commit to pgbench's own select; pgbench also asks for the tables' sizes."""
+    texts: set[int] = set()
+    with (bundle / "disclosures.jsonl").open("rb") as lines:
+        for line in lines:
+            disclosed = parse_line(line)
+            if disclosed.name == "text" and str(disclosed.value).startswith(postgres.SELECT):
+                texts.add(disclosed.seq)
+    with (bundle / "events.jsonl").open("rb") as lines:
+        return texts.difference(json.loads(line)["seq"] for line in lines if b'"type":"pg.parse"' in line)
 
 
 async def measure_ssh(world: World) -> list[Row]:

@@ -21,6 +21,8 @@ from harness.postgres_server import PostgresServer, free_port
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 SECONDS = int(os.environ.get("BENCH_SECONDS", "3"))
 DONE = re.compile(r"number of transactions actually processed: (\d+)")
+SELECT = "SELECT abalance FROM pgbench_accounts WHERE aid = "
+"""What `pgbench -S` sends, up to the value or its parameter."""
 LATENCY = re.compile(r"latency average = ([\d.]+) ms")
 
 

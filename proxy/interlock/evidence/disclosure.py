@@ -76,7 +76,7 @@ def tail(name: str, value: Json) -> bytes:
 
 def digest_of(text: bytes) -> bytes:
     """Return the digest of a disclosure (RFC 9901 §4.2.3)."""
-    return _b64(sha256(text).digest())
+    return b2a_base64(sha256(text).digest(), newline=False).translate(_URL_SAFE, b"=")
 
 
 @cache

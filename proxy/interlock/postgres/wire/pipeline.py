@@ -39,6 +39,8 @@ class Step(Enum):
     REFUSED = auto()
     COPY_END = auto()  # CopyDone or CopyFail: has no answer of its own
 
+    __hash__ = object.__hash__  # members are looked up for every message; Enum's own hash is a call
+
 
 class Act(Enum):
     """What an answer does."""

@@ -99,7 +99,7 @@ class _Reader:
         return value
 
     def counts(self, number: int) -> tuple[int, ...]:
-        return self._unpack(_array("H", number), 2 * number) if number else ()
+        return self._unpack(_array("H", number), 2 * number)
 
     def oids(self, number: int) -> tuple[int, ...]:
         return self._unpack(_array("I", number), 4 * number) if number else ()
@@ -108,14 +108,25 @@ class _Reader:
         (value,) = self._unpack(_SIGNED, 4)
         return value
 
-    def value(self) -> bytes | None:
-        length = self.signed()
-        if length == -1:
-            return None
-        if length < 0 or length > len(self._raw) - self.pos:
-            raise RemoteProtocolError("a value's length is negative or beyond the message")
-        self.pos += length
-        return self._raw[self.pos - length : self.pos]
+    def values(self, number: int) -> tuple[bytes | None, ...]:
+        raw, pos = self._raw, self.pos
+        size = len(raw)
+        values: list[bytes | None] = []
+        for _ in range(number):
+            start = pos + 4
+            if start > size:
+                raise RemoteProtocolError("a message ends before its fields do")
+            (length,) = _SIGNED.unpack_from(raw, pos)
+            if length == -1:
+                values.append(None)
+                pos = start
+                continue
+            pos = start + length
+            if length < 0 or pos > size:
+                raise RemoteProtocolError("a value's length is negative or beyond the message")
+            values.append(raw[start:pos])
+        self.pos = pos
+        return tuple(values)
 
     def end(self) -> None:
         if self.pos != len(self._raw):
@@ -152,15 +163,18 @@ def bind(raw: bytes) -> Bind:
     number = reader.count()
     if len(formats) not in (0, 1, number):
         raise RemoteProtocolError("the number of parameter formats fits neither the values nor one for all")
-    values = tuple([reader.value() for _ in range(number)])
+    values = reader.values(number)
     result_formats = _formats(reader)
     reader.end()
     return Bind(portal, statement, formats, values, result_formats)
 
 
 def _formats(reader: _Reader) -> tuple[int, ...]:
-    formats = reader.counts(reader.count())
-    if formats and max(formats) > 1:
+    number = reader.count()
+    if not number:
+        return ()
+    formats = reader.counts(number)
+    if max(formats) > 1:
         raise RemoteProtocolError("a format code is neither 0 nor 1")
     return formats
 
