@@ -369,6 +369,8 @@ class PostgresSession:
                 self._refuse(refusals.as_the_server("34000", f'what "{asked.portal}" means is not known any more: close it'))
             case Lookup.UNSETTLED:
                 self._after_drain(partial(self._execute, frame))
+            case Portal() if (stopped := self.gate_session.stopped()) is not None:
+                self._refuse(stopped)
             case Portal():
                 changes = self._names.apply(
                     portal.actions, text=portal.text.encode(), release=portal.release,
