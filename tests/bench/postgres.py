@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -107,20 +109,27 @@ def pgbouncer(server: PostgresServer, directory: Path) -> Iterator[Way | None]:
         f"default_pool_size=50\nmax_client_conn=200\nlogfile={directory}/log\npidfile={directory}/pid\n"
         "ignore_startup_parameters=extra_float_digits\n"
     )
-    drop = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-    if drop:
+    user = "postgres" if os.geteuid() == 0 else None  # it refuses to run as root
+    if user:
         for path in (directory, *directory.iterdir()):
-            shutil.chown(path, "postgres")
-        for parent in directory.parents:
-            if parent == Path("/tmp"):
-                break
-            parent.chmod(0o755)
-    subprocess.run([*drop, binary, "-d", str(directory / "pgbouncer.ini")], check=True, capture_output=True)
-    pid = int((directory / "pid").read_text())
+            shutil.chown(path, user)
+    child = subprocess.Popen([binary, "-q", str(directory / "pgbouncer.ini")], user=user, stderr=subprocess.DEVNULL)
     try:
-        yield Way("pgbouncer", port, "app", "app", server.password, pid)
+        wait_for(port, child)
+        yield Way("pgbouncer", port, "app", "app", server.password, child.pid)
     finally:
-        os.kill(pid, 15)
+        child.terminate()
+        child.wait()
+
+
+def wait_for(port: int, child: subprocess.Popen[bytes]) -> None:
+    """Return once the port is taken. Raise SystemExit when the child ended instead."""
+    while child.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.02)
+    raise SystemExit(f"pgbouncer exited {child.returncode}")
 
 
 def interlock_way(node: Node, password: str) -> Way:
