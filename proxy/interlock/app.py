@@ -37,7 +37,7 @@ from interlock.evidence.seal import SealCa
 from interlock.evidence.writer import TranscriptStore
 from interlock.gate import Gate
 from interlock.identity.authenticate import Authenticator
-from interlock.identity.directory import Change, Directory
+from interlock.identity.directory import Change, ChangeKind, Directory
 from interlock.identity.keyset import KeySet
 from interlock.identity.stepup import DecisionSessions
 from interlock.policy import packs
@@ -139,6 +139,7 @@ class Daemon:
         self._stops.append(("http client", http.aclose))
         authenticator = Authenticator(directory, issuers=config.identity.issuers, journal=journal, clock=clock)
         self._stops.append(("authenticator", authenticator.close))
+        self._directory = directory
         directory.subscribe(self._directory_changed)
         teams = await self._teams(inbox, directory, store, transcripts, http)
 
@@ -209,6 +210,11 @@ class Daemon:
     def _directory_changed(self, change: Change) -> None:
         """Whoever lost authority loses it now: live sessions refuse, and what was asked is withdrawn."""
         self.gate.revoke(change.stopped, change.credentials)
+        if change.kind in (ChangeKind.PASSWORD_ISSUED, ChangeKind.TOKEN_ISSUED):
+            entry = self._directory.get(change.identity)
+            ends = [row.expires for row in entry.passwords] + [row.expires for row in entry.tokens] if entry else []
+            for until in filter(None, ends):
+                self.gate.renew(change.identity, until)
         if change.stopped:
             task = asyncio.get_running_loop().create_task(self._inbox.withdraw(change.stopped, str(change.kind)))
             self._tasks.add(task)

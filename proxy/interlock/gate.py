@@ -19,120 +19,25 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Protocol
 
 import structlog
 
 from interlock.approvals import wording
 from interlock.approvals.model import ApprovalRequest, RequestDraft, State
-from interlock.approvals.wording import Notice, Refusal
+from interlock.approvals.wording import Refusal
 from interlock.clock import Clock
 from interlock.commands.model import Analysis, Command, HeldInput, Kind, Stdin
 from interlock.errors import SENTENCES, EvidenceError, InputError, InterlockError, Reason
 from interlock.evidence.events import EventDraft, Json, Recorder
 from interlock.identity.principal import Identity, Principal
-from interlock.policy.model import Access, Decision, Facts, ReviewTerms, SessionFacts, Target, Verdict
+from interlock.policy.model import Decision, Facts, ReviewTerms, SessionFacts, Target, Verdict
+from interlock.ports import Approvals, Caller, Classifier, PolicySource, Ticket, Transcripts
 from interlock.record import Drafts, answered, blocked, decided, described, forwarded, requested, where, who
 
 log = structlog.get_logger()
 
 WAITING_EVERY = 60.0
 """Seconds between two lines to a client that waits."""
-
-
-class Classifier(Protocol):
-    """commands/: text into effects."""
-
-    def classify_now(self, command: Command) -> Analysis | None:
-        """Return the analysis when it costs no wait (cached, or small enough to do here), else None."""
-        ...
-
-    async def classify(self, command: Command) -> Analysis:
-        """Analyse in a child process. A crash or a limit is an opaque analysis, never an exception."""
-        ...
-
-
-class Policy(Protocol):
-    """policy/: facts into a decision."""
-
-    @property
-    def digest(self) -> str: ...
-
-    def may_open(self, principal: Principal, target: Target) -> Access: ...
-
-    def decide(self, facts: Facts) -> Decision: ...
-
-
-class PolicySource(Protocol):
-    """Holds the policy in force. A reload swaps it whole."""
-
-    @property
-    def current(self) -> Policy: ...
-
-
-class Ticket(Protocol):
-    """A place in the queue for one request."""
-
-    @property
-    def request(self) -> ApprovalRequest: ...
-
-    async def settled(self, timeout: float) -> ApprovalRequest:
-        """Return the request once it is not pending any more, or as it is after `timeout` seconds."""
-        ...
-
-    async def consume(self) -> ApprovalRequest | None:
-        """Turn `approved` into `consumed` atomically; None when something else came first. Checks the voters again."""
-        ...
-
-    async def give_back(self) -> ApprovalRequest:
-        """The requester stops waiting in place: held → returned, or cancelled when the rule is hold-only."""
-        ...
-
-    async def revoke(self, why: str) -> None:
-        """An approval may not be used any more: the policy is now stricter."""
-        ...
-
-
-class Approvals(Protocol):
-    """approvals/: the desk behind its store."""
-
-    async def submit(self, draft: RequestDraft) -> Ticket:
-        """Open a request, attach to a pending one with the same match, or find one approved and unused."""
-        ...
-
-    def link(self, request: ApprovalRequest) -> str:
-        """Return the address of the page that shows the request, or an empty string."""
-        ...
-
-
-class Transcripts(Protocol):
-    """evidence/: opens a transcript for a session; `session.open` is on disk when this returns."""
-
-    async def open(self, session: SessionFacts, opened: EventDraft) -> Recorder: ...
-
-    @property
-    def journal(self) -> Recorder: ...
-
-
-class Caller(Protocol):
-    """The waiting client as the gate sees it; implemented by each front end."""
-
-    @property
-    def max_hold(self) -> float | None:
-        """Seconds after which waiting in place harms the client (open transaction), or None."""
-        ...
-
-    async def read_input(self) -> HeldInput:
-        """Read standard input to EOF within bounds. Raise InputError."""
-        ...
-
-    async def ready_to_wait(self) -> Refusal | None:
-        """Called once before a human is asked: drain earlier answers. Return a refusal when asking is pointless."""
-        ...
-
-    def notify(self, notice: Notice) -> None:
-        """Tell the client something while it waits. Must not block."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +68,7 @@ class Session:
         self._gate = gate
         self._closed = False
         self._revoked = False
+        self._renewed_until: datetime | None = None
         self._released = 0
         self._refused = 0
 
@@ -203,6 +109,11 @@ class Session:
         """Refuse every later command: the principal, its owner or its credential is not valid any more."""
         self._revoked = True
 
+    def renew(self, until: datetime) -> None:
+        """The same subject obtained a new credential: the session lasts as long as that one (postgres.md)."""
+        if self._renewed_until is None or until > self._renewed_until:
+            self._renewed_until = until
+
     def stopped(self) -> Refusal | None:
         """Say why nothing more may run, also of what was released earlier and waits at the target (a bound portal)."""
         return self._forbidden()
@@ -215,7 +126,8 @@ class Session:
             return Refusal(Reason.SHUTTING_DOWN, SENTENCES[Reason.SHUTTING_DOWN])
         if self._revoked:
             return Refusal(Reason.DISABLED_PRINCIPAL, SENTENCES[Reason.DISABLED_PRINCIPAL])
-        if self.principal.expired(now or self._gate.clock.now()):
+        now = now or self._gate.clock.now()
+        if self.principal.expired(now) and (self._renewed_until is None or now >= self._renewed_until):
             return Refusal(Reason.CREDENTIAL_EXPIRED, SENTENCES[Reason.CREDENTIAL_EXPIRED])
         return None
 
@@ -504,6 +416,12 @@ class Gate:
             principal = session.principal
             if identities & principal.excluded() or principal.credential.ident in credentials:
                 session.revoke()
+
+    def renew(self, identity: Identity, until: datetime) -> None:
+        """A new credential of `identity` renews its live sessions until it ends itself."""
+        for session in self._live:
+            if session.principal.identity == identity:
+                session.renew(until)
 
     async def open(
         self, principal: Principal, target: Target, facts: SessionFacts, extra: Mapping[str, Json] | None = None

@@ -145,3 +145,19 @@ async def test_sqlalchemy_introspects_without_a_human(world: World) -> None:
         await engine.dispose()
     assert "described" in tables and columns == ["id", "note"] and keys["constrained_columns"] == ["id"]
     assert await asyncio.to_thread(world.node.pending) == []
+
+
+async def test_an_expired_credential_refuses_until_the_same_agent_obtains_a_new_one(world: World) -> None:
+    short = (await asyncio.to_thread(world.node.json, "principals", "password", "claude", "--ttl", "3s"))["password"]
+    link = await asyncpg.connect(
+        host="127.0.0.1", port=world.node.port("postgres"), user="claude", database="orders", password=short, ssl=False
+    )
+    try:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="expired"):
+            async with asyncio.timeout(30):
+                while True:  # each one passes until the credential ends
+                    assert await link.fetchval("SELECT 1") == 1
+        await asyncio.to_thread(world.node.password)
+        assert await link.fetchval("SELECT 2") == 2
+    finally:
+        await link.close()

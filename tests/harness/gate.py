@@ -25,9 +25,10 @@ from interlock.clock import system_entropy
 from interlock.commands.model import Analysis, Command, SqlContext
 from interlock.commands.sql.analysis import analyze_sql, context_key, depends_on_names
 from interlock.config import Config, parse
-from interlock.gate import Gate, Policy
+from interlock.gate import Gate
 from interlock.identity.principal import Principal
 from interlock.policy.model import Access, Decision, Facts, ReviewTerms, Target, Verdict
+from interlock.ports import Policy
 from interlock.postgres.listener import PostgresListener
 
 T = TypeVar("T")

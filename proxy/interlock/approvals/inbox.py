@@ -1,4 +1,4 @@
-"""The desk behind its store: requests arrive, people answer, clients wait and are woken. Implements gate.Approvals.
+"""The desk behind its store: requests arrive, people answer, clients wait and are woken. Implements ports.Approvals.
 
 What this shell adds to the pure desk: the order of durable steps, and that no cancellation can tear it.
 
@@ -451,7 +451,7 @@ class Inbox:
 
 
 class Place:
-    """A place in the line before one request: gate.Ticket."""
+    """A place in the line before one request: ports.Ticket."""
 
     def __init__(self, inbox: Inbox, line: Line) -> None:
         self._inbox = inbox

@@ -28,12 +28,12 @@ from interlock.commands.model import Analysis, Command, Kind, ShellContext, SqlC
 from interlock.config import Config, TargetConfig
 from interlock.config import load as load_config
 from interlock.errors import SENTENCES, InterlockError, NotFoundError
-from interlock.gate import Classifier
 from interlock.identity import principal as who
 from interlock.policy import packs
 from interlock.policy.engine import PolicySet
 from interlock.policy.loader import load as load_policies
 from interlock.policy.model import Decision, Facts, SessionFacts, Target, Verdict
+from interlock.ports import Classifier
 
 DEFAULT_CONFIG = Path("/etc/interlock/interlock.yaml")
 EXAMPLES = {

@@ -151,7 +151,7 @@ class TranscriptRecorder:
 
 
 class TranscriptStore:
-    """Implements `gate.Transcripts` over a data directory. One a data directory, which it locks."""
+    """Implements `ports.Transcripts` over a data directory. One a data directory, which it locks."""
 
     def __init__(
         self,

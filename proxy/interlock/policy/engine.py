@@ -69,7 +69,7 @@ class Standing:
 
 
 class PolicySet:
-    """All rules in force. Implements `gate.Policy`. Made by loader.load; never changes afterwards but its caches."""
+    """All rules in force. Implements `ports.Policy`. Made by loader.load; never changes afterwards but its caches."""
 
     def __init__(
         self,

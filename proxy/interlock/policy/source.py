@@ -16,7 +16,7 @@ _log = structlog.get_logger()
 
 
 class LivePolicy:
-    """Implements `gate.PolicySource`. A reader takes `current` once per decision and sees one policy throughout."""
+    """Implements `ports.PolicySource`. A reader takes `current` once per decision and sees one policy throughout."""
 
     def __init__(self, paths: Sequence[Path], *, terms: ReviewTerms | None = None) -> None:
         """Load. Raise PolicyError: without a policy nothing starts."""

@@ -29,7 +29,7 @@ class Waiting(Protocol):
 
 
 class HeldClient:
-    """Implements `gate.Caller`. `request` is the last request the client was told of."""
+    """Implements `ports.Caller`. `request` is the last request the client was told of."""
 
     def __init__(self, session: Waiting, max_hold: float) -> None:
         self._session = session

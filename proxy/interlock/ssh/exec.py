@@ -92,7 +92,7 @@ class Execution:
         finally:
             self.phase = Phase.ENDED
 
-    # -- the gate asks (gate.Caller) ------------------------------------------------------------------------------
+    # -- the gate asks (ports.Caller) ------------------------------------------------------------------------------
 
     @property
     def max_hold(self) -> float | None:

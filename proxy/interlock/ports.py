@@ -1,0 +1,110 @@
+"""What the gate needs of others, as protocols: each is one room of the house, and tests stand in for them here.
+
+Knows the words of the domain. Whoever implements one of these sits above the gate; nobody below it does.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from interlock.approvals.model import ApprovalRequest, RequestDraft
+from interlock.approvals.wording import Notice, Refusal
+from interlock.commands.model import Analysis, Command, HeldInput
+from interlock.evidence.events import EventDraft, Recorder
+from interlock.identity.principal import Principal
+from interlock.policy.model import Access, Decision, Facts, SessionFacts, Target
+
+
+class Classifier(Protocol):
+    """commands/: text into effects."""
+
+    def classify_now(self, command: Command) -> Analysis | None:
+        """Return the analysis when it costs no wait (cached, or small enough to do here), else None."""
+        ...
+
+    async def classify(self, command: Command) -> Analysis:
+        """Analyse in a child process. A crash or a limit is an opaque analysis, never an exception."""
+        ...
+
+
+class Policy(Protocol):
+    """policy/: facts into a decision."""
+
+    @property
+    def digest(self) -> str: ...
+
+    def may_open(self, principal: Principal, target: Target) -> Access: ...
+
+    def decide(self, facts: Facts) -> Decision: ...
+
+
+class PolicySource(Protocol):
+    """Holds the policy in force. A reload swaps it whole."""
+
+    @property
+    def current(self) -> Policy: ...
+
+
+class Ticket(Protocol):
+    """A place in the queue for one request."""
+
+    @property
+    def request(self) -> ApprovalRequest: ...
+
+    async def settled(self, timeout: float) -> ApprovalRequest:
+        """Return the request once it is not pending any more, or as it is after `timeout` seconds."""
+        ...
+
+    async def consume(self) -> ApprovalRequest | None:
+        """Turn `approved` into `consumed` atomically; None when something else came first. Checks the voters again."""
+        ...
+
+    async def give_back(self) -> ApprovalRequest:
+        """The requester stops waiting in place: held → returned, or cancelled when the rule is hold-only."""
+        ...
+
+    async def revoke(self, why: str) -> None:
+        """An approval may not be used any more: the policy is now stricter."""
+        ...
+
+
+class Approvals(Protocol):
+    """approvals/: the desk behind its store."""
+
+    async def submit(self, draft: RequestDraft) -> Ticket:
+        """Open a request, attach to a pending one with the same match, or find one approved and unused."""
+        ...
+
+    def link(self, request: ApprovalRequest) -> str:
+        """Return the address of the page that shows the request, or an empty string."""
+        ...
+
+
+class Transcripts(Protocol):
+    """evidence/: opens a transcript for a session; `session.open` is on disk when this returns."""
+
+    async def open(self, session: SessionFacts, opened: EventDraft) -> Recorder: ...
+
+    @property
+    def journal(self) -> Recorder: ...
+
+
+class Caller(Protocol):
+    """The waiting client as the gate sees it; implemented by each front end."""
+
+    @property
+    def max_hold(self) -> float | None:
+        """Seconds after which waiting in place harms the client (open transaction), or None."""
+        ...
+
+    async def read_input(self) -> HeldInput:
+        """Read standard input to EOF within bounds. Raise InputError."""
+        ...
+
+    async def ready_to_wait(self) -> Refusal | None:
+        """Called once before a human is asked: drain earlier answers. Return a refusal when asking is pointless."""
+        ...
+
+    def notify(self, notice: Notice) -> None:
+        """Tell the client something while it waits. Must not block."""
+        ...
