@@ -335,6 +335,25 @@ class TestCache:
         assert p.decide(asked).verdict is Verdict.ALLOW
         assert p.decide(replace(asked, analysis=Analysis((UNKNOWN,), sent="x"))).verdict is Verdict.REVIEW
 
+    def test_texts_of_the_same_effects_share_it_when_no_rule_reads_texts(self) -> None:
+        p = rules(
+            ALLOW_READS
+            + """
+  - {id: x, title: X, match: {verbs: [write]}, when: 'command.text == "y"', decide: deny}
+"""
+        )
+        assert p.decide(facts(READ, text=b"one")) is p.decide(facts(READ, text=b"two"))
+
+    def test_a_rule_that_reads_texts_is_asked_about_each(self) -> None:
+        p = rules(ALLOW_READS + "  - {id: x, title: X, when: 'command.text == \"two\"', decide: deny}")
+        assert p.decide(facts(READ, text=b"one")).verdict is Verdict.ALLOW
+        assert p.decide(facts(READ, text=b"two")).verdict is Verdict.DENY
+
+    def test_equal_effects_beside_something_opaque_are_not_the_same(self) -> None:
+        p = rules(ALLOW_READS)
+        assert p.decide(facts(READ, text=b"one")).verdict is Verdict.ALLOW
+        assert p.decide(facts(READ, text=b"two", opaque=[Opaque("dynamic", "$x")])).verdict is Verdict.REVIEW
+
     def test_rules_that_read_time_are_not_cached(self) -> None:
         p = rules(ALLOW_READS + "  - {id: night, title: N, when: time.hour < 6, decide: deny}")
         asked = facts(READ)
