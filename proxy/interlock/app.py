@@ -90,6 +90,9 @@ class Daemon:
         config, clock = self.config, self.clock
         data_dir = prepare_data_dir(config.path(config.node.data_dir))
         tls = _tls(config)
+        for target in config.targets:
+            if target.credentials.source is not None:
+                target.credentials.source.resolve(config.base)  # a target without its secret is found now, not at 2 a.m.
         terms = replace(DEFAULT_TERMS, hold=int(config.approvals.hold), expires=int(config.approvals.expires))
         policies = LivePolicy([config.path(p) for p in config.policies] or [packs.shipped()], terms=terms)
         self._policies = policies

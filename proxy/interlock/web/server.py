@@ -10,9 +10,13 @@ from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from interlock.errors import ConfigError
 from interlock.listening import bound
+
+DEADLINE = 10.0
+"""Seconds a client has for the head of a request."""
 
 PATIENCE = 5
 """Seconds that a stop waits for requests that are under way: what is held at the gate must not wait for a slow client."""
@@ -28,7 +32,7 @@ class HttpServer:
         self._name = name
         self._where = where
         options: dict[str, Any] = {"lifespan": "off", "log_config": None, "access_log": False, "server_header": False}
-        options["timeout_graceful_shutdown"] = PATIENCE
+        options["timeout_graceful_shutdown"], options["http"] = PATIENCE, Prompt
         if isinstance(where, Path):
             options["uds"] = str(where)
         if certificate is not None and key is not None:
@@ -59,6 +63,43 @@ class HttpServer:
         self._server.should_exit = True
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
+
+
+class Prompt(H11Protocol):
+    """HTTP/1.1 whose client must have sent a whole request's head within `DEADLINE`, also the first one.
+
+    uvicorn itself waits for ever for a client that connects and says nothing, or says it letter by letter.
+    """
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own does
+        super().connection_made(transport)
+        self._arm()
+
+    def data_received(self, data: bytes) -> None:
+        before = self.cycle
+        super().data_received(data)
+        if self.cycle is not before:
+            self._disarm()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.response_complete:  # a pipelined request may have begun meanwhile
+            self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        super().connection_lost(exc)
+
+    def _arm(self) -> None:
+        self._disarm()
+        self._deadline = self.loop.call_later(DEADLINE, self.transport.close)
+
+    def _disarm(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
 
 class _Server(uvicorn.Server):
