@@ -45,17 +45,23 @@ def test_other_locales_do_not(value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [b"PATH", b"LD_PRELOAD", b"BASH_ENV", b"LC_EVIL", b"LANGUAGE", b"TERM", b"COLORTERM", b"lc_all", b""]
+    "name", [b"PATH", b"LD_PRELOAD", b"BASH_ENV", b"LC_EVIL", b"LANGUAGE", b"TERM", b"COLORTERMS", b"lc_all", b""]
 )
 def test_other_variables_do_not(name: bytes) -> None:
     assert accepted_env(name, b"C") is None
+
+
+def test_how_many_colors_a_terminal_has_passes_as_one_plain_word() -> None:
+    assert accepted_env(b"COLORTERM", b"truecolor") == ("COLORTERM", "truecolor")
+    for value in (b"", b"a b", b"$(id)", b"x" * 17, b"true\ncolor", b"\xff"):
+        assert accepted_env(b"COLORTERM", value) is None
 
 
 @given(st.binary(max_size=80), st.binary(max_size=80))
 def test_no_variable_that_passes_holds_anything_but_a_plain_locale(name: bytes, value: bytes) -> None:
     accepted = accepted_env(name, value)
     if accepted is not None:
-        assert accepted[0] in requests.ENV_NAMES
+        assert accepted[0] in {*requests.ENV_NAMES, "COLORTERM"}
         assert accepted[1].replace("_", "").replace(".", "").replace("-", "").isalnum()
 
 

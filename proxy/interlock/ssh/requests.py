@@ -138,6 +138,8 @@ ENV_NAMES = frozenset(
 
 _LOCALE = re.compile(r"(?:C|POSIX|[A-Za-z]{1,8}(?:_[A-Za-z0-9]{1,8})?\.(?:UTF-8|utf8))\Z")
 
+_COLORS = re.compile(r"[A-Za-z0-9]{1,16}\Z")
+
 
 def accepted_env(name: bytes, value: bytes) -> tuple[str, str] | None:
     """Return the variable when it may be passed on, else None.
@@ -146,8 +148,10 @@ def accepted_env(name: bytes, value: bytes) -> tuple[str, str] | None:
     backslash or a quote in the second byte of a character), so it is not a preference but an attack on the lexer.
     """
     shown = name.decode("ascii", "replace")
-    locale = value.decode("ascii", "replace")
-    return (shown, locale) if shown in ENV_NAMES and _LOCALE.match(locale) else None
+    text = value.decode("ascii", "replace")
+    if shown == "COLORTERM":
+        return (shown, text) if _COLORS.match(text) else None
+    return (shown, text) if shown in ENV_NAMES and _LOCALE.match(text) else None
 
 
 # -- signals (RFC 4254 §6.10) -----------------------------------------------------------------------------------------
