@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from interlock.cli.main import build
 from interlock.config import Config, Secret, SecretRef, is_loopback, load, parse, split_address
 from interlock.errors import ConfigError
+from interlock.policy.loader import configured
+from interlock.policy.source import LivePolicy
 
 BASE = Path("/etc/interlock")
 WEB: dict[str, Any] = {
@@ -223,3 +228,17 @@ def test_addresses(address: str, parts: tuple[str, int]) -> None:
 )  # fmt: skip
 def test_what_loopback_is(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
+
+
+def test_the_review_terms_are_the_same_wherever_a_configuration_is_read(tmp_path: Path) -> None:
+    """The daemon, `check` and `explain` name one policy digest, and `explain` shows the expiry that will hold."""
+    file = tmp_path / "interlock.yaml"
+    file.write_text("version: 1\nnode: {data_dir: data}\napprovals: {hold: 5s, expires: 2m}\n")
+    files, terms = configured(load(file))
+    daemon = LivePolicy(files, terms=terms).current
+    assert (daemon.default.hold, daemon.default.expires) == (5, 120)
+    checked = CliRunner().invoke(build(["check"]), ["check", "--config", str(file)])
+    asked = ["explain", "--config", str(file), "--shell", "rm -rf /srv/x", "--output", "json"]
+    explained = json.loads(CliRunner().invoke(build(asked), asked).stdout)
+    assert checked.exit_code == 0 and daemon.digest in checked.output
+    assert (explained["policy"], explained["review"]["expires"]) == (daemon.digest, 120)

@@ -11,7 +11,7 @@ import os
 import ssl
 import stat
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,7 @@ from interlock.identity.authenticate import Authenticator
 from interlock.identity.directory import Change, ChangeKind, Directory
 from interlock.identity.keyset import KeySet
 from interlock.identity.stepup import DecisionSessions
-from interlock.policy import packs
-from interlock.policy.engine import DEFAULT_TERMS
+from interlock.policy.loader import configured
 from interlock.policy.source import LivePolicy
 from interlock.postgres.listener import PostgresListener
 from interlock.ssh.listener import SshListener
@@ -93,8 +92,8 @@ class Daemon:
         for target in config.targets:
             if target.credentials.source is not None:
                 target.credentials.source.resolve(config.base)  # a target without its secret is found now, not at 2 a.m.
-        terms = replace(DEFAULT_TERMS, hold=int(config.approvals.hold), expires=int(config.approvals.expires))
-        policies = LivePolicy([config.path(p) for p in config.policies] or [packs.shipped()], terms=terms)
+        files, terms = configured(config)
+        policies = LivePolicy(files, terms=terms)
         self._policies = policies
 
         store = await open_store(config.store.url, data_dir)

@@ -31,6 +31,7 @@ from interlock.errors import SENTENCES, InterlockError, NotFoundError
 from interlock.identity import principal as who
 from interlock.policy import packs
 from interlock.policy.engine import PolicySet
+from interlock.policy.loader import configured
 from interlock.policy.loader import load as load_policies
 from interlock.policy.model import Decision, Facts, SessionFacts, Target, Verdict
 from interlock.ports import Classifier
@@ -115,8 +116,8 @@ class Surroundings:
     def __init__(self, config: Config | None, policies: list[Path]) -> None:
         self.configured = config is not None
         self._config = config
-        files = policies or ([config.path(p) for p in config.policies] if config is not None else [])
-        self.policy: PolicySet = load_policies(files or [packs.shipped()])
+        files, terms = configured(config) if config is not None else ([packs.shipped()], None)
+        self.policy: PolicySet = load_policies(policies or files, terms=terms)
 
     def question(self, text: bytes, name: str | None, protocol: str, *, id_: Any = None, has_id: bool = False) -> Question:
         """Find the target. Raise NotFoundError or UsageError with what to do instead."""

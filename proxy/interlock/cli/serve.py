@@ -85,11 +85,12 @@ async def _serve(config: Config) -> None:
 @reporting
 def check(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Validate the configuration and its policies, whole, without starting anything."""
-    from interlock.policy import packs
+    from interlock.policy.loader import configured
     from interlock.policy.loader import load as load_policies
 
     loaded = load(config)
-    policies = load_policies([loaded.path(p) for p in loaded.policies] or [packs.shipped()])
+    files, terms = configured(loaded)
+    policies = load_policies(files, terms=terms)
     for target in loaded.targets:
         if target.credentials.source is not None:
             target.credentials.source.resolve(loaded.base)

@@ -8,16 +8,24 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from interlock.config import Config
 from interlock.errors import PolicyError
 from interlock.policy import packs
 from interlock.policy.assembly import assemble
 from interlock.policy.document import MAX_BYTES, Document
-from interlock.policy.engine import PolicySet
+from interlock.policy.engine import DEFAULT_TERMS, PolicySet
 from interlock.policy.model import ReviewTerms, Risk, StepUp
 
 MAX_FILES = 200
+
+
+def configured(config: Config) -> tuple[list[Path], ReviewTerms]:
+    """Return the files and the default review terms that a configuration means: the daemon's, `check`'s and `explain`'s."""
+    terms = replace(DEFAULT_TERMS, hold=int(config.approvals.hold), expires=int(config.approvals.expires))
+    return [config.path(path) for path in config.policies] or [packs.shipped()], terms
 
 
 def load(paths: Sequence[Path], *, terms: ReviewTerms | None = None) -> PolicySet:
