@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -21,9 +22,8 @@ from interlock.errors import ConfigError
 
 LATER = frozenset(
     (
-        "approvals.channels.slack", "approvals.channels.webhook", "approvals.new_reviewer_delay", "evidence.log_key",
-        "evidence.replay_identity", "evidence.retain", "evidence.witness", "identity.groups_max_age", "identity.ssh_ca",
-        "listen.proxy_protocol_from", "objects",
+        "evidence.log_key", "evidence.replay_identity", "evidence.retain", "evidence.witness", "identity.groups_max_age",
+        "identity.ssh_ca", "listen.proxy_protocol_from", "objects",
     )
 )  # fmt: skip
 """Keys of the contract whose controls this version can't enforce. Asking for one refuses to start; none is ignored."""
@@ -201,16 +201,77 @@ class TeamsConfig(Strict):
     app_id: Annotated[str, Field(min_length=1)]
     app_password: SecretRef
     tenants: Annotated[list[str], Field(min_length=1)]
-    conversation: str
+    conversation: str = ""
+    escalation: str = ""
+    direct: bool = False
     service_url: str
     service_hosts: list[str] = ["smba.trafficmanager.net"]
-    transport: Literal["native"] = "native"
+    transport: Literal["native", "botbuilder"] = "native"
     keys_url: str = "https://login.botframework.com/v1/.well-known/keys"
     token_url: str = "https://login.microsoftonline.com/botframework.com/oauth2/v2.0/token"
 
 
+class SlackConfig(Strict):
+    """`mode: socket` needs `app_token` (xapp-…) and no inbound address; `http` needs `signing_secret`."""
+
+    team: Annotated[str, Field(pattern=r"^T[A-Z0-9]{1,20}$")]
+    app: Annotated[str, Field(pattern=r"^A[A-Z0-9]{1,20}$")]
+    bot_token: SecretRef
+    mode: Literal["socket", "http"] = "socket"
+    app_token: SecretRef | None = None
+    signing_secret: SecretRef | None = None
+    channel: Annotated[str, Field(pattern=r"^[CGD][A-Z0-9]{1,20}$")]
+    escalation: str = ""
+    api_url: str = "https://slack.com/api/"
+
+    @model_validator(mode="after")
+    def _complete(self) -> SlackConfig:
+        if self.mode == "socket" and self.app_token is None:
+            raise ValueError("mode: socket needs app_token: (xapp-…, with connections:write)")
+        if self.mode == "http" and self.signing_secret is None:
+            raise ValueError("mode: http needs signing_secret:")
+        if not self.api_url.startswith("https://") and not is_loopback(urlsplit(self.api_url).hostname or ""):
+            raise ValueError("api_url: must be https")
+        return self
+
+
+class WebhookConfig(Strict):
+    """Every change of a request is posted there, signed; `events` empty means all of them."""
+
+    url: str
+    secret: SecretRef
+    events: list[Literal["pending", "escalated", "approved", "denied", "expired", "ended", "break_glass"]] = []
+
+    @model_validator(mode="after")
+    def _safe(self) -> WebhookConfig:
+        parts = urlsplit(self.url)
+        if parts.username or parts.password:
+            raise ValueError("url: carries credentials; the signature authenticates, so remove them")
+        if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
+            raise ValueError("url: must be https")
+        return self
+
+
 class Channels(Strict):
     teams: TeamsConfig | None = None
+    slack: SlackConfig | None = None
+    webhook: WebhookConfig | None = None
+
+
+class BreakGlassConfig(Strict):
+    """Who may answer alone, in place of a rule's groups and quorum, with a passkey and a written reason."""
+
+    groups: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+    validity: Annotated[Seconds, Field(gt=0, le=3600)] = 300
+
+
+class FatigueConfig(Strict):
+    """`pending`: requests of one requester that may wait at once. After `denials` within `window`, a lock of `lock`."""
+
+    pending: Annotated[int, Field(ge=1, le=10_000)] = 50
+    denials: Annotated[int, Field(ge=1, le=1_000)] = 10
+    window: Annotated[Seconds, Field(gt=0)] = 600
+    lock: Annotated[Seconds, Field(gt=0)] = 900
 
 
 class ApprovalsConfig(Strict):
@@ -218,6 +279,10 @@ class ApprovalsConfig(Strict):
     expires: Seconds = 900
     max_hold_in_transaction: Seconds = 60
     validity: Seconds = 900
+    grants: Annotated[Seconds, Field(gt=0, le=86400)] = 3600
+    new_reviewer_delay: Seconds | None = None
+    break_glass: BreakGlassConfig | None = None
+    fatigue: FatigueConfig = FatigueConfig()
     channels: Channels = Channels()
 
 
@@ -319,7 +384,7 @@ def _explain(problem: dict[str, Any], data: Mapping[str, Any]) -> str:
     if place in LATER:
         return f"{place}: this version can't enforce it, so it does not start with it; remove the key"
     key = str(problem["loc"][-1])
-    near = difflib.get_close_matches(key, _known_keys(), n=1)
+    near = difflib.get_close_matches(key, [known for known in _known_keys() if known != key], n=1)
     return f"{place}: unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 

@@ -21,6 +21,9 @@ class Reason(StrEnum):
     APPROVAL_EXPIRED = "approval-expired"
     APPROVAL_CANCELLED = "approval-cancelled"
     APPROVAL_REVOKED = "approval-revoked"
+    APPROVAL_EDITED = "approval-edited"
+    REQUESTER_LOCKED = "requester-locked"
+    TOO_MANY_REQUESTS = "too-many-requests"
     NO_ACCESS = "no-access"
     CREDENTIAL_EXPIRED = "credential-expired"
     CANNOT_BE_PINNED = "cannot-be-pinned"
@@ -58,6 +61,11 @@ class Reason(StrEnum):
     DELIVERY_REJECTED = "delivery-rejected"
     STEP_UP_TOO_WEAK = "step-up-too-weak"
     SCOPE_NOT_OFFERED = "scope-not-offered"
+    PROOF_REJECTED = "proof-rejected"
+    REVIEWER_TOO_NEW = "reviewer-too-new"
+    REASON_REQUIRED = "reason-required"
+    NOT_EDITABLE = "not-editable"
+    BREAK_GLASS_REFUSED = "break-glass-refused"
 
     # what failed on our side or beyond it
     EVIDENCE_UNAVAILABLE = "evidence-unavailable"
@@ -81,6 +89,9 @@ SENTENCES: dict[Reason, str] = {
     Reason.APPROVAL_EXPIRED: "Nobody answered in time. Silence is not consent, and trying another way is not wanted.",
     Reason.APPROVAL_CANCELLED: "The request was withdrawn before anybody answered. Run the command again to ask anew.",
     Reason.APPROVAL_REVOKED: "The approval was taken back before the command ran. Run the command again to ask anew.",
+    Reason.APPROVAL_EDITED: "A reviewer proposes another text. Run that text once it is approved; yours was not run.",
+    Reason.REQUESTER_LOCKED: "You kept asking for what was denied, so nothing is asked for you until the lock ends.",
+    Reason.TOO_MANY_REQUESTS: "Too many of your requests wait for an answer. Wait for those before you ask for more.",
     Reason.NO_ACCESS: "No access rule opens this target with this account or role for you. Ask the policy's owner for one.",
     Reason.CREDENTIAL_EXPIRED: "The credential of this connection has expired. Obtain a new one; the session then continues.",
     Reason.CANNOT_BE_PINNED: "The target enforces approved commands by certificate and this text can't be in one. Split it.",
@@ -112,6 +123,11 @@ SENTENCES: dict[Reason, str] = {
     Reason.DELIVERY_REJECTED: "The message did not pass authentication and was ignored.",
     Reason.STEP_UP_TOO_WEAK: "The rule asks for a stronger proof than this channel gives. Use the page that the card links to.",
     Reason.SCOPE_NOT_OFFERED: "The rule does not offer this scope. Answer with one that the request lists.",
+    Reason.PROOF_REJECTED: "The signature is not one of yours over this answer. Sign the answer that you send, with your key.",
+    Reason.REVIEWER_TOO_NEW: "You became a reviewer only lately. Another administrator can confirm you.",
+    Reason.REASON_REQUIRED: "This answer needs a written reason. Give one.",
+    Reason.NOT_EDITABLE: "This request can't be edited. Deny it with a reason that says what you would approve.",
+    Reason.BREAK_GLASS_REFUSED: "Breaking the glass is for named people, with a passkey and a written reason.",
     Reason.EVIDENCE_UNAVAILABLE: "The transcript can't be written, so nothing is released. Check the disk of the proxy.",
     Reason.STORE_UNAVAILABLE: "The store does not answer, so nothing is released. Check the database of the proxy.",
     Reason.POLICY_INVALID: "The policy does not load. `interlock policy check` shows the place.",

@@ -169,7 +169,7 @@ def test_everything_that_is_shown_is_in_the_digest(command: Command, left_out: l
     request = opened(draft=draft(command))
     form = json.loads(request_form(request))
     assert list(fields_left_out(request.draft, form["request"]["draft"])) == left_out
-    never = {"digest", "state", "presence", "votes", "decided_at", "valid_until"}
+    never = {"digest", "state", "presence", "votes", "decided_at", "valid_until", "successor", "escalated_at"}
     assert {field.name for field in dataclasses.fields(request)} == {*form["request"], *never}
 
 
@@ -178,6 +178,7 @@ def test_everything_that_is_shown_is_in_the_digest(command: Command, left_out: l
     [
         {"id": "req_2"}, {"nonce": "01"}, {"match": "hmac-sha256:01"}, {"excluded": frozenset((BOB,))},
         {"created": START + timedelta(microseconds=1)}, {"expires": START + timedelta(hours=1)},
+        {"grant": "grt_1"}, {"edited_from": "req_0"}, {"author": BOB},
     ],
     ids=str,
 )  # fmt: skip

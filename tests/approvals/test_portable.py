@@ -84,7 +84,7 @@ def mangled() -> list[tuple[str, object]]:
         ("unknown-field", at("request.extra", 1)),
         ("missing-field", at("request.nonce", ...)),
         ("deep-unknown", at("request.draft.terms.extra", 1)),
-        ("deep-missing", at("request.draft.terms.quorum", ...)),
+        ("deep-missing", at("request.draft.target.name", ...)),
         ("bool-for-int", at("request.draft.terms.quorum", True)),
         ("text-for-int", at("request.draft.terms.quorum", "1")),
         ("int-for-text", at("request.id", 1)),

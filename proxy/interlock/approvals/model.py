@@ -49,13 +49,38 @@ class Proof(StrEnum):
     PERSONAL = "personal"
 
 
+class Scope(StrEnum):
+    """How far an approval goes. Wider ones than `once` are grants (approvals/grants.py)."""
+
+    ONCE = "once"
+    EXACT = "exact"  # exactly this, again, until a time
+    RULE_IN_SESSION = "rule_in_session"  # what this rule holds in this session, bound to the words of this request
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A personal proof: a signature by a key that only the reviewer has, over `approvals.proof.statement`.
+
+    kind: webauthn | sshsig. `key` is the credential id (base64url) or the fingerprint (SHA256:…). `public` is what a third
+    party checks with: a COSE key, or the blob of an SSH key. `client_data` and `authenticator_data` are WebAuthn's
+    (WebAuthn Level 3, §5.2.2), empty for an SSHSIG, whose `signature` is the raw blob (PROTOCOL.sshsig).
+    """
+
+    kind: str
+    key: str
+    public: bytes
+    signature: bytes
+    client_data: bytes = b""
+    authenticator_data: bytes = b""
+
+
 @dataclass(frozen=True, slots=True)
 class Vote:
     """One reviewer's answer, as it was counted."""
 
     reviewer: Identity
     reviewer_handle: str
-    channel: str  # teams | console | cli | api
+    channel: str  # teams | slack | console | cli | api
     channel_actor: str  # the channel's own stable id of whoever submitted it
     verdict: VoteVerdict
     digest: str
@@ -64,6 +89,10 @@ class Vote:
     proof: Proof = Proof.NONE
     reason: str = ""
     event: str = ""  # source event id, for idempotence
+    groups: tuple[str, ...] = ()  # those of the request's groups that the reviewer was in when answering
+    valid_until: datetime | None = None  # of a scope wider than once
+    signed: Signed | None = None
+    break_glass: bool = False  # one person of a named group in place of the groups and the quorum
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +107,8 @@ class RequestDraft:
     terms: ReviewTerms
     session: str
     client: str = ""
+    said: str = ""  # the agent's own reason: nobody has checked it
+    facts: tuple[str, ...] = ()  # what we found out for the reviewer: an estimate of rows, an open transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +128,12 @@ class ApprovalRequest:
     decided_at: datetime | None = None
     valid_until: datetime | None = None  # of an approval that waits to be consumed
     excluded: frozenset[Identity] = field(default_factory=frozenset)
+    grant: str = ""  # the grant that answered before anybody was asked
+    edited_from: str = ""  # the request that a reviewer edited
+    author: Identity | None = None  # who edited it, and so never votes on it
+    successor: str = ""  # the request that took this one's place
+    escalated_at: datetime | None = None
 
     @property
     def reviewers(self) -> str:
-        return ", ".join(self.draft.terms.groups) or "nobody"
+        return ", ".join(self.draft.terms.all_groups) or "nobody"

@@ -2,8 +2,9 @@
 
 Theory of operation: one walk over type hints in each direction. A dataclass is an object with exactly its fields, an
 absent or an unknown field is an error, bytes are base64, instants RFC 3339, sets and mappings sorted lists (so that
-equal values give equal bytes), and one of several dataclasses carries its name under `is`. Nothing is converted,
-guessed or defaulted on the way in: a form that another version wrote is refused, by number.
+equal values give equal bytes), and one of several dataclasses carries its name under `is`. Nothing is converted or
+guessed on the way in: a form of another version is refused, by number. A field that came to a dataclass later may be absent in
+an older form and then has its default.
 
 Knows shapes. Must not know what a state means, nor where the bytes are kept. The catalog of a SqlContext is left out: it
 is a snapshot of the target taken by ourselves, not a part of what was asked.
@@ -29,7 +30,7 @@ from interlock.evidence.events import Json
 VERSION = 1
 TAG = "is"
 
-_FROZEN = ("id", "nonce", "match", "draft", "created", "expires", "excluded")
+_FROZEN = ("id", "nonce", "match", "draft", "created", "expires", "excluded", "grant", "edited_from", "author")
 """The fields of a request that never change after it was opened. The digest covers these and nothing else."""
 
 
@@ -46,9 +47,9 @@ def request_form(request: ApprovalRequest) -> bytes:
 
 def read_request(form: bytes, digest: str) -> ApprovalRequest:
     """Read `request_form` back into a pending, held request without votes. Raise FormError."""
-    members = _members(_open(form, "request"), frozenset(_FROZEN), "request")
+    members = _members(_open(form, "request"), frozenset(_FROZEN), "request", _optional(ApprovalRequest))
     hints = _hints(ApprovalRequest)
-    values = {name: _reader(hints[name])(members[name], name) for name in _FROZEN}
+    values = {name: _reader(hints[name])(value, name) for name, value in members.items()}
     return ApprovalRequest(digest=digest, **values)
 
 
@@ -87,8 +88,8 @@ def _no_float(_: str) -> Any:
     raise ValueError("there are no floats")
 
 
-def _members(value: Any, names: frozenset[str], where: str) -> dict[str, Any]:
-    if not isinstance(value, dict) or value.keys() != names:
+def _members(value: Any, names: frozenset[str], where: str, absent: frozenset[str] = frozenset()) -> dict[str, Any]:
+    if not isinstance(value, dict) or not names - absent <= value.keys() <= names:
         raise FormError(f"a stored form does not have the fields of {where}")
     return value
 
@@ -103,6 +104,13 @@ Read = Callable[[Any, str], Any]
 def _hints(kind: type) -> Mapping[str, Any]:
     """Return the hints of the fields that are kept: `Any` marks what is not a part of the value (the catalog)."""
     return {name: hint for name, hint in get_type_hints(kind).items() if hint is not Any}
+
+
+@cache
+def _optional(kind: type) -> frozenset[str]:
+    """Return the fields that have a default."""
+    missing = dataclasses.MISSING
+    return frozenset(f.name for f in dataclasses.fields(kind) if f.default is not missing or f.default_factory is not missing)
 
 
 def _options(hint: Any) -> tuple[Any, ...]:
@@ -200,12 +208,12 @@ def _option_reader(kinds: Mapping[str, Any], optional: bool) -> Read:
 
 
 def _dataclass_reader(kind: type) -> Read:
-    fields = [(name, _reader(inner), f"{kind.__name__}.{name}") for name, inner in _hints(kind).items()]
-    names = frozenset(name for name, _, _ in fields)
+    fields = {name: (_reader(inner), f"{kind.__name__}.{name}") for name, inner in _hints(kind).items()}
+    names, absent = frozenset(fields), _optional(kind)
 
     def read(plain: Any, where: str) -> Any:
-        members = _members(plain, names, where)
-        return kind(**{name: reader(members[name], place) for name, reader, place in fields})
+        members = _members(plain, names, where, absent)
+        return kind(**{name: fields[name][0](value, fields[name][1]) for name, value in members.items()})
 
     return read
 

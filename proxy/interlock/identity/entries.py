@@ -16,9 +16,11 @@ from interlock.identity.scram import ScramCredentials, Verifier
 from interlock.store.principals import (
     LinkRow,
     MembershipRow,
+    PasskeyRow,
     PrincipalRow,
     Row,
     ScramRow,
+    SlackRow,
     Snapshot,
     SshKeyRow,
     TeamsRow,
@@ -57,6 +59,10 @@ class Entry:
     tokens: tuple[TokenRow, ...] = ()
     passwords: tuple[ScramRow, ...] = ()
     teams: tuple[tuple[str, str], ...] = ()
+    slack: tuple[tuple[str, str], ...] = ()
+    passkeys: tuple[PasskeyRow, ...] = ()
+    changed_by: str = ""
+    confirmed: bool = False  # another administrator confirmed what was gained at `changed`
 
     def principal(self, credential: Credential, assurance: Assurance | None = None) -> Principal:
         """Return who this is on a connection that proved `credential`.
@@ -85,6 +91,8 @@ class Index:
     by_handle: Mapping[str, Entry] = field(default_factory=dict)
     by_ssh_key: Mapping[bytes, Entry] = field(default_factory=dict)
     by_teams: Mapping[tuple[str, str], Entry] = field(default_factory=dict)
+    by_slack: Mapping[tuple[str, str], Entry] = field(default_factory=dict)
+    by_passkey: Mapping[str, tuple[Entry, PasskeyRow]] = field(default_factory=dict)
     by_token: Mapping[bytes, tuple[Entry, TokenRow]] = field(default_factory=dict, repr=False)
     by_foreign: Mapping[Identity, Entry] = field(default_factory=dict)
     passphrases: Mapping[Identity, str] = field(default_factory=dict, repr=False)
@@ -99,7 +107,7 @@ class Index:
         return ScramCredentials(salt, iterations, same)
 
 
-def identity_of(row: PrincipalRow | SshKeyRow | TokenRow | ScramRow | MembershipRow | LinkRow | TeamsRow) -> Identity:
+def identity_of(row: Row) -> Identity:
     return Identity(row.issuer, row.subject)
 
 
@@ -122,6 +130,8 @@ def indexed(rows: Snapshot) -> Index:
         by_handle={e.handle: e for e in people.values()},
         by_ssh_key={k.blob: people[identity_of(k)] for k in rows.ssh_keys},
         by_teams={(t.tenant, t.oid): people[identity_of(t)] for t in rows.teams},
+        by_slack={(s.team, s.user): people[identity_of(s)] for s in rows.slack},
+        by_passkey={p.id: (people[identity_of(p)], p) for p in rows.passkeys},
         by_token={t.hash: (people[identity_of(t)], t) for t in rows.tokens},
         by_foreign=foreign,
         passphrases={identity_of(p): p.passphrase for p in rows.principals if p.passphrase is not None},
@@ -134,6 +144,7 @@ def _entries(rows: Snapshot) -> dict[Identity, Entry]:
     groups = _grouped(rows.memberships)
     keys, tokens = _grouped(rows.ssh_keys), _grouped(rows.tokens)
     passwords, teams = _grouped(rows.scram), _grouped(rows.teams)
+    slack, passkeys = _grouped(rows.slack), _grouped(rows.passkeys)
     entries = {}
     for identity, row in principals.items():
         owner = _owner_of(row)
@@ -156,6 +167,10 @@ def _entries(rows: Snapshot) -> dict[Identity, Entry]:
             tokens=tuple(tokens.get(identity, ())),
             passwords=tuple(sorted(passwords.get(identity, ()), key=lambda r: (r.created, r.id))),
             teams=tuple((t.tenant, t.oid) for t in teams.get(identity, ())),
+            slack=tuple((s.team, s.user) for s in slack.get(identity, ())),
+            passkeys=tuple(sorted(passkeys.get(identity, ()), key=lambda r: (r.created, r.id))),
+            changed_by=row.changed_by,
+            confirmed=row.confirmed is not None and row.confirmed >= row.changed,
         )
     return entries
 
@@ -166,7 +181,7 @@ def _owner_of(row: PrincipalRow) -> Identity | None:
     return Identity(row.owner_issuer, row.owner_subject)
 
 
-_R = TypeVar("_R", SshKeyRow, TokenRow, ScramRow, MembershipRow, TeamsRow)
+_R = TypeVar("_R", SshKeyRow, TokenRow, ScramRow, MembershipRow, TeamsRow, SlackRow, PasskeyRow)
 
 
 def _grouped(rows: Iterable[_R]) -> dict[Identity, list[_R]]:
@@ -196,7 +211,7 @@ def _key(row: Row) -> tuple[object, ...]:
             return (row.issuer, row.subject)
         case SshKeyRow():
             return (row.fingerprint,)
-        case TokenRow() | ScramRow():
+        case TokenRow() | ScramRow() | PasskeyRow():
             return (row.id,)
         case MembershipRow():
             return (row.issuer, row.subject, row.name)
@@ -204,6 +219,8 @@ def _key(row: Row) -> tuple[object, ...]:
             return (row.issuer, row.subject, row.other_issuer, row.other_subject)
         case TeamsRow():
             return (row.tenant, row.oid)
+        case SlackRow():
+            return (row.team, row.user)
 
 
 def applied(rows: Snapshot, *, put: Sequence[Row] = (), drop: Sequence[Row] = ()) -> Snapshot:
@@ -228,4 +245,6 @@ _FIELDS: dict[str, type[Row]] = {
     "memberships": MembershipRow,
     "links": LinkRow,
     "teams": TeamsRow,
+    "slack": SlackRow,
+    "passkeys": PasskeyRow,
 }

@@ -61,8 +61,21 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
+class Need:
+    """So many distinct people, each in one of these groups."""
+
+    groups: tuple[str, ...] = ()
+    quorum: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class ReviewTerms:
-    """Who must answer, and for how long the question stands. Durations in seconds."""
+    """Who must answer, and for how long the question stands. Durations in seconds.
+
+    `groups` and `quorum` are the first need; `also` are further ones, from rules that no group could answer for together.
+    Every need is met by people of its own: one person counts for one of them. `escalate` is when more people are told, 0
+    for never; it never changes who may answer.
+    """
 
     groups: tuple[str, ...] = ()
     quorum: int = 1
@@ -72,6 +85,27 @@ class ReviewTerms:
     step_up: StepUp = StepUp.NONE
     risk: Risk = Risk.HIGH
     scopes: tuple[str, ...] = ("once",)
+    also: tuple[Need, ...] = ()
+    escalate: int = 0
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (Need(self.groups, self.quorum), *self.also)
+
+    @property
+    def people(self) -> int:
+        """How many people must approve, all needs together."""
+        return sum(max(1, need.quorum) for need in self.needs)
+
+    @property
+    def all_groups(self) -> tuple[str, ...]:
+        """Every group whose members may answer, each once."""
+        return tuple(dict.fromkeys(group for need in self.needs for group in need.groups))
+
+    @property
+    def critical(self) -> bool:
+        """Whether a personal proof is asked for: no scope but once, no approve button in chat."""
+        return self.risk is Risk.CRITICAL or self.step_up is StepUp.PASSKEY
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from interlock.store.schema import messages
 
 @dataclass(frozen=True, slots=True)
 class MessageRow:
-    """A message that was posted once for a request. Primary key: channel and request."""
+    """A message that was posted once for a request. Primary key: channel, request and conversation."""
 
     channel: str
     request: str
@@ -25,22 +25,19 @@ class MessageRows:
         self._database = database
 
     async def remember(self, row: MessageRow) -> None:
-        """Keep where a card is. Raise StoreError; also when the request already has a message in this channel."""
+        """Keep where a card is. Raise StoreError; also when the request already has a message in this conversation."""
 
         def work(connection: Connection) -> None:
             connection.execute(insert(messages).values(asdict(row)))
 
         await self._database.run(work)
 
-    async def find(self, channel: str, request: str) -> MessageRow | None:
-        def work(connection: Connection) -> MessageRow | None:
-            found = (
-                connection.execute(
-                    select(messages.c.conversation, messages.c.message).where(
-                        messages.c.channel == channel, messages.c.request == request
-                    )
-                )
-            ).first()
-            return None if found is None else MessageRow(channel, request, found.conversation, found.message)
+    async def of(self, channel: str, request: str) -> tuple[MessageRow, ...]:
+        """Return every message that shows a request in a channel."""
+
+        def work(connection: Connection) -> tuple[MessageRow, ...]:
+            query = select(messages).where(messages.c.channel == channel, messages.c.request == request)
+            rows = connection.execute(query.order_by(messages.c.conversation)).mappings()
+            return tuple(MessageRow(**row) for row in rows)
 
         return await self._database.run(work)

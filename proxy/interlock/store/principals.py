@@ -32,6 +32,9 @@ class PrincipalRow:
     owner_subject: str | None = None
     disabled: bool = False
     passphrase: str | None = field(default=None, repr=False)  # Argon2id, PHC string
+    changed_by: str = ""  # who gave the authority that was gained at `changed`
+    confirmed: datetime | None = None  # when another administrator confirmed it
+    confirmed_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,31 @@ class TeamsRow:
     created: datetime
 
 
-Row = Union[PrincipalRow, SshKeyRow, TokenRow, ScramRow, MembershipRow, LinkRow, TeamsRow]
+@dataclass(frozen=True, slots=True)
+class SlackRow:
+    """A Slack account, by team and user id, is this person. Primary key: team and user."""
+
+    team: str
+    user: str
+    issuer: str
+    subject: str
+    created: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PasskeyRow:
+    """A WebAuthn credential of a person. Primary key: id (base64url of the credential id)."""
+
+    id: str
+    issuer: str
+    subject: str
+    public_key: bytes  # COSE
+    sign_count: int
+    name: str
+    created: datetime
+
+
+Row = Union[PrincipalRow, SshKeyRow, TokenRow, ScramRow, MembershipRow, LinkRow, TeamsRow, SlackRow, PasskeyRow]
 
 _TABLES: dict[type[Row], Table] = {
     PrincipalRow: schema.principals,
@@ -115,6 +142,8 @@ _TABLES: dict[type[Row], Table] = {
     MembershipRow: schema.memberships,
     LinkRow: schema.links,
     TeamsRow: schema.teams_identities,
+    SlackRow: schema.slack_identities,
+    PasskeyRow: schema.passkeys,
 }
 
 
@@ -129,6 +158,8 @@ class Snapshot:
     memberships: tuple[MembershipRow, ...] = ()
     links: tuple[LinkRow, ...] = ()
     teams: tuple[TeamsRow, ...] = ()
+    slack: tuple[SlackRow, ...] = ()
+    passkeys: tuple[PasskeyRow, ...] = ()
 
 
 class PrincipalRows:
@@ -154,6 +185,8 @@ class PrincipalRows:
                 memberships=rows(MembershipRow),
                 links=rows(LinkRow),
                 teams=rows(TeamsRow),
+                slack=rows(SlackRow),
+                passkeys=rows(PasskeyRow),
             )
 
         return await self._database.run(read)

@@ -89,7 +89,10 @@ principals = Table(
     Column("disabled", Boolean, nullable=False),
     Column("passphrase", Text),  # Argon2id, PHC string
     Column("created", Moment, nullable=False),
-    Column("changed", Moment, nullable=False),
+    Column("changed", Moment, nullable=False),  # when authority was last gained
+    Column("changed_by", String(512), nullable=False, server_default=""),
+    Column("confirmed", Moment),  # when another administrator confirmed that gain
+    Column("confirmed_by", String(512), nullable=False, server_default=""),
     PrimaryKeyConstraint("issuer", "subject"),
     UniqueConstraint("handle"),
     CheckConstraint("kind in ('human', 'agent', 'service')", name="kind"),
@@ -158,6 +161,27 @@ teams_identities = Table(
     PrimaryKeyConstraint("tenant", "oid"),
 )
 
+slack_identities = Table(
+    "slack_identities",
+    metadata,
+    Column("team", String(32), nullable=False),
+    Column("user", String(32), nullable=False),
+    *_of_principal("slack_identities"),
+    Column("created", Moment, nullable=False),
+    PrimaryKeyConstraint("team", "user"),
+)
+
+passkeys = Table(
+    "passkeys",
+    metadata,
+    Column("id", String(1366), primary_key=True),  # credential id, base64url (at most 1023 bytes, WebAuthn Level 3 §4)
+    *_of_principal("passkeys"),
+    Column("public_key", LargeBinary, nullable=False),  # COSE
+    Column("sign_count", BigInteger, nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("created", Moment, nullable=False),
+)
+
 # -- approvals --------------------------------------------------------------------------------------------------------
 
 requests = Table(
@@ -174,6 +198,10 @@ requests = Table(
     Column("expires", Moment, nullable=False),
     Column("decided_at", Moment),
     Column("valid_until", Moment),
+    Column("target", String(63), nullable=False, server_default=""),
+    Column("rule", String(255), nullable=False, server_default=""),
+    Column("successor", String(40), nullable=False, server_default=""),
+    Column("escalated_at", Moment),
     Column("form", LargeBinary, nullable=False),  # the frozen part, approvals/portable.py
     CheckConstraint(
         "state in ('pending', 'approved', 'denied', 'expired', 'cancelled', 'superseded', 'consumed', 'lapsed', 'revoked')",
@@ -190,6 +218,8 @@ requests = Table(
         postgresql_where=text("state = 'pending'"),
     ),
     Index(None, "state", "expires"),
+    # What was asked last time: the same requester, target and rule.
+    Index(None, "issuer", "subject", "target", "rule"),
 )
 
 votes = Table(
@@ -205,6 +235,44 @@ votes = Table(
     # One person, one vote (and the way from approving to denying): the database itself refuses a second one, whatever
     # the process believes.
     PrimaryKeyConstraint("request", "issuer", "subject", "verdict"),
+)
+
+grants = Table(
+    "grants",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("request", String(40), ForeignKey("requests.id", ondelete="CASCADE"), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("issuer", String(255), nullable=False),
+    Column("subject", String(255), nullable=False),
+    Column("created", Moment, nullable=False),
+    Column("valid_until", Moment, nullable=False),
+    Column("form", LargeBinary, nullable=False),
+    UniqueConstraint("request"),
+    CheckConstraint("state in ('active', 'expired', 'revoked')", name="state"),
+    Index(None, "state", "valid_until"),
+)
+
+locks = Table(
+    "locks",
+    metadata,
+    # Whoever kept asking for what was denied: nothing is asked for them until then.
+    Column("issuer", String(255), nullable=False),
+    Column("subject", String(255), nullable=False),
+    Column("since", Moment, nullable=False),
+    Column("until", Moment, nullable=False),
+    PrimaryKeyConstraint("issuer", "subject"),
+)
+
+glass = Table(
+    "glass",
+    metadata,
+    # Every approval that broke the glass, until and after somebody else looked at it.
+    Column("request", String(40), ForeignKey("requests.id", ondelete="CASCADE"), primary_key=True),
+    Column("broken", Moment, nullable=False),
+    Column("reviewed", Moment),
+    Column("reviewer", String(512), nullable=False, server_default=""),
+    Column("note", Text, nullable=False, server_default=""),
 )
 
 ledger = Table(
@@ -228,5 +296,40 @@ messages = Table(
     Column("request", String(40), ForeignKey("requests.id", ondelete="CASCADE"), nullable=False),
     Column("conversation", String(512), nullable=False),
     Column("message", String(512), nullable=False),
-    PrimaryKeyConstraint("channel", "request"),
+    PrimaryKeyConstraint("channel", "request", "conversation"),
+)
+
+conversations = Table(
+    "conversations",
+    metadata,
+    # Where a channel can write without having been written to: learned from authenticated deliveries alone.
+    Column("channel", String(32), nullable=False),
+    Column("key", String(255), nullable=False),  # a person's account, or `place:ID`
+    Column("conversation", String(512), nullable=False),
+    Column("created", Moment, nullable=False),
+    PrimaryKeyConstraint("channel", "key"),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    # What was delivered already: a signed message is taken once.
+    Column("channel", String(32), nullable=False),
+    Column("ident", String(128), nullable=False),
+    Column("seen", Moment, nullable=False),
+    PrimaryKeyConstraint("channel", "ident"),
+    Index(None, "seen"),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    # What still has to be sent to a webhook; `id` is the idempotency key.
+    Column("id", String(40), primary_key=True),
+    Column("channel", String(32), nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due", Moment, nullable=False),
+    Column("created", Moment, nullable=False),
+    Index(None, "channel", "due"),
 )

@@ -85,10 +85,10 @@ class TeamsChannel:
 
     async def _show(self, request: ApprovalRequest) -> None:
         card = cards.card(request, self._inbox.link(request))
-        posted = await self._messages.find(CHANNEL, request.id)
-        if posted is not None:
-            await self._connector.update(posted.conversation, posted.message, card, cards.summary(request))
-        elif request.state is State.PENDING:
+        posted = await self._messages.of(CHANNEL, request.id)
+        for row in posted:
+            await self._connector.update(row.conversation, row.message, card, cards.summary(request))
+        if not posted and request.state is State.PENDING:
             message = await self._connector.send(self._conversation, card, cards.summary(request))
             await self._messages.remember(MessageRow(CHANNEL, request.id, self._conversation, message))
 
@@ -141,11 +141,10 @@ class TeamsChannel:
         request = await self._inbox.get(ident)
         if not hmac.compare_digest(request.nonce.encode(), nonce.encode()):
             raise VoteError("the card is not the one for this request", reason=Reason.DELIVERY_REJECTED)
-        posted = await self._messages.find(CHANNEL, ident)
         # A channel's conversation id carries the thread: `19:…@thread.tacv2;messageid=…`.
-        conversation = delivery.conversation.partition(";")[0]
-        here = posted is not None and posted.conversation.partition(";")[0] == conversation
-        if posted is None or not here or posted.message != delivery.reply_to:
+        here = (delivery.conversation.partition(";")[0], delivery.reply_to)
+        posted = await self._messages.of(CHANNEL, ident)
+        if here not in [(row.conversation.partition(";")[0], row.message) for row in posted]:
             log.error("teams.forwarded_card", request=ident)
             raise VoteError("the card was answered from another place than where it was posted", reason=Reason.DELIVERY_REJECTED)
         return request
