@@ -13,6 +13,7 @@ from collections import OrderedDict
 from typing import TypeVar
 
 from interlock.approvals.model import ApprovalRequest, State, VoteVerdict
+from interlock.approvals.proof import recorded
 from interlock.approvals.wording import Refusal
 from interlock.clock import rfc3339
 from interlock.commands.model import Analysis, Command
@@ -186,6 +187,8 @@ def answered(request: ApprovalRequest) -> EventDraft:
         {
             "reviewer": str(v.reviewer), "handle": v.reviewer_handle, "channel": v.channel, "actor": v.channel_actor,
             "verdict": str(v.verdict), "scope": v.scope, "proof": str(v.proof), "digest": v.digest, "at": rfc3339(v.at),
+            **({"valid_until": rfc3339(v.valid_until)} if v.valid_until is not None else {}),
+            **({"signed": recorded(v.signed)} if v.signed is not None else {}),
         }
         for v in request.votes
     ]  # fmt: skip
@@ -194,5 +197,9 @@ def answered(request: ApprovalRequest) -> EventDraft:
     return EventDraft(
         "approval.response",
         {"request": request.id, "digest": request.digest, "state": str(request.state), "verdict": verdict, "votes": votes},
-        {"reasons": reasons} if any(reasons) else {},
+        {
+            **({"reasons": reasons} if any(reasons) else {}),
+            # With the nonce in clear, whoever holds the digest could guess the command.
+            **({"nonce": request.nonce} if any(v.signed is not None for v in request.votes) else {}),
+        },
     )

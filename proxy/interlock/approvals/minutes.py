@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 from interlock.approvals.model import ApprovalRequest, Vote
+from interlock.approvals.proof import recorded
+from interlock.clock import rfc3339
 from interlock.errors import Reason
 from interlock.evidence.events import EventDraft, Json
 
@@ -17,9 +19,15 @@ def answer_event(request: ApprovalRequest, vote: Vote, generation: int, *, refus
         "channel": vote.channel, "actor": vote.channel_actor, "verdict": str(vote.verdict), "scope": vote.scope,
         "proof": str(vote.proof), "event": vote.event, "counted": refused is None, "generation": generation,
     }  # fmt: skip
+    secret: dict[str, Json] = {"said": vote.reason} if vote.reason else {}
+    if vote.valid_until is not None:
+        fields["valid_until"] = rfc3339(vote.valid_until)
+    if vote.signed is not None:
+        fields["signed"] = recorded(vote.signed)
+        secret["nonce"] = request.nonce
     if refused is not None:
         fields["reason"] = str(refused)
-    return EventDraft("vote", fields, {"said": vote.reason} if vote.reason else {})
+    return EventDraft("vote", fields, secret)
 
 
 def outcome_event(request: ApprovalRequest, generation: int, why: str) -> EventDraft:

@@ -296,7 +296,7 @@ def _tell(row: dict[str, Any], output: Output) -> None:
 
 
 def _passkey(row: dict[str, Any]) -> str:
-    return f"{row['id']}  {row['name']}, since {row['created']}"
+    return f"{row['id']}  {row['name']}, {row['fingerprint']}, since {row['created']}"
 
 
 def _lines(row: dict[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from interlock.clock import rfc3339
 from interlock.errors import ConfigError, InterlockError, NotFoundError, Reason
+from interlock.identity import sshkey
 from interlock.identity.directory import Directory
 from interlock.identity.entries import Entry
 from interlock.identity.principal import Identity, Kind, Principal
@@ -253,7 +254,13 @@ def shown(entry: Entry) -> dict[str, Any]:
 
 
 def shown_passkey(row: PasskeyRow) -> dict[str, Any]:
-    return {"id": row.id, "name": row.name, "created": rfc3339(row.created)}
+    """`fingerprint` is what an auditor lists: of the COSE key, in the form of an SSH key's."""
+    return {
+        "id": row.id,
+        "name": row.name,
+        "fingerprint": sshkey.fingerprint(row.public_key),
+        "created": rfc3339(row.created),
+    }
 
 
 def _credential(row: TokenRow | ScramRow) -> dict[str, Any]:
