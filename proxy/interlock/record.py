@@ -12,7 +12,7 @@ import base64
 from collections import OrderedDict
 from typing import TypeVar
 
-from interlock.approvals.model import ApprovalRequest, State, VoteVerdict
+from interlock.approvals.model import ApprovalRequest, State, Vote, VoteVerdict
 from interlock.approvals.proof import recorded
 from interlock.approvals.wording import Refusal
 from interlock.clock import rfc3339
@@ -172,34 +172,52 @@ def blocked(decision_seq: int, refusal: Refusal) -> EventDraft:
 
 
 def requested(decision_seq: int, request: ApprovalRequest) -> EventDraft:
-    return EventDraft(
-        "approval.request",
-        {
-            "ref": decision_seq, "request": request.id, "digest": request.digest, "match": request.match,
-            "groups": list(request.draft.terms.groups), "quorum": request.draft.terms.quorum,
-            "expires": rfc3339(request.expires), "excluded": sorted(str(i) for i in request.excluded),
-        },
-    )  # fmt: skip
+    """Who is asked about which digest. `quorum` is how many people, `needs` says of which groups when there are several."""
+    terms = request.draft.terms
+    fields: dict[str, Json] = {
+        "ref": decision_seq, "request": request.id, "digest": request.digest, "match": request.match,
+        "groups": list(terms.all_groups), "quorum": sum(need.quorum for need in terms.needs),
+        "expires": rfc3339(request.expires), "excluded": sorted(str(i) for i in request.excluded),
+    }  # fmt: skip
+    if terms.also:
+        fields["needs"] = [{"groups": list(need.groups), "quorum": need.quorum} for need in terms.needs]
+    if request.grant:
+        fields["grant"] = request.grant
+    if request.author is not None:
+        fields |= {"edited_from": request.edited_from, "author": str(request.author)}
+    return EventDraft("approval.request", fields, {"said": request.draft.said} if request.draft.said else {})
 
 
 def answered(request: ApprovalRequest) -> EventDraft:
-    votes: list[Json] = [
-        {
-            "reviewer": str(v.reviewer), "handle": v.reviewer_handle, "channel": v.channel, "actor": v.channel_actor,
-            "verdict": str(v.verdict), "scope": v.scope, "proof": str(v.proof), "digest": v.digest, "at": rfc3339(v.at),
-            **({"valid_until": rfc3339(v.valid_until)} if v.valid_until is not None else {}),
-            **({"signed": recorded(v.signed)} if v.signed is not None else {}),
-        }
-        for v in request.votes
-    ]  # fmt: skip
+    """What became of a request, with every answer. Under a grant the answers are those that gave it, with their own digest."""
     verdict = "approve" if request.state in (State.APPROVED, State.CONSUMED) else str(request.state)
     reasons: list[Json] = [v.reason for v in request.votes if v.verdict is VoteVerdict.DENY or v.reason]
-    return EventDraft(
-        "approval.response",
-        {"request": request.id, "digest": request.digest, "state": str(request.state), "verdict": verdict, "votes": votes},
-        {
-            **({"reasons": reasons} if any(reasons) else {}),
-            # With the nonce in clear, whoever holds the digest could guess the command.
-            **({"nonce": request.nonce} if any(v.signed is not None for v in request.votes) else {}),
-        },
-    )
+    fields: dict[str, Json] = {
+        "request": request.id, "digest": request.digest, "state": str(request.state), "verdict": verdict,
+        "votes": [_vote(vote) for vote in request.votes],
+    }  # fmt: skip
+    if request.grant:
+        fields["grant"] = request.grant
+    if request.successor:
+        fields["successor"] = request.successor
+    secret: dict[str, Json] = {"reasons": reasons} if any(reasons) else {}
+    signed = [vote.signed for vote in request.votes]
+    if any(signed):
+        # The nonce is in there: with it in clear, whoever holds the digest could guess the command.
+        secret["statements"] = [None if s is None else s.statement.decode() for s in signed]
+    return EventDraft("approval.response", fields, secret)
+
+
+def _vote(vote: Vote) -> Json:
+    fields: dict[str, Json] = {
+        "reviewer": str(vote.reviewer), "handle": vote.reviewer_handle, "channel": vote.channel, "actor": vote.channel_actor,
+        "verdict": str(vote.verdict), "scope": vote.scope, "proof": str(vote.proof), "digest": vote.digest,
+        "at": rfc3339(vote.at), "groups": list(vote.groups),
+    }  # fmt: skip
+    if vote.valid_until is not None:
+        fields["valid_until"] = rfc3339(vote.valid_until)
+    if vote.break_glass:
+        fields["break_glass"] = True
+    if vote.signed is not None:
+        fields["signed"] = recorded(vote.signed)
+    return fields

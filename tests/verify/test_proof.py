@@ -22,7 +22,7 @@ from harness.transcripts import analysis, command, decision, make_store, open_se
 from interlock import gate
 from interlock.approvals.minutes import answer_event
 from interlock.approvals.model import ApprovalRequest, Proof, Signed, State, Vote
-from interlock.approvals.proof import challenge, statement
+from interlock.approvals.proof import statement
 from interlock.evidence import sshsig
 from interlock.evidence.events import EventDraft
 from interlock.evidence.sshsig import MAGIC, string
@@ -64,7 +64,8 @@ def message_of(asked: ApprovalRequest, counted: Vote) -> bytes:
 
 def signed_vote(asked: ApprovalRequest, clock: ManualClock, signer: Signer, **changes: Any) -> Vote:
     counted = replace(vote(asked, clock.now()), proof=Proof.PERSONAL, **changes)
-    return replace(counted, signed=signer(message_of(asked, counted)))
+    message = message_of(asked, counted)
+    return replace(counted, signed=replace(signer(message), statement=message))
 
 
 Votes = Callable[[ApprovalRequest, ManualClock], tuple[Vote, ...]]
@@ -152,7 +153,8 @@ async def test_a_signature_over_a_denial_is_no_approval(tmp_path: Path) -> None:
 
     def votes(asked: ApprovalRequest, clock: ManualClock) -> tuple[Vote, ...]:
         denial = statement(asked.digest, asked.nonce, "deny", "once", None)
-        return (replace(vote(asked, clock.now()), proof=Proof.PERSONAL, signed=sign(denial)),)
+        proven = replace(sign(denial), statement=denial)
+        return (replace(vote(asked, clock.now()), proof=Proof.PERSONAL, signed=proven),)
 
     assert "another answer" in problems(await told(tmp_path, votes))
 
@@ -162,9 +164,13 @@ async def test_a_signature_of_another_request_is_none_of_this(tmp_path: Path) ->
 
     def votes(asked: ApprovalRequest, clock: ManualClock) -> tuple[Vote, ...]:
         other = statement("sha256:" + "00" * 32, asked.nonce, "approve", "once", None)
-        return (replace(vote(asked, clock.now()), proof=Proof.PERSONAL, signed=sign(other)),)
+        honest = statement(asked.digest, asked.nonce, "approve", "once", None)
+        proven = tuple(replace(sign(other), statement=told) for told in (other, honest))
+        return tuple(replace(vote(asked, clock.now()), proof=Proof.PERSONAL, signed=signed) for signed in proven)
 
-    assert "does not accept" in problems(await told(tmp_path, votes))
+    found = problems(await told(tmp_path, votes))
+    assert "another answer" in found
+    assert "does not accept" in found
 
 
 async def test_personal_without_a_signature_is_a_lie(tmp_path: Path) -> None:
@@ -184,7 +190,8 @@ async def test_a_signature_is_checked_also_where_the_vote_claims_less(tmp_path: 
     sign = by_passkey(authenticator())
 
     def votes(asked: ApprovalRequest, clock: ManualClock) -> tuple[Vote, ...]:
-        return (replace(vote(asked, clock.now()), signed=sign(b"anything")),)
+        honest = statement(asked.digest, asked.nonce, "approve", "once", None)
+        return (replace(vote(asked, clock.now()), signed=replace(sign(b"anything"), statement=honest)),)
 
     assert "another answer" in problems(await told(tmp_path, votes))
 
@@ -298,7 +305,7 @@ async def test_the_auditor_s_own_list_says_whose_a_key_is(tmp_path: Path) -> Non
             assert "does not give to them" in problems(report)
 
 
-async def test_the_nonce_is_committed_to_and_without_it_the_proof_is_incomplete(tmp_path: Path) -> None:
+async def test_what_was_signed_is_committed_to_and_without_it_the_proof_is_incomplete(tmp_path: Path) -> None:
     sign = by_passkey(authenticator())
     report = await told(tmp_path, lambda asked, clock: (signed_vote(asked, clock, sign),))
     bundle = Path(report.bundle)
@@ -325,14 +332,6 @@ async def test_the_node_s_journal_carries_and_proves_the_same(tmp_path: Path) ->
         report = verify_bundle(journal, tmp_path / name / "trust")
         assert report.ok is not spoil, report.problems
         assert ("proofs" in {p.check for p in report.problems}) is spoil
-
-
-def test_the_statement_of_the_verifier_is_the_one_that_is_signed() -> None:
-    from interlock.verify.strict import canonical
-
-    plain = {"digest": "sha256:0", "nonce": "n", "scope": "once", "valid_until": None, "verdict": "approve"}
-    assert canonical(plain) == statement("sha256:0", "n", "approve", "once", None)
-    assert challenge("sha256:0", "n", "approve", "once", None) == hashlib.sha256(canonical(plain)).digest()
 
 
 @pytest.mark.parametrize(

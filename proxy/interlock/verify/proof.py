@@ -1,7 +1,7 @@
 """Personal proofs, checked apart from whoever wrote them: SSHSIG by `ssh-keygen`, WebAuthn by `openssl`.
 
-The statement is built anew from what the vote says (digest, nonce, verdict, scope, end), so a vote that was changed after
-it was signed does not verify. Whose a key is, is the node's word, unless the auditor lists it in `reviewers`.
+What was signed must say what the vote says (digest, verdict, scope, end), so a vote that was changed after it was signed
+does not verify. Whose a key is, is the node's word, unless the auditor lists it in `reviewers`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from interlock.verify import cose
-from interlock.verify.strict import b64url, canonical, to_b64url
+from interlock.verify.strict import b64url, parse_object, to_b64url
 
 NAMESPACE = "approve@interlock"
 REVIEWERS = "reviewers"
@@ -48,25 +48,27 @@ def reviewers(trust: Path | None) -> dict[str, frozenset[str]] | None:
     return known
 
 
-def check(vote: dict[str, Any], nonce: str) -> bytes:
-    """Return the public key that signed this vote. Raise UnprovenError, MalformedError."""
+def check(vote: dict[str, Any], statement: str) -> bytes:
+    """Return the public key that signed this vote. Raise UnprovenError, MalformedError.
+
+    The statement is canonical JSON with the request's nonce beside the facts of the vote.
+    """
     signed = vote.get("signed")
     if not isinstance(signed, dict):
         raise UnprovenError("there is no signature")
-    statement = canonical(
-        {
-            "digest": vote["digest"], "nonce": nonce, "scope": vote["scope"], "valid_until": vote.get("valid_until"),
-            "verdict": vote["verdict"],
-        }
-    )  # fmt: skip
+    message = statement.encode()
+    said = parse_object(message)
+    facts = {name: vote.get(name) for name in ("digest", "verdict", "scope", "valid_until")}
+    if not isinstance(said.pop("nonce", None), str) or said != facts:
+        raise UnprovenError("what was signed is another answer")
     public, signature = b64url(signed["public"]), b64url(signed["signature"])
     match signed["kind"]:
         case "sshsig":
             if signed["key"] != fingerprint(public):
                 raise UnprovenError("the key is not the one that is named")
-            _sshsig(statement, public, signature)
+            _sshsig(message, public, signature)
         case "webauthn":
-            _webauthn(statement, public, signature, b64url(signed["client_data"]), b64url(signed["authenticator_data"]))
+            _webauthn(message, public, signature, b64url(signed["client_data"]), b64url(signed["authenticator_data"]))
         case other:
             raise UnprovenError(f"nobody has said what a signature of kind {other!r} is")
     return public

@@ -57,11 +57,6 @@ def parse_object(data: bytes) -> dict[str, Any]:
     return value
 
 
-def canonical(value: Any) -> bytes:
-    """Return the canonical JSON of a value with ASCII keys."""
-    return _encode(value).encode("utf-8")
-
-
 def b64url(text: str) -> bytes:
     """Decode base64url without padding, in its only spelling. Raise MalformedError."""
     try:
