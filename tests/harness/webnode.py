@@ -49,6 +49,7 @@ async def open_web(desk: Desk, *, local: bool) -> AsyncIterator[str]:
         archive=desk.archive,
         config=Config(version=1, node=Node(data_dir=Path("/nonexistent"))),
         gate=gate_over(desk),
+        policies=LivePolicy([packs.shipped()]),
         clock=desk.clock,
         teams=None,
         local=local,

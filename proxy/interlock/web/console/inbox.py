@@ -35,22 +35,30 @@ def add(routes: APIRouter, pages: Pages, guard: Guard, inbox: Inbox, stopping: a
     @routes.get("/console")
     async def inbox_page(request: Request, before: str = "", person: Person = reader) -> Response:
         found = await inbox.page(State.PENDING, limit=PAGE + 1, before=before)
-        approved = [] if before else await inbox.page(State.APPROVED, limit=APPROVED)
+        approved = await inbox.page(State.APPROVED, limit=APPROVED)
         return pages.page(
             "inbox.html",
             request,
             rows=[row(r, person) for r in found[:PAGE]],
-            approved=[row(r, person) for r in approved],
+            approved=[] if before else [row(r, person) for r in approved],
             before=before,
             older=found[PAGE - 1].id if len(found) > PAGE else "",
+            mark=await newest(),
         )
+
+    async def newest() -> str:
+        """Return what stands for the newest requests and how they stand: ids and states, nothing else."""
+        found = [*await inbox.page(State.PENDING, limit=PAGE), *await inbox.page(State.APPROVED, limit=APPROVED)]
+        text = f"{inbox.pending_count()} " + " ".join(json.dumps(_change(r)) for r in found)
+        return sha256(text.encode()).hexdigest()
 
     @routes.get("/console/fingerprint")
     async def fingerprint(request: str = "", person: Person = reader) -> Response:
-        """What a page compares when it gets no events: a hash over ids and states, nothing else."""
-        found = [await inbox.get(request)] if request else await inbox.page(State.PENDING, limit=PAGE)
-        text = f"{inbox.pending_count()} " + " ".join(json.dumps(_change(r)) for r in found)
-        return Response(sha256(text.encode()).hexdigest(), media_type="text/plain", headers=HEADERS)
+        """What a page compares with its own when it gets no events."""
+        if not request:
+            return Response(await newest(), media_type="text/plain", headers=HEADERS)
+        found = await inbox.get(request)
+        return Response(f"{found.state} {len(found.votes)}", media_type="text/plain", headers=HEADERS)
 
     @routes.get("/console/events")
     async def events(request: Request, person: Person = reader) -> Response:

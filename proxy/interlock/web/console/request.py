@@ -12,9 +12,8 @@ from datetime import datetime
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
-from interlock.approvals.grants import offered
 from interlock.approvals.inbox import Inbox
-from interlock.approvals.model import ApprovalRequest, Scope, State
+from interlock.approvals.model import ApprovalRequest, State
 from interlock.approvals.portrait import portrait
 from interlock.commands.display import display
 from interlock.config import ApprovalsConfig
@@ -64,12 +63,9 @@ class RequestPages:
             shown=portrait(found),
             acting_for=acting_for(found),
             title=self._title(draft.decision.rule),
-            stdin=display(draft.command.stdin.data) if draft.command.stdin is not None and draft.command.stdin.data else None,
             before=await self._before(found),
             approvals=approvals(found),
             hindrance=hindrance(found, person),
-            scopes=tuple(scope for scope in offered(draft)),
-            exact=Scope.EXACT,
             longest=max(1, int(grants // 60)),
             suggested=min(SUGGESTED_MINUTES, max(1, int(grants // 60))),
             broken=any(vote.break_glass for vote in found.votes),

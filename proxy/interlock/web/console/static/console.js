@@ -18,7 +18,7 @@
   const remaining = (seconds) => seconds <= 0 ? "over" : seconds < 120 ? `${seconds} s` : seconds < 7200 ? `${Math.floor(seconds / 60)} min`
     : seconds < 172800 ? `${Math.floor(seconds / 3600)} h` : `${Math.floor(seconds / 86400)} d`;
   // The server's clock counts: what it said at the start, and how long this page has been open since.
-  const opened = performance.now(), ends = new WeakMap();
+  const ends = new WeakMap();
   const tick = () => {
     for (const time of all("time[data-left]")) {
       if (!ends.has(time)) ends.set(time, performance.now() + Number(time.dataset.left) * 1000);
@@ -158,6 +158,7 @@
       if (!known.has(a.getAttribute("href"))) a.classList.add("fresh");
       if (a.getAttribute("href") === focused) a.focus({ preventScroll: true });
     }
+    place.dataset.live = next.dataset.live;
     tick();
   };
   let planned = 0;
@@ -172,35 +173,33 @@
     }, 120);
   };
 
-  let source = null, polling = 0, mark = null;
-  const poll = async () => {
+  // The page says what it shows; asking for the same again tells whether it is old, whatever was missed meanwhile.
+  const shows = () => request ? `${body.dataset.state} ${body.dataset.answers}` : live.dataset.live;
+  const check = async () => {
+    const answer = await fetch(`/console/fingerprint${request ? `?request=${encodeURIComponent(request)}` : ""}`, { cache: "no-store" });
+    if (answer.status === 401) location.reload();
+    else if (answer.ok && await answer.text() !== shows()) changed();
+  };
+  let source = null, polling = 0;
+  const poll = () => {
     clearTimeout(polling);
-    try {
-      const answer = await fetch(`/console/fingerprint${request ? `?request=${encodeURIComponent(request)}` : ""}`, { cache: "no-store" });
-      if (answer.ok) {
-        const now = await answer.text();
-        if (mark !== null && now !== mark) changed();
-        mark = now;
-      } else if (answer.status === 401) { location.reload(); return; }
-    } catch { /* the proxy restarts: try again */ }
-    polling = setTimeout(poll, 2000);
+    polling = setTimeout(() => { check().catch(() => {}).finally(() => { if (!source) poll(); }); }, 2000);
   };
   const listen = () => {
     if (!("EventSource" in window)) { poll(); return; }
     source = new EventSource("/console/events");
-    let first = true;
-    source.addEventListener("open", () => { clearTimeout(polling); if (!first || mark !== null) changed(); first = false; });
+    source.addEventListener("open", () => { check().catch(() => {}); });
     source.addEventListener("change", (event) => {
       const change = JSON.parse(event.data);
       if (!request) changed();
-      else if (change.id === request && (change.state !== body.dataset.state || String(change.answers) !== body.dataset.answers)) changed();
+      else if (change.id === request && `${change.state} ${change.answers}` !== shows()) changed();
     });
-    source.addEventListener("error", () => { if (source && source.readyState === EventSource.CLOSED) { source = null; poll(); } });
+    source.addEventListener("error", () => { if (source?.readyState === EventSource.CLOSED) { source = null; poll(); } });
   };
   // A browser has six connections to a host: a tab that nobody sees gives its own back.
-  document.addEventListener("visibilitychange", () => {
-    if (document.hidden) { source?.close(); source = null; clearTimeout(polling); } else if (!source) { mark = ""; listen(); if (live) changed(); }
-  });
-  addEventListener("pagehide", () => { source?.close(); });
+  const leave = () => { source?.close(); source = null; clearTimeout(polling); };
+  document.addEventListener("visibilitychange", () => { if (document.hidden) leave(); else if (!source) listen(); });
+  addEventListener("pagehide", leave);
+  addEventListener("pageshow", (event) => { if (event.persisted) listen(); });
   listen();
 })();
