@@ -21,6 +21,11 @@ from harness.webnode import open_web
 from interlock.approvals.model import ApprovalRequest, VoteVerdict
 from interlock.identity.principal import Kind, Principal
 
+RETENTION = """-- retention job, approved by legal
+DELETE FROM orders
+ WHERE created_at < '2024-01-01'
+   AND status = 'cancelled'"""
+
 IMAGES = Path(__file__).parent / "images"
 
 
@@ -54,7 +59,7 @@ async def scene(desk: Desk, asking: Asking) -> Scene:
     )  # fmt: skip
     disguise = await ask(agent, WEB, "sudo rm -rf '/srv/b\u0430ckups'            # clears /srv/b\u0430ckups.tmp")
     orders = await ask(
-        helper, ORDERS, "-- retention job, approved by legal\nDELETE FROM orders\n WHERE created_at < '2024-01-01'\n   AND status = 'cancelled'",
+        helper, ORDERS, RETENTION,
         said="Dana asked me to apply the retention policy before the audit.",
     )  # fmt: skip
     tree = await ask(
@@ -67,7 +72,11 @@ async def scene(desk: Desk, asking: Asking) -> Scene:
 async def take(out: Path) -> None:
     out.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        async with open_asking() as asking, open_desk(Path(scratch)) as desk, open_web(desk, local=False) as url:
+        async with (
+            open_asking() as asking,
+            open_desk(Path(scratch)) as desk,
+            open_web(desk, local=False, classifier=asking.analyzer) as url,
+        ):
             found = await scene(desk, asking)
             async with open_chromium() as chromium:
                 shots = [

@@ -6,11 +6,11 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
+from interlock.approvals.model import RequestDraft
 from interlock.clock import SystemClock
 from interlock.commands.analyzer import Analyzer
 from interlock.commands.model import HeldInput
 from interlock.commands.pool import ShellPool
-from interlock.approvals.model import RequestDraft
 from interlock.identity.principal import Principal
 from interlock.policy import packs
 from interlock.policy.engine import PolicySet

@@ -189,4 +189,4 @@ async def answer(
     surroundings: Surroundings, principal: who.Principal, question: Question, classify: Classifier
 ) -> dict[str, Any]:
     now, access = SystemClock().now(), surroundings.configured
-    return await asked(surroundings.policy, principal, question, classify, now, access=access)
+    return (await asked(surroundings.policy, principal, question, classify, now, access=access))[1]

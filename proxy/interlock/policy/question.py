@@ -71,15 +71,18 @@ async def classified(classify: Classifier, command: Command) -> Analysis:
 
 async def answer(
     policy: PolicySet, principal: Principal, question: Question, classify: Classifier, now: datetime, *, access: bool
-) -> dict[str, Any]:
-    """Classify and decide as the data path does, and return the JSON of interface.md. `access` says who may open it, too."""
+) -> tuple[Analysis, dict[str, Any]]:
+    """Classify and decide as the data path does; return what was understood, and the JSON of interface.md.
+
+    With `access`, the answer also says whether the principal may open the target at all.
+    """
     command = question.command
     analysis = await classified(classify, command)
     shown = to_json(question, analysis, decide(policy, principal, question.target, command, analysis, now))
     if access:
         opened = policy.may_open(principal, question.target)
         shown["access"] = {"granted": opened.granted, "rule": opened.rule}
-    return shown
+    return analysis, shown
 
 
 def decide(

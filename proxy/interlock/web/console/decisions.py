@@ -34,9 +34,7 @@ Word = Annotated[str, Form(max_length=1024)]
 Proven = Annotated[str, Form(max_length=MAX_SIGNED)]
 
 
-def add(
-    routes: APIRouter, pages: Pages, guard: Guard, requests: RequestPages, *, inbox: Inbox, gate: Gate, clock: Clock
-) -> None:
+def add(routes: APIRouter, pages: Pages, guard: Guard, requests: RequestPages, *, inbox: Inbox, gate: Gate, clock: Clock) -> None:
     poster = Depends(guard.posts(Right.APPROVALS_READ))
     operator = Depends(guard.posts(Right.ADMIN))
 

@@ -12,7 +12,8 @@ from difflib import SequenceMatcher
 
 MAX_WORDS = 1200
 MAX_LINES = 400
-_WORD = re.compile(r"\s+|[\w.⟦⟧]+|.", re.DOTALL)
+_WORD = re.compile(r"⟦[^⟧]*⟧|\s+|[\w.-]+|.", re.DOTALL)
+"""A mark of a display is one word: half of one would be a lie."""
 
 
 @dataclass(frozen=True, slots=True)

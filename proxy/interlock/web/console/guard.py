@@ -23,7 +23,7 @@ from interlock.errors import AuthenticationError, InterlockError, Reason
 from interlock.identity.authenticate import Authenticator
 from interlock.identity.directory import Directory
 from interlock.identity.entries import Entry
-from interlock.identity.principal import Identity
+from interlock.identity.principal import Identity, Principal
 from interlock.web.access import Scope, scopes_of, source_of
 from interlock.web.console.sessions import COOKIE, ConsoleSession, ConsoleSessions
 
@@ -42,6 +42,11 @@ class Person:
     @property
     def identity(self) -> Identity:
         return self.entry.identity
+
+    @property
+    def principal(self) -> Principal:
+        """Who this is for the record."""
+        return self.entry.principal(self.session.principal.credential)
 
     @property
     def handle(self) -> str:

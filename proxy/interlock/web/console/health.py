@@ -20,9 +20,7 @@ from interlock.web.console.pages import Pages
 MOST = 1000
 
 
-def add(
-    routes: APIRouter, pages: Pages, guard: Guard, *, inbox: Inbox, gate: Gate, policies: LivePolicy, config: Config
-) -> None:
+def add(routes: APIRouter, pages: Pages, guard: Guard, *, inbox: Inbox, gate: Gate, policies: LivePolicy, config: Config) -> None:
     @routes.get("/console/health")
     async def health(request: Request, person: Person = Depends(guard.reads(Scope.ADMIN))) -> Response:
         policy = policies.current

@@ -78,9 +78,7 @@ def add(routes: APIRouter, pages: Pages, guard: Guard, inbox: Inbox) -> None:
         )
 
 
-async def _find(
-    inbox: Inbox, state: State | None, sought: Sought, before: str, person: Person
-) -> tuple[list[Row], int, str]:
+async def _find(inbox: Inbox, state: State | None, sought: Sought, before: str, person: Person) -> tuple[list[Row], int, str]:
     """Return a page, how many requests were looked at, and the id to go on before, empty at the end."""
     rows: list[Row] = []
     looked = 0

@@ -22,7 +22,7 @@ from interlock.approvals.wording import one_line
 from interlock.clock import Clock, rfc3339
 from interlock.commands.display import CLOSE, OPEN
 from interlock.errors import SENTENCES, InterlockError, Reason
-from interlock.web.console.guard import Guard, Person
+from interlock.web.console.guard import Guard
 from interlock.web.problems import STATUS
 
 HERE = Path(__file__).parent

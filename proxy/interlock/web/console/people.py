@@ -27,10 +27,7 @@ def add(
     inbox: Inbox,
     policies: LivePolicy,
     clock: Clock,
-    delay: float,
 ) -> None:
-    """`delay` is how long a new reviewer waits, in seconds."""
-
     @routes.get("/console/people")
     async def people(request: Request, person: Person = Depends(guard.reads(Scope.ADMIN))) -> Response:
         entries = directory.entries()
@@ -43,8 +40,8 @@ def add(
             agents=[entry for entry in entries if entry.kind is not Kind.HUMAN],
             people=[entry for entry in entries if entry.kind is Kind.HUMAN],
             reviewers={entry.handle for entry in entries if entry.kind is Kind.HUMAN and entry.groups & reviewing},
-            locks=[(lock, names.get(lock.identity, str(lock.identity))) for lock in inbox.locks()],
-            waiting={entry.handle: until for entry in entries if (until := _until(entry, now, delay)) is not None},
+            locks=[(lock, names.get(lock.requester, str(lock.requester))) for lock in inbox.locks()],
+            waiting={entry.handle: until for entry in entries if (until := _until(entry, now, inbox.house.newcomer)) is not None},
         )
 
     @routes.post("/console/people/{handle}/unlock")
@@ -78,7 +75,7 @@ def _reviewing(policies: LivePolicy) -> frozenset[str]:
     return frozenset(group for each in terms for group in each.all_groups)
 
 
-def _until(entry: Entry, now: datetime, delay: float) -> datetime | None:
+def _until(entry: Entry, now: datetime, newcomer: float) -> datetime | None:
     """Return until when somebody newly made a reviewer waits, or None."""
-    until = entry.changed + timedelta(seconds=delay)
+    until = entry.changed + timedelta(seconds=newcomer)
     return until if entry.kind is Kind.HUMAN and not entry.disabled and not entry.confirmed and until > now else None

@@ -11,7 +11,8 @@ from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import Response
 
 from interlock.clock import Clock
-from interlock.commands.display import display
+from interlock.commands.display import display, whole
+from interlock.commands.wording import sentences, unknowns
 from interlock.config import Config
 from interlock.errors import ConfigError, InterlockError
 from interlock.gate import Gate
@@ -44,7 +45,17 @@ def add(
     def page(request: Request, **asked: Any) -> Response:
         policy = policies.current
         targets = [facts_of(target) for target in config.targets] or list(EXAMPLES.values())
-        form = {"text": "", "target": targets[0].name, "who": "", "answer": None, "lines": (), "error": "", **asked}
+        form = {
+            "text": "",
+            "target": targets[0].name,
+            "who": "",
+            "answer": None,
+            "lines": (),
+            "does": (),
+            "unknown": (),
+            "error": "",
+            **asked,
+        }
         return pages.page(
             "policy.html",
             request,
@@ -67,7 +78,7 @@ def add(
         rule = next((rule for rule in policy.rules if rule.name == name), None)
         if rule is None:
             raise missing(f"rule {name!r} in the policy in force")
-        cases = [case for case in policy.cases if case.scope == name or case.rule == name]
+        cases = [case for case in policy.cases if name in (case.scope, case.rule)]
         return pages.page(
             "rule.html",
             request,
@@ -91,12 +102,15 @@ def add(
             if not plain.strip():
                 raise ConfigError("write a command to explain")
             question = _question(config, plain.encode("utf-8", "surrogatepass"), target)
-            answered = await answer(
+            analysis, answered = await answer(
                 policies.current, _asker(directory, who), question, gate.classifier, clock.now(), access=bool(config.targets)
             )
         except InterlockError as error:
             return page(request, text=plain, target=target, who=who, error=str(error))
-        return page(request, text=plain, target=target, who=who, answer=answered, lines=display(question.text).lines)
+        return page(
+            request, text=plain, target=target, who=who, answer=answered, lines=whole(question.text).lines,
+            does=sentences(analysis, question.command.wire), unknown=unknowns(analysis),
+        )  # fmt: skip
 
 
 def _packs(rules: tuple[Rule, ...]) -> dict[str, list[Rule]]:

@@ -16,7 +16,6 @@ from interlock.approvals.inbox import Inbox
 from interlock.approvals.model import ApprovalRequest, State
 from interlock.approvals.portrait import portrait
 from interlock.commands.display import display
-from interlock.config import ApprovalsConfig
 from interlock.identity.principal import Kind
 from interlock.policy.source import LivePolicy
 from interlock.web.access import Scope as Right
@@ -42,11 +41,10 @@ class Before:
 class RequestPages:
     """Renders the page of a request; with an error when an answer to it was not taken."""
 
-    def __init__(self, pages: Pages, inbox: Inbox, policies: LivePolicy, approvals_config: ApprovalsConfig) -> None:
+    def __init__(self, pages: Pages, inbox: Inbox, policies: LivePolicy) -> None:
         self._pages = pages
         self._inbox = inbox
         self._policies = policies
-        self._config = approvals_config
 
     async def page(
         self, request: Request, request_id: str, person: Person, *, status: int = 200, error: str = "", reason: str = ""
@@ -54,7 +52,7 @@ class RequestPages:
         """`reason` is what the person wrote in a form that was not taken: nobody types at 2 a.m. twice."""
         found = await self._inbox.get(request_id)
         draft = found.draft
-        grants = self._config.grants
+        longest = max(1, int(self._inbox.house.longest_grant // 60))
         return self._pages.page(
             "request.html",
             request,
@@ -65,9 +63,10 @@ class RequestPages:
             title=self._title(draft.decision.rule),
             before=await self._before(found),
             approvals=approvals(found),
+            lacking=self._inbox.lacking(found) if found.votes else "",
             hindrance=hindrance(found, person),
-            longest=max(1, int(grants // 60)),
-            suggested=min(SUGGESTED_MINUTES, max(1, int(grants // 60))),
+            longest=longest,
+            suggested=min(SUGGESTED_MINUTES, longest),
             broken=any(vote.break_glass for vote in found.votes),
             may_break=self._may_break(found, person),
             may_edit=found.state is State.PENDING and draft.principal.kind is not Kind.HUMAN,
@@ -81,8 +80,7 @@ class RequestPages:
         return next((rule.title for rule in self._policies.current.rules if rule.name == name), "")
 
     def _may_break(self, found: ApprovalRequest, person: Person) -> bool:
-        glass = self._config.break_glass
-        if glass is None or found.state is not State.PENDING or person.entry.groups.isdisjoint(glass.groups):
+        if found.state is not State.PENDING or person.entry.groups.isdisjoint(self._inbox.house.glass):
             return False
         return not {person.identity, *person.entry.linked} & (found.excluded | ({found.author} if found.author else set()))
 
@@ -116,4 +114,3 @@ def _editable(found: ApprovalRequest) -> str:
     except UnicodeDecodeError:
         return ""
     return text if all(c.isprintable() or c in "\n\t" for c in text) else ""
-

@@ -37,7 +37,7 @@ def console_router(
     """`secure` marks the cookie Secure (HTTPS). `stopping` ends the event streams, which nothing else would."""
     guard = Guard(sessions, directory, authenticator, config.public_url)
     pages = Pages(guard, clock, desk.pending_count)
-    requests = request.RequestPages(pages, desk, policies, config.approvals)
+    requests = request.RequestPages(pages, desk, policies)
     routes = APIRouter(include_in_schema=False, route_class=pages.route_class())
     login.add(routes, pages, guard, authenticator, sessions, secure=secure)
     inbox.add(routes, pages, guard, desk, stopping)
@@ -45,11 +45,7 @@ def console_router(
     decisions.add(routes, pages, guard, requests, inbox=desk, gate=gate, clock=clock)
     history.add(routes, pages, guard, desk)
     grants.add(routes, pages, guard, desk)
-    delay = config.approvals.new_reviewer_delay
-    people.add(
-        routes, pages, guard, directory=directory, inbox=desk, policies=policies, clock=clock,
-        delay=(86_400.0 if config.identity.issuers else 0.0) if delay is None else float(delay),
-    )  # fmt: skip
+    people.add(routes, pages, guard, directory=directory, inbox=desk, policies=policies, clock=clock)
     policy.add(routes, pages, guard, policies=policies, directory=directory, config=config, gate=gate, clock=clock)
     transcripts.add(routes, pages, guard, archive=archive, gate=gate)
     health.add(routes, pages, guard, inbox=desk, gate=gate, policies=policies, config=config)

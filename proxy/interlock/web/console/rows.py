@@ -11,10 +11,19 @@ from datetime import datetime
 
 from interlock.approvals.model import ApprovalRequest, Presence, State, VoteVerdict
 from interlock.commands.display import display
+from interlock.commands.wording import sentences, unknowns
 from interlock.web.console.guard import Person
 
 FIRST = 240
-"""Bytes of a command that a row looks at."""
+"""Bytes of a line that a row shows."""
+
+COMMENTS = 20
+"""Lines of a text that a row looks at."""
+
+EFFECTS = 64
+"""More effects than these are counted, not told."""
+
+_COMMENT = (b"--", b"#")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +36,10 @@ class Row:
     owner: str
     target: str
     line: str
+    skipped: bool  # comments stand before the line: the agent's words are not what the list shows
     more: bool
     deceptive: bool
+    effect: str  # the gravest thing that it would do
     rule: str
     critical: bool
     edited: bool
@@ -45,7 +56,7 @@ class Row:
 
 def row(request: ApprovalRequest, person: Person) -> Row:
     draft = request.draft
-    line, more, deceptive = first_line(draft.command.text)
+    line, skipped, more, deceptive = first_line(draft.command.text)
     votes = request.votes
     return Row(
         id=request.id,
@@ -56,8 +67,10 @@ def row(request: ApprovalRequest, person: Person) -> Row:
         owner=draft.principal.owner_handle,
         target=draft.target.name,
         line=line,
+        skipped=skipped,
         more=more,
         deceptive=deceptive,
+        effect=_effect(request),
         rule=draft.decision.rule,
         critical=draft.terms.critical,
         edited=bool(request.edited_from),
@@ -82,22 +95,36 @@ def acting_for(request: ApprovalRequest) -> tuple[str, ...]:
     return principal.acting_for_handles or tuple(str(identity) for identity in principal.acting_for)
 
 
-def first_line(text: bytes) -> tuple[str, bool, bool]:
-    """Return the first line that says something, whether there is more, and whether something in it deceives."""
-    first, _, rest = text.lstrip().partition(b"\n")
-    cut = first[:FIRST]
-    if len(first) > FIRST:
-        cut = cut.decode("utf-8", "ignore").encode() if _is_utf8(first) else cut
+def first_line(text: bytes) -> tuple[str, bool, bool, bool]:
+    """Return the first line that is no comment, whether some were skipped, whether there is more, and whether it deceives.
+
+    Looks at the first lines only. A text of comments alone shows its first one.
+    """
+    lines = text.lstrip().split(b"\n", COMMENTS)
+    at = next((i for i, line in enumerate(lines[:COMMENTS]) if line.strip() and not line.lstrip().startswith(_COMMENT)), 0)
+    line = lines[at].strip()
+    cut = line if len(line) <= FIRST else _whole_characters(line[:FIRST])
     view = display(cut)
-    return (view.lines[0] if view.lines else ""), len(first) > FIRST or bool(rest.strip()), bool(view.deceptions)
+    more = len(cut) < len(line) or any(rest.strip() for rest in lines[at + 1 :])
+    return (view.lines[0] if view.lines else ""), at > 0, more, bool(view.deceptions)
 
 
-def _is_utf8(text: bytes) -> bool:
-    try:
-        text[: FIRST - 4].decode()
-    except UnicodeDecodeError as error:
-        return error.start > FIRST - 8
-    return True
+def _whole_characters(cut: bytes) -> bytes:
+    """Drop the beginning of a character that a cut has split, at most three bytes; other bytes stay."""
+    for back in range(1, 4):
+        if cut[-back] & 0xC0 == 0xC0:
+            return cut[:-back]
+        if cut[-back] & 0xC0 != 0x80:
+            break
+    return cut
+
+
+def _effect(request: ApprovalRequest) -> str:
+    draft = request.draft
+    if len(draft.analysis.effects) > EFFECTS:
+        return f"does {len(draft.analysis.effects)} things"
+    found = [*sentences(draft.analysis, draft.command.wire), *unknowns(draft.analysis)]
+    return "" if not found else found[0] + (f"; and {len(found) - 1} more" if len(found) > 1 else "")
 
 
 def hindrance(request: ApprovalRequest, person: Person) -> str:

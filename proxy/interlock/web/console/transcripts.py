@@ -49,8 +49,7 @@ def add(routes: APIRouter, pages: Pages, guard: Guard, *, archive: Archive, gate
         reason: Annotated[str, Form(max_length=2000)] = "",
         person: Person = Depends(guard.posts(Scope.ADMIN)),
     ) -> Response:
-        why = f"ended by {person.handle}" + (f": {said(reason, 300)}" if reason else "")
-        if not gate.kill(session_id, why):
+        if not gate.kill(session_id, person.principal, said(reason, 300)):
             raise missing("live session of this id; it may have ended by itself")
         return pages.back("/console/sessions")
 

@@ -97,6 +97,7 @@
 
   // -- keys -------------------------------------------------------------------------------------------------------------
   const help = one("#help");
+  for (const hint of all("[data-keys]")) hint.hidden = false;
   for (const button of all("[data-help]")) { button.hidden = false; button.addEventListener("click", () => help.showModal()); }
   const typing = (target) => target.closest("input, textarea, select, [contenteditable]") !== null;
   const rows = () => all("[data-row]");
