@@ -173,6 +173,7 @@ class Daemon:
                 archive=Archive(data_dir),
                 config=config,
                 gate=self.gate,
+                policies=policies,
                 clock=clock,
                 teams=teams,
                 local=local,

@@ -23,6 +23,7 @@ from interlock.identity.directory import Directory
 from interlock.identity.keyset import KeySet
 from interlock.identity.passkeys import Registrations, relying_party
 from interlock.identity.stepup import DecisionSessions
+from interlock.policy.source import LivePolicy
 from interlock.web import api, principals, problems
 from interlock.web.access import Doorkeeper
 from interlock.web.console.routes import console_router
@@ -56,6 +57,7 @@ class Parts:
     archive: Archive
     config: Config
     gate: Gate
+    policies: LivePolicy
     clock: Clock
     teams: TeamsParts | None
     local: bool
@@ -86,12 +88,17 @@ def create_app(parts: Parts) -> FastAPI:
     if not parts.local:
         app.include_router(
             console_router(
-                inbox=parts.inbox,
+                desk=parts.inbox,
                 authenticator=parts.authenticator,
                 directory=parts.directory,
                 sessions=parts.consoles,
+                archive=parts.archive,
+                gate=parts.gate,
+                policies=parts.policies,
+                config=parts.config,
+                clock=parts.clock,
+                stopping=parts.stopping,
                 secure=parts.secure,
-                public_url=parts.config.public_url,
             )
         )
         if parts.teams is not None:
