@@ -194,6 +194,20 @@ async def test_another_address_of_the_same_node_gets_no_passkey(house: House) ->
     assert house.desk.entry("bob").passkeys == ()
 
 
+@pytest.mark.interop
+@pytest.mark.parametrize("dark", [False, True])
+async def test_the_page_is_accessible_and_fits_a_phone(house: House, dark: bool) -> None:
+    from axe_playwright_python.async_playwright import Axe
+
+    async with browser(house, size=PHONE, dark=dark) as seen:
+        await seen.log_in("bob")
+        await register(seen, "a key that somebody gave a rather long name to, (blue)")
+        found = await Axe().run(seen.page)
+        assert [v["id"] for v in found.response["violations"]] == []
+        assert await seen.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+        assert seen.elsewhere == []
+
+
 # -- without a browser: what a signature could be put to -------------------------------------------------------------------
 
 
@@ -275,6 +289,16 @@ async def test_a_replayed_signature_approves_nothing_and_is_in_the_journal(house
     assert "counter did not grow" in refused.text
     assert (await house.now(second)).state is State.PENDING
     assert '"known_counter":1' in house.desk.journal_text()
+
+
+async def test_a_form_sent_twice_is_one_vote_and_no_alarm(house: House) -> None:
+    phone, request = await house.give(house.software()), await house.ask()
+    signed = signed_by(phone, answer(request))
+    async with session(house) as (http, csrf):
+        told = await asyncio.gather(*(decide(http, csrf, request, signed) for _ in range(20)))
+    assert sorted(t.status_code for t in told) == [303, *[409] * 19]
+    assert not any("counter" in t.text for t in told)
+    assert len((await house.now(request)).votes) == 1
 
 
 @pytest.mark.parametrize("signed", ["", "{}", "garbage", "null", '{"kind": "webauthn"}', "[" * 10_000], ids=lambda s: s[:12])
