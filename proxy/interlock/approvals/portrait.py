@@ -111,7 +111,12 @@ def _portrait(request: ApprovalRequest, now: datetime | None, view: _View) -> Po
     command = draft.command
     analysis = draft.analysis if view.words is str else _hidden(draft.analysis, words)
     warnings = [*view.command.deceptions, *(stdin.deceptions if stdin is not None else ())]
-    notes = (*view.notes, *(f"Careful: {w}" for w in warnings), *(inline(words(note)) for note in analysis.notes))
+    notes = (
+        *view.notes,
+        *_history(request),
+        *(f"Careful: {w}" for w in warnings),
+        *(inline(words(note)) for note in analysis.notes),
+    )
     return Portrait(
         title=title(request),
         who=who(draft),
@@ -128,7 +133,7 @@ def _portrait(request: ApprovalRequest, now: datetime | None, view: _View) -> Po
         facts=tuple(inline(words(fact), 300) for fact in draft.facts),
         needs=needs(request),
         scopes=tuple((scope, inline(words(grants.words(draft, scope, view.longest)), 600)) for scope in grants.offered(draft)),
-        votes=tuple(_vote(vote) for vote in request.votes),
+        votes=tuple(_vote(vote, words) for vote in request.votes),
         notes=tuple(dict.fromkeys(notes)),
         left=_left(request, now),
         complete=not view.command.cut and not (stdin is not None and stdin.cut) and len(view.binds) == len(command.binds),
@@ -185,14 +190,14 @@ def who(draft: RequestDraft) -> str:
         told += " for " + ", ".join(principal.acting_for_handles or [str(i) for i in principal.acting_for])
     if principal.owner is not None:
         told += f" (owned by {principal.owner_handle or principal.owner})"
-    return inline(told)
+    return inline(told, 600)
 
 
 def place(target: Target) -> str:
     """Say where it would run, and as whom there."""
     if target.protocol == "postgres":
-        return inline(f"{target.name}, database {target.database}, as {target.role}")
-    return inline(f"{target.name} as {target.account or target.role}")
+        return inline(f"{target.name}, database {target.database}, as {target.role}", 400)
+    return inline(f"{target.name} as {target.account or target.role}", 400)
 
 
 def needs(request: ApprovalRequest) -> tuple[str, ...]:
@@ -212,12 +217,27 @@ def _need(need: Need) -> str:
     return f"one person of {groups}" if people == 1 else f"{people} different people of {groups}"
 
 
-def _vote(vote: Vote) -> str:
+def _vote(vote: Vote, words: Callable[[str], str]) -> str:
     proof = {Proof.NONE: "", Proof.CHANNEL: "", Proof.PERSONAL: ", signed"}[vote.proof]
     verb = "approved" if vote.verdict is VoteVerdict.APPROVE else "denied"
     glass = " by breaking the glass" if vote.break_glass else ""
-    reason = f": {inline(one_line(vote.reason))}" if vote.reason else ""
+    reason = f": {inline(words(one_line(vote.reason)), 400)}" if vote.reason else ""
     return f"{inline(vote.reviewer_handle)} {verb} it{glass} ({inline(vote.channel)}{proof}){reason}"
+
+
+def _history(request: ApprovalRequest) -> tuple[str, ...]:
+    """Tell what happened to the request beside its answers."""
+    told = []
+    if request.edited_from:
+        author, earlier = inline(str(request.author)), inline(request.edited_from)
+        told.append(f"A reviewer ({author}) wrote this in place of {earlier}; the agent runs it itself once it is approved")
+    if request.successor:
+        told.append(f"A reviewer's edit took its place: {inline(request.successor)}")
+    if request.grant:
+        told.append(f"Approved by a grant that was given before: {inline(request.grant)}")
+    if request.escalated_at is not None:
+        told.append("Nobody had answered for a while, so more people were told")
+    return tuple(told)
 
 
 def _left(request: ApprovalRequest, now: datetime | None) -> str:
