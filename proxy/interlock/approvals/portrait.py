@@ -17,7 +17,7 @@ from datetime import datetime
 
 from interlock.approvals import grants
 from interlock.approvals.model import ApprovalRequest, Presence, Proof, RequestDraft, Scope, State, Vote, VoteVerdict
-from interlock.approvals.redaction import Redaction, redacted
+from interlock.approvals.redaction import redacted
 from interlock.approvals.wording import duration, one_line
 from interlock.commands import wording
 from interlock.commands.display import Display, display, inline, whole
@@ -29,6 +29,8 @@ CHAT_LINES = 30
 CHAT_WIDTH = 400
 CHAT_BINDS = 20
 """What a message on a phone can hold. More is cut there, and answered on the page."""
+MAX_CHAT_BYTES = 4 * CHAT_LINES * CHAT_WIDTH
+"""A longer text does not fit, whatever is in it; this saves drawing it."""
 LONGEST = 3600.0
 """Seconds that a grant may last when the configuration says nothing else (`approvals.grants`)."""
 
@@ -80,7 +82,8 @@ def portrait(request: ApprovalRequest, now: datetime | None = None, *, longest: 
     command = request.draft.command
     stdin = None if command.stdin is None else whole(command.stdin.data)
     binds = tuple(_bind(value.raw, value.shown) for value in command.binds)
-    return _portrait(request, now, _View(whole(command.text), stdin, binds, redacted(request.draft), longest))
+    approvable = _fits_chat(request) and redacted(request.draft).chat_approvable
+    return _portrait(request, now, _View(whole(command.text), stdin, binds, approvable, longest))
 
 
 def chat_portrait(request: ApprovalRequest, now: datetime | None = None, *, longest: float = LONGEST) -> Portrait:
@@ -89,7 +92,9 @@ def chat_portrait(request: ApprovalRequest, now: datetime | None = None, *, long
     stdin = None if found.stdin is None else found.stdin.display(CHAT_LINES, CHAT_WIDTH)
     values = zip(request.draft.command.binds, found.binds, strict=True)
     binds = tuple(_bind(value.raw, shown) for value, shown in values)
-    view = _View(found.text.display(CHAT_LINES, CHAT_WIDTH), stdin, binds[:CHAT_BINDS], found, longest, found.notes, found.words)
+    shown = found.text.display(CHAT_LINES, CHAT_WIDTH)
+    approvable = found.chat_approvable and _fits_chat(request)
+    view = _View(shown, stdin, binds[:CHAT_BINDS], approvable, longest, found.notes, found.words)
     return _portrait(request, now, view)
 
 
@@ -100,7 +105,7 @@ class _View:
     command: Display
     stdin: Display | None
     binds: tuple[str, ...]
-    redaction: Redaction
+    chat_approvable: bool
     longest: float
     notes: tuple[str, ...] = ()
     words: Callable[[str], str] = str
@@ -137,7 +142,7 @@ def _portrait(request: ApprovalRequest, now: datetime | None, view: _View) -> Po
         notes=tuple(dict.fromkeys(notes)),
         left=_left(request, now),
         complete=not view.command.cut and not (stdin is not None and stdin.cut) and len(view.binds) == len(command.binds),
-        chat_approvable=view.redaction.chat_approvable and _fits_chat(request),
+        chat_approvable=view.chat_approvable,
     )
 
 
@@ -164,7 +169,8 @@ def _fits_chat(request: ApprovalRequest) -> bool:
         return False
     texts = [command.text] + ([command.stdin.data] if command.stdin is not None else [])
     return (
-        not any(display(text, lines=CHAT_LINES, width=CHAT_WIDTH).cut for text in texts)
+        all(len(text) <= MAX_CHAT_BYTES for text in texts)
+        and not any(display(text, lines=CHAT_LINES, width=CHAT_WIDTH).cut for text in texts)
         and len(command.binds) <= CHAT_BINDS
         and all(value.raw is None or (value.shown is not None and len(value.shown) <= CHAT_WIDTH) for value in command.binds)
     )
