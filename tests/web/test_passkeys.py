@@ -278,7 +278,7 @@ async def test_another_person_s_passkey_approves_nothing(house: House) -> None:
     assert (await house.now(request)).state is State.PENDING
 
 
-async def test_a_replayed_signature_approves_nothing_and_is_in_the_journal(house: House) -> None:
+async def test_a_copied_authenticator_approves_nothing_and_is_in_the_journal(house: House) -> None:
     phone, request = await house.give(house.software()), await house.ask()
     second = await house.ask(session="01OTHER", command=replace(draft().command, text=b"rm -rf /"))
     async with session(house) as (http, csrf):
