@@ -39,12 +39,8 @@ def gate_over(desk: Desk, classifier: Classifier | None = None) -> Gate:
     )
 
 
-@contextlib.asynccontextmanager
-async def open_web(
-    desk: Desk, *, local: bool, classifier: Classifier | None = None, gate: Gate | None = None
-) -> AsyncIterator[str]:
-    """Without a `classifier`, no route may ask for one: deciding classifies nothing."""
-    parts = Parts(
+def parts_over(desk: Desk, *, local: bool, gate: Gate) -> Parts:
+    return Parts(
         inbox=desk.inbox,
         directory=desk.directory,
         authenticator=desk.authenticator,
@@ -52,12 +48,18 @@ async def open_web(
         consoles=ConsoleSessions(desk.clock, system_entropy),
         archive=desk.archive,
         config=Config(version=1, node=Node(data_dir=Path("/nonexistent"))),
-        gate=gate or gate_over(desk, classifier),
+        gate=gate,
         policies=LivePolicy([packs.shipped()]),
         clock=desk.clock,
         teams=None,
         local=local,
         secure=False,
     )
+
+
+@contextlib.asynccontextmanager
+async def open_web(desk: Desk, *, local: bool, classifier: Classifier | None = None) -> AsyncIterator[str]:
+    """Without a `classifier`, no route may ask for one: deciding classifies nothing."""
+    parts = parts_over(desk, local=local, gate=gate_over(desk, classifier))
     async with serving(create_app(parts)) as url:
         yield url

@@ -41,7 +41,7 @@ def add(
             people=[entry for entry in entries if entry.kind is Kind.HUMAN],
             reviewers={entry.handle for entry in entries if entry.kind is Kind.HUMAN and entry.groups & reviewing},
             locks=[(lock, names.get(lock.requester, str(lock.requester))) for lock in inbox.locks()],
-            waiting={entry.handle: until for entry in entries if (until := _until(entry, now, inbox.house.newcomer)) is not None},
+            newcomers={entry.handle: until for entry in entries if (until := _until(entry, now, inbox.house.newcomer)) is not None},
         )
 
     @routes.post("/console/people/{handle}/unlock")
