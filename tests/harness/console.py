@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from interlock.approvals.model import ApprovalRequest, State, VoteVerdict
 from interlock.gate import Gate
 from interlock.ports import Classifier
 from interlock.web.app import create_app
+from interlock.web.console.sessions import ConsoleSessions
 
 
 @dataclass
@@ -27,7 +28,7 @@ class House:
     url: str
     gate: Gate
     app: Any
-    loaded: list[str] = field(default_factory=list)
+    consoles: ConsoleSessions
 
     async def ask(self, **changes: Any) -> ApprovalRequest:
         return (await self.desk.inbox.submit(draft(principal=self.desk.agent(), **changes))).request
@@ -46,9 +47,10 @@ class House:
 async def open_house(directory: Path, classifier: Classifier | None = None) -> AsyncIterator[House]:
     async with open_desk(directory) as desk:
         gate = gate_over(desk, classifier)
-        app = create_app(parts_over(desk, local=False, gate=gate))
+        parts = parts_over(desk, local=False, gate=gate)
+        app = create_app(parts)
         async with serving(app) as url:
-            yield House(desk, url, gate, app)
+            yield House(desk, url, gate, app, parts.consoles)
 
 
 @dataclass

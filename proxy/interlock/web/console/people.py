@@ -33,7 +33,7 @@ def add(
         entries = directory.entries()
         names = {identity: entry.handle for entry in entries for identity in (entry.identity, *entry.linked)}
         reviewing = _reviewing(policies)
-        now = clock.now()
+        now, newcomer = clock.now(), inbox.house.newcomer
         return pages.page(
             "people.html",
             request,
@@ -41,7 +41,7 @@ def add(
             people=[entry for entry in entries if entry.kind is Kind.HUMAN],
             reviewers={entry.handle for entry in entries if entry.kind is Kind.HUMAN and entry.groups & reviewing},
             locks=[(lock, names.get(lock.requester, str(lock.requester))) for lock in inbox.locks()],
-            newcomers={entry.handle: until for entry in entries if (until := _until(entry, now, inbox.house.newcomer)) is not None},
+            newcomers={entry.handle: until for entry in entries if (until := _until(entry, now, newcomer)) is not None},
         )
 
     @routes.post("/console/people/{handle}/unlock")
