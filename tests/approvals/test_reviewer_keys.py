@@ -85,7 +85,7 @@ def signed_by(phone: Authenticator, **bent: Any) -> Signed:
 async def test_a_passkey_s_proof_comes_back_with_the_directory_s_public_key(house: House) -> None:
     signed = replace(signed_by(house.phone), public=b"the client's own")
     checked = house.keys.check(house.bob, signed, statement(**ANSWER))
-    assert checked == replace(signed, public=house.phone.cose)
+    assert checked == replace(signed, public=house.phone.cose, statement=statement(**ANSWER))
 
 
 @pytest.mark.parametrize("changed", OTHERS.values(), ids=OTHERS.keys())

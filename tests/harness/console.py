@@ -15,8 +15,12 @@ from harness.desk import PASSPHRASE, Desk, open_desk
 from harness.requests import draft
 from harness.webnode import gate_over, parts_over
 from harness.webserver import serving
+from interlock.approvals.desk import House as DeskHouse
+from interlock.approvals.fatigue import Limits
 from interlock.approvals.model import ApprovalRequest, State, VoteVerdict
 from interlock.gate import Gate
+from interlock.policy import packs
+from interlock.policy.source import LivePolicy
 from interlock.ports import Classifier
 from interlock.web.app import create_app
 from interlock.web.console.sessions import ConsoleSessions
@@ -43,11 +47,24 @@ class House:
         )  # fmt: skip
 
 
+OPENED = """
+version: 1
+access: [{who: {groups: [agents]}, targets: "*", accounts: ["*"], roles: ["*"]}]
+default: {review: {groups: [sre]}}
+"""
+
+
 @contextlib.asynccontextmanager
-async def open_house(directory: Path, classifier: Classifier | None = None) -> AsyncIterator[House]:
-    async with open_desk(directory) as desk:
-        gate = gate_over(desk, classifier)
-        parts = parts_over(desk, local=False, gate=gate)
+async def open_house(
+    directory: Path, classifier: Classifier | None = None, *, house: DeskHouse | None = None, limits: Limits | None = None
+) -> AsyncIterator[House]:
+    """With the shipped packs, and every target open to agents."""
+    own = directory / "own.yaml"
+    own.write_text(OPENED)
+    policies = LivePolicy([packs.shipped(), own])
+    async with open_desk(directory, house=house, limits=limits) as desk:
+        gate = gate_over(desk, classifier, policies)
+        parts = parts_over(desk, local=False, gate=gate, policies=policies)
         app = create_app(parts)
         async with serving(app) as url:
             yield House(desk, url, gate, app, parts.consoles)

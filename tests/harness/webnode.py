@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from harness.desk import Desk
 from harness.webserver import serving
@@ -29,9 +30,9 @@ class Unused:
         raise AssertionError("HTTP classified a command")
 
 
-def gate_over(desk: Desk, classifier: Classifier | None = None) -> Gate:
+def gate_over(desk: Desk, classifier: Classifier | None = None, policies: LivePolicy | None = None) -> Gate:
     return Gate(
-        policies=LivePolicy([packs.shipped()]),
+        policies=policies or LivePolicy([packs.shipped()]),
         classifier=classifier or Unused(),  # type: ignore[arg-type]  # must never be asked
         approvals=desk.inbox,
         transcripts=desk.transcripts,
@@ -39,17 +40,26 @@ def gate_over(desk: Desk, classifier: Classifier | None = None) -> Gate:
     )
 
 
-def parts_over(desk: Desk, *, local: bool, gate: Gate) -> Parts:
+def parts_over(
+    desk: Desk,
+    *,
+    local: bool,
+    gate: Gate | None = None,
+    policies: LivePolicy | None = None,
+    public_url: str = "",
+    consoles: ConsoleSessions | None = None,
+) -> Parts:
+    policies = policies or LivePolicy([packs.shipped()])
     return Parts(
         inbox=desk.inbox,
         directory=desk.directory,
         authenticator=desk.authenticator,
         deciding=DecisionSessions(desk.directory, clock=desk.clock, entropy=system_entropy),
-        consoles=ConsoleSessions(desk.clock, system_entropy),
+        consoles=consoles or ConsoleSessions(desk.clock, system_entropy),
         archive=desk.archive,
-        config=Config(version=1, node=Node(data_dir=Path("/nonexistent"))),
-        gate=gate,
-        policies=LivePolicy([packs.shipped()]),
+        config=Config(version=1, node=Node(data_dir=Path("/nonexistent")), public_url=public_url),
+        gate=gate or gate_over(desk, policies=policies),
+        policies=policies,
         clock=desk.clock,
         teams=None,
         local=local,
@@ -58,8 +68,17 @@ def parts_over(desk: Desk, *, local: bool, gate: Gate) -> Parts:
 
 
 @contextlib.asynccontextmanager
-async def open_web(desk: Desk, *, local: bool, classifier: Classifier | None = None) -> AsyncIterator[str]:
-    """Without a `classifier`, no route may ask for one: deciding classifies nothing."""
-    parts = parts_over(desk, local=local, gate=gate_over(desk, classifier))
-    async with serving(create_app(parts)) as url:
+async def open_web(
+    desk: Desk,
+    *,
+    local: bool,
+    classifier: Classifier | None = None,
+    gate: Gate | None = None,
+    public_url: str = "",
+    consoles: ConsoleSessions | None = None,
+) -> AsyncIterator[str]:
+    """Without a `classifier`, no route may ask for one: deciding classifies nothing. A `public_url` names the port."""
+    found = gate or gate_over(desk, classifier)
+    parts = parts_over(desk, local=local, gate=found, public_url=public_url, consoles=consoles)
+    async with serving(create_app(parts), urlsplit(public_url).port or 0) as url:
         yield url

@@ -45,7 +45,7 @@ class ReviewerKeys:
             await asyncio.wait(set(self._keeping))
 
     def check(self, person: Identity, signed: Signed, statement: bytes) -> Signed:
-        """Return the proof with the directory's public key. Raise VoteError (proof-rejected).
+        """Return the proof with the directory's public key and what was signed. Raise VoteError (proof-rejected).
 
         To be asked once for an answer: a second look at the same assertion sees its counter stand.
         """
@@ -68,7 +68,7 @@ class ReviewerKeys:
             check_sshsig(signed.signature, NAMESPACE, statement, public)
         except BadSignatureError as error:
             raise refused(f"the SSH signature does not hold: {error}") from None
-        return Signed(SSHSIG, fingerprint(public), public, signed.signature)
+        return Signed(SSHSIG, fingerprint(public), public, signed.signature, statement=statement)
 
     def _passkey(self, entry: Entry, signed: Signed, statement: bytes) -> Signed:
         found = self._directory.by_passkey(signed.key)
@@ -88,7 +88,7 @@ class ReviewerKeys:
         except BadAssertionError as error:
             raise refused(f"the passkey's signature does not hold: {error}") from None
         self._count(entry, found[1], count)
-        return replace(signed, key=found[1].id, public=found[1].public_key)
+        return replace(signed, key=found[1].id, public=found[1].public_key, statement=statement)
 
     def _count(self, entry: Entry, passkey: PasskeyRow, count: int) -> None:
         """WebAuthn §7.2 step 22. Synced passkeys have no counter: theirs is 0 for ever."""

@@ -14,13 +14,14 @@ from interlock import __version__
 from interlock.approvals.channels.teams.channel import TeamsChannel
 from interlock.approvals.channels.teams.inbound import Expected
 from interlock.approvals.inbox import Inbox
-from interlock.clock import Clock
+from interlock.clock import Clock, system_entropy
 from interlock.config import Config
 from interlock.evidence.archive import Archive
 from interlock.gate import Gate
 from interlock.identity.authenticate import Authenticator
 from interlock.identity.directory import Directory
 from interlock.identity.keyset import KeySet
+from interlock.identity.passkeys import Registrations, relying_party
 from interlock.identity.stepup import DecisionSessions
 from interlock.policy.source import LivePolicy
 from interlock.web import api, principals, problems
@@ -28,6 +29,7 @@ from interlock.web.access import Doorkeeper
 from interlock.web.console.routes import console_router
 from interlock.web.console.sessions import ConsoleSessions
 from interlock.web.health import health_router
+from interlock.web.passkeys import passkeys_router
 from interlock.web.teams import teams_router
 
 MAX_BODY = 1024 * 1024
@@ -79,6 +81,8 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(api.sessions_router(parts.archive, door))
     app.include_router(api.person_router(door))
     app.include_router(principals.router(parts.directory, door.require_scope))
+    registrations = Registrations(relying_party(parts.config.public_url), clock=parts.clock, entropy=system_entropy)
+    app.include_router(passkeys_router(parts.directory, registrations, door.require_scope))
     app.include_router(health_router(parts.gate, parts.config, door))
     if not parts.local:
         app.include_router(
@@ -93,6 +97,7 @@ def create_app(parts: Parts) -> FastAPI:
                 config=parts.config,
                 clock=parts.clock,
                 stopping=parts.stopping,
+                registrations=registrations,
                 secure=parts.secure,
             )
         )
