@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -56,18 +57,24 @@ default: {review: {groups: [sre]}}
 
 @contextlib.asynccontextmanager
 async def open_house(
-    directory: Path, classifier: Classifier | None = None, *, house: DeskHouse | None = None, limits: Limits | None = None
+    directory: Path,
+    classifier: Classifier | None = None,
+    *,
+    house: DeskHouse | None = None,
+    limits: Limits | None = None,
+    policies: Sequence[Path] = (),
+    public_url: str = "",
 ) -> AsyncIterator[House]:
-    """With the shipped packs, and every target open to agents."""
+    """With the shipped packs, every target open to agents, and more policies where a test wants them."""
     own = directory / "own.yaml"
     own.write_text(OPENED)
-    policies = LivePolicy([packs.shipped(), own])
-    async with open_desk(directory, house=house, limits=limits) as desk:
-        gate = gate_over(desk, classifier, policies)
-        parts = parts_over(desk, local=False, gate=gate, policies=policies)
+    live = LivePolicy([packs.shipped(), own, *policies])
+    async with open_desk(directory, public_url=public_url, house=house, limits=limits) as desk:
+        gate = gate_over(desk, classifier, live)
+        parts = parts_over(desk, local=False, gate=gate, policies=live, public_url=public_url)
         app = create_app(parts)
-        async with serving(app) as url:
-            yield House(desk, url, gate, app, parts.consoles)
+        async with serving(app, urlsplit(public_url).port or 0) as url:
+            yield House(desk, public_url or url, gate, app, parts.consoles)
 
 
 @dataclass
