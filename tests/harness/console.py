@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Sequence
@@ -34,6 +35,7 @@ class House:
     gate: Gate
     app: Any
     consoles: ConsoleSessions
+    stopping: asyncio.Event
 
     async def ask(self, **changes: Any) -> ApprovalRequest:
         return (await self.desk.inbox.submit(draft(principal=self.desk.agent(), **changes))).request
@@ -74,7 +76,7 @@ async def open_house(
         parts = parts_over(desk, local=False, gate=gate, policies=live, public_url=public_url)
         app = create_app(parts)
         async with serving(app, urlsplit(public_url).port or 0) as url:
-            yield House(desk, public_url or url, gate, app, parts.consoles)
+            yield House(desk, public_url or url, gate, app, parts.consoles, parts.stopping)
 
 
 @dataclass
