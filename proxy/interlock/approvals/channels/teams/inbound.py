@@ -141,6 +141,7 @@ def _activity(activity: Mapping[str, Any], claims: Mapping[str, Any], expected: 
         change=str(activity.get("action") or ""),
         added=_members(activity, "membersAdded"),
         removed=_members(activity, "membersRemoved"),
+        recipient=recipient,
     )
 
 

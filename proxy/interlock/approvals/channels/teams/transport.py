@@ -51,6 +51,7 @@ class Delivery:
     change: str = ""  # of an installationUpdate: add | add-upgrade | remove | remove-upgrade
     added: tuple[str, ...] = ()  # of a conversationUpdate: the ids of members that came
     removed: tuple[str, ...] = ()  # and of those that left
+    recipient: str = ""  # our own id
 
 
 @dataclass(frozen=True, slots=True)
