@@ -23,6 +23,7 @@ from interlock.approvals.channels.teams.channel import TeamsChannel
 from interlock.approvals.channels.teams.connector import Connector
 from interlock.approvals.channels.teams.inbound import ISSUER as BOT_ISSUER
 from interlock.approvals.channels.teams.inbound import Expected, service_allowed
+from interlock.approvals.channels.teams.native import NativeTransport
 from interlock.approvals.inbox import Inbox
 from interlock.clock import Clock, Entropy, SystemClock, system_entropy
 from interlock.commands.analyzer import Analyzer
@@ -245,18 +246,19 @@ class Daemon:
             clock=self.clock,
             http=http,
         )
+        keys = KeySet(BOT_ISSUER, jwks_url=teams.keys_url, clock=self.clock, client=lambda: http)
+        transport = NativeTransport(connector=connector, expected=expected, keys=keys, clock=self.clock)
         channel = TeamsChannel(
-            connector=connector,
+            transport=transport,
             conversation=teams.conversation,
             inbox=inbox,
             directory=directory,
             messages=store.messages,
             journal=transcripts.journal,
         )
-        keys = KeySet(BOT_ISSUER, jwks_url=teams.keys_url, clock=self.clock, client=lambda: http)
         await channel.start()
         self._stops.append(("teams", channel.close))
-        return TeamsParts(channel, expected, keys)
+        return TeamsParts(channel, transport)
 
     async def _serve(self, name: str, app: ASGIApp, where: str | Path, *, tls: bool = False) -> int:
         """Start one HTTP server; return its port."""

@@ -27,6 +27,7 @@ from harness.webserver import serving
 from interlock.approvals.channels.teams.channel import TeamsChannel
 from interlock.approvals.channels.teams.connector import Connector
 from interlock.approvals.channels.teams.inbound import ISSUER, Expected
+from interlock.approvals.channels.teams.native import NativeTransport
 from interlock.approvals.model import ApprovalRequest, Proof, State, VoteVerdict
 from interlock.config import Secret
 from interlock.identity.keyset import KeySet
@@ -69,21 +70,24 @@ async def room(tmp_path: Path) -> AsyncIterator[Room]:
         desk = await stack.enter_async_context(open_desk(tmp_path))
         connector = await stack.enter_async_context(bot_connector.running())
         http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
-        channel = TeamsChannel(
+        transport = NativeTransport(
             connector=Connector(
                 app_id=APP_ID, password=Secret(APP_PASSWORD), token_url=f"{connector.url}/token",
                 service_url=connector.url, clock=desk.clock, http=http,
             ),
-            conversation=CONVERSATION, inbox=desk.inbox, directory=desk.directory, messages=desk.store.messages,
-            journal=desk.transcripts.journal,
+            expected=Expected(APP_ID, frozenset({TENANT}), frozenset(), loopback=True),
+            keys=KeySet(ISSUER, jwks_url=f"{connector.url}/keys", clock=desk.clock, client=lambda: http),
+            clock=desk.clock,
+        )  # fmt: skip
+        channel = TeamsChannel(
+            transport=transport, conversation=CONVERSATION, inbox=desk.inbox, directory=desk.directory,
+            messages=desk.store.messages, journal=desk.transcripts.journal,
         )  # fmt: skip
         await channel.start()
         stack.push_async_callback(channel.close)
-        expected = Expected(APP_ID, frozenset({TENANT}), frozenset(), loopback=True)
-        keys = KeySet(ISSUER, jwks_url=f"{connector.url}/keys", clock=desk.clock, client=lambda: http)
         app = FastAPI()
         problems.install(app)
-        app.include_router(teams_router(channel, expected, keys, desk.clock))
+        app.include_router(teams_router(channel, transport))
         url = await stack.enter_async_context(serving(app))
         yield Room(desk, connector, channel, url)
 

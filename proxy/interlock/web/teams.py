@@ -8,12 +8,11 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from interlock.approvals.channels.teams.channel import TeamsChannel
-from interlock.approvals.channels.teams.inbound import MAX_BODY, Expected, admit, refuse
-from interlock.clock import Clock
-from interlock.identity.keyset import KeySet
+from interlock.approvals.channels.teams.inbound import MAX_BODY, refuse
+from interlock.approvals.channels.teams.transport import Transport
 
 
-def teams_router(channel: TeamsChannel, expected: Expected, keys: KeySet, clock: Clock) -> APIRouter:
+def teams_router(channel: TeamsChannel, transport: Transport) -> APIRouter:
     routes = APIRouter(include_in_schema=False)
 
     @routes.post("/api/messages")
@@ -23,7 +22,7 @@ def teams_router(channel: TeamsChannel, expected: Expected, keys: KeySet, clock:
             body += piece
             if len(body) > MAX_BODY:
                 raise refuse("the body is larger than 256 KiB")
-        delivery = await admit(request.headers.get("authorization", ""), body, expected, keys, clock.now())
+        delivery = await transport.admit(request.headers.get("authorization", ""), body)
         answer = await channel.receive(delivery)
         if answer is None:
             return Response(status_code=200)

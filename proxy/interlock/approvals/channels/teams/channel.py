@@ -13,8 +13,7 @@ from typing import Any
 import structlog
 
 from interlock.approvals.channels.teams import cards
-from interlock.approvals.channels.teams.connector import Connector, ConnectorError
-from interlock.approvals.channels.teams.inbound import Delivery
+from interlock.approvals.channels.teams.transport import Delivery, Transport, TransportError
 from interlock.approvals.inbox import Inbox
 from interlock.approvals.model import ApprovalRequest, Proof, State, VoteVerdict
 from interlock.approvals.wording import one_line
@@ -36,14 +35,14 @@ class TeamsChannel:
     def __init__(
         self,
         *,
-        connector: Connector,
+        transport: Transport,
         conversation: str,
         inbox: Inbox,
         directory: Directory,
         messages: MessageRows,
         journal: Recorder,
     ) -> None:
-        self._connector = connector
+        self._transport = transport
         self._conversation = conversation
         self._inbox = inbox
         self._directory = directory
@@ -87,9 +86,9 @@ class TeamsChannel:
         card = cards.card(request, self._inbox.link(request))
         posted = await self._messages.of(CHANNEL, request.id)
         for row in posted:
-            await self._connector.update(row.conversation, row.message, card, cards.summary(request))
+            await self._transport.update(row.conversation, row.message, card, cards.summary(request))
         if not posted and request.state is State.PENDING:
-            message = await self._connector.send(self._conversation, card, cards.summary(request))
+            message = await self._transport.send(self._conversation, card, cards.summary(request))
             await self._messages.remember(MessageRow(CHANNEL, request.id, self._conversation, message))
 
     # -- in -------------------------------------------------------------------------------------------------------
@@ -151,7 +150,7 @@ class TeamsChannel:
 
     async def _actor(self, delivery: Delivery) -> Identity:
         """Map the actor by (tenant, object id), confirmed by the service, to exactly one active person."""
-        member = await self._connector.member(delivery.conversation, delivery.actor_id)
+        member = await self._transport.member(delivery.conversation, delivery.actor_id)
         same = member.oid == delivery.actor_oid and member.oid != "" and member.tenant in ("", delivery.tenant)
         if not same or member.role not in ("user", "owner", "admin"):
             raise VoteError("Teams does not confirm who this is", reason=Reason.UNMAPPED_ACTOR)
@@ -184,7 +183,7 @@ def _card(card: dict[str, Any]) -> dict[str, Any]:
 
 def _error(error: InterlockError) -> dict[str, Any]:
     """An invoke answer of HTTP 200 whose own status says no; Teams shows the message to the person who clicked."""
-    down = isinstance(error, ConnectorError) or error.code in (Reason.STORE_UNAVAILABLE, Reason.EVIDENCE_UNAVAILABLE)
+    down = isinstance(error, TransportError) or error.code in (Reason.STORE_UNAVAILABLE, Reason.EVIDENCE_UNAVAILABLE)
     return {
         "statusCode": 500 if down else 403,
         "type": "application/vnd.microsoft.error",

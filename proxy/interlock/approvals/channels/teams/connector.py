@@ -7,37 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 
 from interlock.approvals.channels.teams.cards import CONTENT_TYPE
+from interlock.approvals.channels.teams.transport import Member, TransportError
 from interlock.clock import Clock
 from interlock.config import Secret
-from interlock.errors import InterlockError, Reason
 
 SCOPE = "https://api.botframework.com/.default"
 TIMEOUT_S = 15.0
 MAX_ANSWER = 256 * 1024
 REFRESH_BEFORE_S = 300
-
-
-class ConnectorError(InterlockError):
-    """The Bot Connector did not do what was asked. The request stays as it is; other channels still work."""
-
-    reason = Reason.TARGET_UNREACHABLE
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """A member of a conversation, as the service itself knows it."""
-
-    id: str
-    oid: str
-    tenant: str
-    role: str  # user | guest | …
 
 
 class Connector:
@@ -61,7 +44,7 @@ class Connector:
         answer = await self._call("POST", f"/v3/conversations/{quote(conversation, safe='')}/activities", _message(card, summary))
         ident = answer.get("id")
         if not isinstance(ident, str) or not ident:
-            raise ConnectorError("the Bot Connector gave no id for the message it took")
+            raise TransportError("the Bot Connector gave no id for the message it took")
         return ident
 
     async def update(self, conversation: str, message: str, card: dict[str, Any], summary: str) -> None:
@@ -79,6 +62,15 @@ class Connector:
             tenant=str(answer.get("tenantId") or ""),
             role=str(answer.get("userRole") or "user"),
         )
+
+    async def open_conversation(self, tenant: str, user: str) -> str:
+        """Open the one-to-one conversation with a Teams id; the service returns the one there is."""
+        body = {"isGroup": False, "bot": {"id": f"28:{self._app_id}"}, "members": [{"id": user}], "tenantId": tenant}
+        answer = await self._call("POST", "/v3/conversations", {**body, "channelData": {"tenant": {"id": tenant}}})
+        ident = answer.get("id")
+        if not isinstance(ident, str) or not ident:
+            raise TransportError("the Bot Connector gave no id for the conversation it opened")
+        return ident
 
     async def _call(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         token = await self._bearer()
@@ -99,7 +91,7 @@ class Connector:
             answer = await self._fetch("POST", self._token_url, data=form)
             token, lifetime = answer.get("access_token"), answer.get("expires_in")
             if not isinstance(token, str) or not isinstance(lifetime, int):
-                raise ConnectorError("the token service gave no token")
+                raise TransportError("the token service gave no token")
             self._token = token
             self._token_until_us = self._clock.monotonic_us() + max(0, lifetime - REFRESH_BEFORE_S) * 1_000_000
             return token
@@ -114,13 +106,22 @@ class Connector:
                 async for piece in response.aiter_bytes():
                     received += piece
                     if len(received) > MAX_ANSWER:
-                        raise ConnectorError("the Bot Connector's answer is larger than 256 KiB")
+                        raise TransportError("the Bot Connector's answer is larger than 256 KiB")
                 if not response.is_success:
-                    raise ConnectorError(f"the Bot Connector answered {response.status_code}")
+                    raise TransportError(
+                        f"the Bot Connector answered {response.status_code}",
+                        status=response.status_code,
+                        retry_after=_retry_after(response.headers.get("retry-after", "")),
+                    )
                 value = _json(received)
         except httpx.HTTPError as error:
-            raise ConnectorError(f"the Bot Connector can't be reached ({error.__class__.__name__})") from None
+            raise TransportError(f"the Bot Connector can't be reached ({error.__class__.__name__})") from None
         return value
+
+
+def _retry_after(header: str) -> float | None:
+    """Return the seconds of a Retry-After (RFC 9110 §10.2.3). A date is not believed: it would need their clock."""
+    return float(header) if header.isascii() and header.isdigit() and len(header) < 7 else None
 
 
 def _json(body: bytes) -> dict[str, Any]:
@@ -129,7 +130,7 @@ def _json(body: bytes) -> dict[str, Any]:
     try:
         value = json.loads(body)
     except ValueError:
-        raise ConnectorError("the Bot Connector's answer is not JSON") from None
+        raise TransportError("the Bot Connector's answer is not JSON") from None
     return value if isinstance(value, dict) else {}
 
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import jwt
 
+from interlock.approvals.channels.teams.transport import Delivery
 from interlock.errors import AuthenticationError, Reason
 from interlock.identity.keyset import KeySet
 
@@ -23,6 +24,7 @@ SKEW_S = 300
 MAX_LIFETIME_S = 24 * 3600
 MAX_BODY = 256 * 1024
 MAX_TOKEN = 16 * 1024
+MAX_MEMBERS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +35,6 @@ class Expected:
     tenants: frozenset[str]
     service_hosts: frozenset[str]
     loopback: bool = False  # plain http is for a service on loopback only
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """An authenticated activity, reduced to what is used."""
-
-    kind: str
-    name: str
-    activity: str
-    conversation: str
-    reply_to: str
-    tenant: str
-    actor_oid: str
-    actor_id: str
-    service_url: str
-    value: Mapping[str, Any]
 
 
 def refuse(why: str) -> AuthenticationError:
@@ -151,6 +137,10 @@ def _activity(activity: Mapping[str, Any], claims: Mapping[str, Any], expected: 
         actor_id=_string(actor, "id"),
         service_url=service_url,
         value=value if isinstance(value, dict) else {},
+        place=str(conversation.get("conversationType") or ""),
+        change=str(activity.get("action") or ""),
+        added=_members(activity, "membersAdded"),
+        removed=_members(activity, "membersRemoved"),
     )
 
 
@@ -173,6 +163,13 @@ def _mapping(source: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise refuse(f"{key} is missing")
     return value
+
+
+def _members(activity: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """Return the ids of members that came or left; what is not a list of members is none."""
+    listed = activity.get(key)
+    found = [m.get("id") for m in listed[:MAX_MEMBERS] if isinstance(m, dict)] if isinstance(listed, list) else []
+    return tuple(ident for ident in found if isinstance(ident, str))
 
 
 def _string(source: Mapping[str, Any], key: str) -> str:
