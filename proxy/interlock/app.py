@@ -19,11 +19,11 @@ import httpx
 import structlog
 from starlette.types import ASGIApp
 
+from interlock.approvals.channels.teams import carriage
 from interlock.approvals.channels.teams.channel import TeamsChannel
 from interlock.approvals.channels.teams.connector import Connector
 from interlock.approvals.channels.teams.inbound import ISSUER as BOT_ISSUER
 from interlock.approvals.channels.teams.inbound import Expected, service_allowed
-from interlock.approvals.channels.teams.native import NativeTransport
 from interlock.approvals.inbox import Inbox
 from interlock.clock import Clock, Entropy, SystemClock, system_entropy
 from interlock.commands.analyzer import Analyzer
@@ -247,7 +247,7 @@ class Daemon:
             http=http,
         )
         keys = KeySet(BOT_ISSUER, jwks_url=teams.keys_url, clock=self.clock, client=lambda: http)
-        transport = NativeTransport(connector=connector, expected=expected, keys=keys, clock=self.clock)
+        transport = carriage.transport(teams.transport, connector=connector, expected=expected, keys=keys, clock=self.clock)
         channel = TeamsChannel(
             transport=transport,
             conversation=teams.conversation,
