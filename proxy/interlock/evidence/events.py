@@ -44,6 +44,7 @@ TYPES: dict[str, str] = {
     "journal.open": "A node journal begins.",
     "journal.close": "A node journal is sealed and continues in another file.",
     "access.refused": "A connection was refused: no access rule, or not authenticated.",
+    "channel.alert": "A channel met what must not happen (a card answered from elsewhere), or could not reach people.",
     "vote": "A vote was counted or refused.",
     "identity.change": "The directory changed.",
     "config.change": "Configuration or policy was loaded.",
