@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Literal
 
 from interlock.approvals.channels.teams.connector import Connector
@@ -13,6 +14,14 @@ from interlock.errors import ConfigError
 from interlock.identity.keyset import KeySet
 
 INSTALL = "pip install 'interlock[teams-botbuilder]'"
+
+
+def installed() -> bool:
+    """Whether the optional transport's package is there."""
+    try:
+        return find_spec("botbuilder.core") is not None
+    except ImportError:
+        return False
 
 
 def transport(

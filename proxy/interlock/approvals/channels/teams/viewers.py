@@ -39,9 +39,7 @@ ANYBODY = View(Stance.ANYBODY, approve=True, deny=True)
 STRANGER = View(Stance.BARRED, SENTENCES[Reason.UNMAPPED_ACTOR])
 
 
-def view(
-    request: ApprovalRequest, voter: Voter, *, now: datetime, house: House, excluded: Iterable[Identity] = ()
-) -> View:
+def view(request: ApprovalRequest, voter: Voter, *, now: datetime, house: House, excluded: Iterable[Identity] = ()) -> View:
     """Return what this person sees of a request as it is now."""
     open_still = request.state is State.PENDING or desk.usable(request, now)
     mine = [vote for vote in request.votes if vote.reviewer in voter.person]
