@@ -19,11 +19,11 @@ import httpx
 import structlog
 from starlette.types import ASGIApp
 
+from interlock.approvals.channels.teams import carriage
 from interlock.approvals.channels.teams.channel import TeamsChannel
 from interlock.approvals.channels.teams.connector import Connector
 from interlock.approvals.channels.teams.inbound import ISSUER as BOT_ISSUER
 from interlock.approvals.channels.teams.inbound import Expected, service_allowed
-from interlock.approvals.channels.teams.native import NativeTransport
 from interlock.approvals.desk import House
 from interlock.approvals.fatigue import Limits
 from interlock.approvals.inbox import Inbox
@@ -253,14 +253,18 @@ class Daemon:
             http=http,
         )
         keys = KeySet(BOT_ISSUER, jwks_url=teams.keys_url, clock=self.clock, client=lambda: http)
-        transport = NativeTransport(connector=connector, expected=expected, keys=keys, clock=self.clock)
+        transport = carriage.transport(teams.transport, connector=connector, expected=expected, keys=keys, clock=self.clock)
         channel = TeamsChannel(
             transport=transport,
-            conversation=teams.conversation,
             inbox=inbox,
             directory=directory,
             messages=store.messages,
+            conversations=store.conversations,
             journal=transcripts.journal,
+            clock=self.clock,
+            conversation=teams.conversation,
+            escalation=teams.escalation,
+            direct=teams.direct,
         )
         await channel.start()
         self._stops.append(("teams", channel.close))

@@ -43,6 +43,7 @@ class BotConnector:
         self.updates: list[str] = []
         self.key_fetches = 0
         self.down = False
+        self.roster_status = 200
         self.url = ""
         self.changed = asyncio.Event()
         self.add_key("k1")
@@ -88,6 +89,12 @@ class BotConnector:
             self.updates.append(message)
             self._show(message, await request.json())
             return {"id": message}
+
+        @app.get("/v3/conversations/{conversation}/pagedmembers")
+        async def roster(conversation: str, request: Request) -> Any:
+            if self.roster_status != 200 or request.headers.get("authorization") != "Bearer connector-token":
+                return JSONResponse({}, self.roster_status if self.roster_status != 200 else 401)
+            return {"members": [{"id": user, "aadObjectId": oid, "tenantId": TENANT} for user, oid in MEMBERS.items()]}
 
         @app.get("/v3/conversations/{conversation}/members/{user}")
         async def member(conversation: str, user: str) -> Any:

@@ -24,10 +24,10 @@ from harness.bot_connector import APP_ID, APP_PASSWORD, CONVERSATION, TENANT, Bo
 from harness.desk import Desk, open_desk
 from harness.requests import draft
 from harness.webserver import serving
+from interlock.approvals.channels.teams import carriage
 from interlock.approvals.channels.teams.channel import TeamsChannel
 from interlock.approvals.channels.teams.connector import Connector
 from interlock.approvals.channels.teams.inbound import ISSUER, Expected
-from interlock.approvals.channels.teams.native import NativeTransport
 from interlock.approvals.model import ApprovalRequest, Proof, State, VoteVerdict
 from interlock.config import Secret
 from interlock.identity.keyset import KeySet
@@ -64,13 +64,14 @@ class Room:
         return (await self.desk.inbox.get(request.id)).state
 
 
-@pytest.fixture
-async def room(tmp_path: Path) -> AsyncIterator[Room]:
+@pytest.fixture(params=["native", "botbuilder"])
+async def room(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Room]:
     async with contextlib.AsyncExitStack() as stack:
         desk = await stack.enter_async_context(open_desk(tmp_path))
         connector = await stack.enter_async_context(bot_connector.running())
         http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
-        transport = NativeTransport(
+        transport = carriage.transport(
+            request.param,
             connector=Connector(
                 app_id=APP_ID, password=Secret(APP_PASSWORD), token_url=f"{connector.url}/token",
                 service_url=connector.url, clock=desk.clock, http=http,
@@ -310,6 +311,9 @@ FORGED: dict[str, dict[str, Any]] = {
     "issued in the future": {"iat": 400, "relative": True},
     "lives for two days": {"exp": 2 * 86400, "relative": True},
     "another service url": {"serviceurl": "http://127.0.0.1:1"},
+    "ends at no time": {"exp": float("nan")},
+    "never ends": {"exp": float("inf")},
+    "begins at no time": {"nbf": float("nan")},
     "no exp": {"drop": ("exp",)},
     "no service url": {"drop": ("serviceurl",)},
     "no iat and no nbf": {"drop": ("iat", "nbf")},

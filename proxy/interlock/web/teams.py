@@ -22,8 +22,7 @@ def teams_router(channel: TeamsChannel, transport: Transport) -> APIRouter:
             body += piece
             if len(body) > MAX_BODY:
                 raise refuse("the body is larger than 256 KiB")
-        delivery = await transport.admit(request.headers.get("authorization", ""), body)
-        answer = await channel.receive(delivery)
+        answer = await transport.receive(request.headers.get("authorization", ""), body, channel.receive)
         if answer is None:
             return Response(status_code=200)
         return Response(json.dumps(answer), media_type="application/json")

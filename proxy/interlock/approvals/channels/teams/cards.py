@@ -231,10 +231,11 @@ def _said(body: _Body, shown: Portrait) -> None:
 
 
 def banners(request: ApprovalRequest) -> list[str]:
-    told = []
-    for vote in request.votes:
-        if vote.break_glass:
-            told.append(f"GLASS BROKEN: {inline(vote.reviewer_handle)} approved alone: {inline(one_line(vote.reason))}")
+    told = [
+        f"GLASS BROKEN: {inline(vote.reviewer_handle)} approved alone: {inline(one_line(vote.reason))}"
+        for vote in request.votes
+        if vote.break_glass
+    ]
     if request.escalated_at is not None and request.state is State.PENDING:
         told.append(f"Escalated at {rfc3339(request.escalated_at)[11:16]} UTC: nobody had decided")
     return told

@@ -24,14 +24,13 @@ from interlock.approvals.channels.teams.noticeboard import Noticeboard, Pause
 from interlock.approvals.channels.teams.places import CHANNEL, Place, Places, base
 from interlock.approvals.channels.teams.roster import Account, Roster, confirms
 from interlock.approvals.channels.teams.transport import Delivery, Transport, TransportError
-from interlock.approvals.desk import House
 from interlock.approvals.electorate import Electorate
 from interlock.approvals.inbox import Inbox
 from interlock.approvals.model import ApprovalRequest, Proof, State, VoteVerdict
 from interlock.approvals.wording import one_line
 from interlock.clock import Clock
 from interlock.errors import EvidenceError, InterlockError, NotFoundError, Reason, VoteError
-from interlock.evidence.events import EventDraft, Recorder
+from interlock.evidence.events import EventDraft, Json, Recorder
 from interlock.identity.directory import Directory
 from interlock.identity.entries import Entry
 from interlock.identity.throttle import Throttle, ThrottledError
@@ -55,14 +54,13 @@ class TeamsChannel:
 
     def __init__(
         self, *, transport: Transport, inbox: Inbox, directory: Directory, messages: MessageRows,
-        conversations: ConversationRows, journal: Recorder, clock: Clock, house: House = House(), conversation: str = "",
+        conversations: ConversationRows, journal: Recorder, clock: Clock, conversation: str = "",
         escalation: str = "", direct: bool = False, pause: Pause = asyncio.sleep,
     ) -> None:  # fmt: skip
         self._transport = transport
         self._inbox = inbox
         self._journal = journal
         self._clock = clock
-        self._house = house
         self._electorate = Electorate(directory)
         self._roster = Roster(directory, self._electorate)
         self._places = Places(
@@ -120,7 +118,7 @@ class TeamsChannel:
         if len(known) < len(accounts) and self._places.home:
             self._background(self._find(request.id, accounts))
         return cards.Frame(
-            link=self._inbox.link(request), viewers=known, longest_grant=self._house.longest_grant,
+            link=self._inbox.link(request), viewers=known, longest_grant=self._inbox.house.longest_grant,
             original=original, author=author,
         )  # fmt: skip
 
@@ -138,7 +136,7 @@ class TeamsChannel:
         except VoteError:
             return viewers.STRANGER
         return viewers.view(
-            request, voter, now=self._clock.now(), house=self._house, excluded=self._electorate.excluded(request.draft)
+            request, voter, now=self._clock.now(), house=self._inbox.house, excluded=self._electorate.excluded(request.draft)
         )
 
     # -- in -------------------------------------------------------------------------------------------------------
@@ -270,13 +268,13 @@ class TeamsChannel:
         return _card(cards.card(fresh, await self._frame(fresh), view))
 
     def _record_refused(self, delivery: Delivery, reason: Reason) -> None:
-        fields = {"counted": False, "reason": str(reason), "channel": CHANNEL, "event": delivery.activity[:255]}
+        fields: dict[str, Json] = {"counted": False, "reason": str(reason), "channel": CHANNEL, "event": delivery.activity[:255]}
         self._append(EventDraft("vote", fields, {"actor": f"{delivery.tenant}/{delivery.actor_oid}"}))
 
     def _alert(self, request: ApprovalRequest, delivery: Delivery, what: str) -> None:
         """Tell the operators, in the log and in the journal: a card was copied, forwarded or made up (property 25)."""
         log.error("teams.alert", request=request.id, what=what, event=delivery.activity)
-        fields = {"channel": CHANNEL, "what": what, "request": request.id, "event": delivery.activity[:255]}
+        fields: dict[str, Json] = {"channel": CHANNEL, "what": what, "request": request.id, "event": delivery.activity[:255]}
         actor = f"{delivery.tenant}/{delivery.actor_oid}"
         self._append(EventDraft("channel.alert", fields, {"actor": actor, "conversation": delivery.conversation}))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -32,7 +33,7 @@ class Connector:
         self._app_id = app_id
         self._password = password
         self._token_url = token_url
-        self._base = service_url.rstrip("/")
+        self.base = service_url.rstrip("/")
         self._clock = clock
         self._http = http
         self._token = ""
@@ -41,7 +42,7 @@ class Connector:
 
     async def send(self, conversation: str, card: dict[str, Any], summary: str) -> str:
         """Post a card; return the id of the message."""
-        answer = await self._call("POST", f"/v3/conversations/{quote(conversation, safe='')}/activities", _message(card, summary))
+        answer = await self.call("POST", f"/v3/conversations/{quote(conversation, safe='')}/activities", _message(card, summary))
         ident = answer.get("id")
         if not isinstance(ident, str) or not ident:
             raise TransportError("the Bot Connector gave no id for the message it took")
@@ -49,35 +50,29 @@ class Connector:
 
     async def update(self, conversation: str, message: str, card: dict[str, Any], summary: str) -> None:
         path = f"/v3/conversations/{quote(conversation, safe='')}/activities/{quote(message, safe='')}"
-        await self._call("PUT", path, _message(card, summary))
+        await self.call("PUT", path, _message(card, summary))
 
     async def member(self, conversation: str, user: str) -> Member:
         """Ask the service who a user id is: the mapping is confirmed here, not taken from the activity alone."""
         path = f"/v3/conversations/{quote(conversation, safe='')}/members/{quote(user, safe='')}"
-        answer = await self._call("GET", path, None)
-        oid = answer.get("aadObjectId") or answer.get("objectId") or ""
-        return Member(
-            id=str(answer.get("id") or ""),
-            oid=str(oid),
-            tenant=str(answer.get("tenantId") or ""),
-            role=str(answer.get("userRole") or "user"),
-        )
+        return member_of(await self.call("GET", path, None))
 
     async def open_conversation(self, tenant: str, user: str) -> str:
         """Open the one-to-one conversation with a Teams id; the service returns the one there is."""
         body = {"isGroup": False, "bot": {"id": f"28:{self._app_id}"}, "members": [{"id": user}], "tenantId": tenant}
-        answer = await self._call("POST", "/v3/conversations", {**body, "channelData": {"tenant": {"id": tenant}}})
+        answer = await self.call("POST", "/v3/conversations", {**body, "channelData": {"tenant": {"id": tenant}}})
         ident = answer.get("id")
         if not isinstance(ident, str) or not ident:
             raise TransportError("the Bot Connector gave no id for the conversation it opened")
         return ident
 
-    async def _call(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
-        token = await self._bearer()
+    async def call(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+        """Make one authenticated call under the service URL; return the JSON object it answers with."""
+        token = await self.bearer()
         headers = {"Authorization": f"Bearer {token}"}
-        return await self._fetch(method, self._base + path, headers=headers, json=body)
+        return await self._fetch(method, self.base + path, headers=headers, json=body)
 
-    async def _bearer(self) -> str:
+    async def bearer(self) -> str:
         """Return a client-credentials token; one fetch at a time, renewed five minutes before it ends."""
         async with self._lock:
             if self._token and self._clock.monotonic_us() < self._token_until_us:
@@ -117,6 +112,16 @@ class Connector:
         except httpx.HTTPError as error:
             raise TransportError(f"the Bot Connector can't be reached ({error.__class__.__name__})") from None
         return value
+
+
+def member_of(answer: Mapping[str, Any]) -> Member:
+    """Read the members API's answer."""
+    return Member(
+        id=str(answer.get("id") or ""),
+        oid=str(answer.get("aadObjectId") or answer.get("objectId") or ""),
+        tenant=str(answer.get("tenantId") or ""),
+        role=str(answer.get("userRole") or "user"),
+    )
 
 
 def _retry_after(header: str) -> float | None:

@@ -22,6 +22,7 @@ from interlock.identity.keyset import KeySet
 ISSUER = "https://api.botframework.com"
 SKEW_S = 300
 MAX_LIFETIME_S = 24 * 3600
+LAST_STAMP = 253_402_300_799  # the end of the year 9999
 MAX_BODY = 256 * 1024
 MAX_TOKEN = 16 * 1024
 MAX_MEMBERS = 500
@@ -96,6 +97,8 @@ def _check_times(claims: Mapping[str, Any], now: datetime) -> None:
     for stamp in (issued, begins, ends):
         if not isinstance(stamp, int | float) or isinstance(stamp, bool):
             raise refuse("its token must say when it was issued and when it ends")
+        if not 0 <= stamp <= LAST_STAMP:  # JSON as Python reads it has NaN, which no comparison below would refuse
+            raise refuse("its token names no time")
     at = now.timestamp()
     if at > ends + SKEW_S or at < begins - SKEW_S or at < issued - SKEW_S:
         raise refuse("its token is not valid now")

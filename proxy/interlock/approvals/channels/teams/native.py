@@ -7,7 +7,7 @@ from typing import Any
 from interlock.approvals.channels.teams import inbound
 from interlock.approvals.channels.teams.connector import Connector
 from interlock.approvals.channels.teams.inbound import Expected
-from interlock.approvals.channels.teams.transport import Delivery, Member
+from interlock.approvals.channels.teams.transport import Answering, Delivery, Member
 from interlock.clock import Clock
 from interlock.identity.keyset import KeySet
 
@@ -23,6 +23,9 @@ class NativeTransport:
 
     async def admit(self, authorization: str, body: bytes) -> Delivery:
         return await inbound.admit(authorization, body, self._expected, self._keys, self._clock.now())
+
+    async def receive(self, authorization: str, body: bytes, answering: Answering) -> dict[str, Any] | None:
+        return await answering(await self.admit(authorization, body))
 
     async def send(self, conversation: str, card: dict[str, Any], summary: str) -> str:
         return await self._connector.send(conversation, card, summary)

@@ -28,7 +28,7 @@ from interlock.approvals.inbox import Inbox
 from interlock.approvals.model import ApprovalRequest, State
 from interlock.clock import Clock
 from interlock.errors import EvidenceError, InterlockError
-from interlock.evidence.events import EventDraft, Recorder
+from interlock.evidence.events import EventDraft, Json, Recorder
 from interlock.store.messages import MessageRow, MessageRows
 
 log = structlog.get_logger()
@@ -205,7 +205,7 @@ class Noticeboard:
 
     async def _give_up(self, ident: str, where: str, error: TransportError) -> None:
         log.error("teams.card_given_up", request=ident, conversation=where, status=error.status, error=str(error))
-        fields = {"channel": CHANNEL, "what": "message-not-sent", "request": ident, "status": error.status}
+        fields: dict[str, Json] = {"channel": CHANNEL, "what": "message-not-sent", "request": ident, "status": error.status}
         try:
             self._journal.append(EventDraft("channel.alert", fields, {"conversation": where}))
         except EvidenceError:

@@ -6,7 +6,7 @@ and the contract tests run against each. A transport authenticates and carries. 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -64,11 +64,19 @@ class Member:
     role: str  # user | guest | …
 
 
+Answering = Callable[[Delivery], Awaitable[dict[str, Any] | None]]
+"""What the channel does with an admitted delivery: the body of the invoke response, or None for plain activities."""
+
+
 class Transport(Protocol):
     """One bot's way to Teams. Every call out goes to the one validated service URL and raises TransportError."""
 
     async def admit(self, authorization: str, body: bytes) -> Delivery:
         """Authenticate one raw HTTP delivery: its Authorization header and its body. Raise AuthenticationError."""
+        ...
+
+    async def receive(self, authorization: str, body: bytes, answering: Answering) -> dict[str, Any] | None:
+        """Admit one raw HTTP delivery, have it answered, and return the answer. Nothing is asked before it is admitted."""
         ...
 
     async def send(self, conversation: str, card: dict[str, Any], summary: str) -> str:
