@@ -60,7 +60,6 @@ class Frame:
     viewers: Sequence[str] = ()  # Teams ids, most needed first
     longest_grant: float = 3600.0
     original: ApprovalRequest | None = None  # of an edited request
-    author: str = ""  # who edited it
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +196,7 @@ def _body(request: ApprovalRequest, shown: Portrait, frame: Frame, room: _Room) 
         body.fact("Expires", rfc3339(request.expires)[:16].replace("T", " ") + " UTC")
     body.code("Command" if not request.edited_from else "Command, as edited", shown.command)
     if frame.original is not None:
-        _edited(body, frame)
+        _edited(body, request, frame.original)
     if shown.stdin is not None:
         body.code("Its input", shown.stdin)
     body.items("Its values", shown.binds, mark="", code=True)
@@ -213,11 +212,10 @@ def _body(request: ApprovalRequest, shown: Portrait, frame: Frame, room: _Room) 
     return body
 
 
-def _edited(body: _Body, frame: Frame) -> None:
-    original = chat_portrait(frame.original) if frame.original is not None else None
-    if original is not None:
-        body.say(f"{inline(frame.author) or 'A reviewer'} edited it and can't answer. The agent had sent:", color="warning")
-        body.code("Command, as the agent sent it", original.command)
+def _edited(body: _Body, request: ApprovalRequest, original: ApprovalRequest) -> None:
+    author = inline(request.author_handle) or "A reviewer"
+    body.say(f"{author} edited it and can't answer it. The agent itself had sent:", color="warning")
+    body.code("Command, as the agent sent it", chat_portrait(original).command)
 
 
 def _said(body: _Body, shown: Portrait) -> None:
