@@ -18,6 +18,7 @@ from interlock.approvals import desk, grants
 from interlock.approvals.channels.teams.viewers import ANYBODY, Stance, View
 from interlock.approvals.model import ApprovalRequest, Scope, State, VoteVerdict
 from interlock.approvals.portrait import Portrait, chat_portrait
+from interlock.approvals.redaction import redacted
 from interlock.approvals.wording import one_line
 from interlock.clock import rfc3339
 from interlock.commands.display import Display, inline
@@ -292,7 +293,8 @@ def _with_reason(title: str, data: dict[str, str]) -> dict[str, Any]:
 def _wider(request: ApprovalRequest, scopes: Sequence[Scope], frame: Frame, data: dict[str, str]) -> dict[str, Any]:
     """Offer the scopes of the rule, each in the words that it means. Titles of choices are ours: Teams reads Markdown there."""
     longest = max(1, min(MAX_MINUTES, int(frame.longest_grant) // 60))
-    words = {scope: inline(grants.words(request.draft, scope, frame.longest_grant), 400) for scope in scopes}
+    hide = redacted(request.draft).words  # the words quote the command
+    words = {scope: inline(hide(grants.words(request.draft, scope, frame.longest_grant)), 400) for scope in scopes}
     told = [_text(f"{_CHOICES[scope]}: {words[scope]}") for scope in scopes if scope is not Scope.ONCE]
     choices = [{"title": _CHOICES[scope], "value": str(scope)} for scope in scopes]
     pick = {
