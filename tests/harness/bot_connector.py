@@ -167,6 +167,7 @@ class BotConnector:
         @app.get("/v3/conversations/{conversation}/members/{user}")
         async def member(conversation: str, user: str) -> Any:
             self.lookups.append((conversation, user))
+            self.changed.set()
             if self.members_held is not None:
                 await self.members_held.wait()
             if self.members_status != 200:
