@@ -49,10 +49,10 @@ class Desk:
 
 
 @contextlib.asynccontextmanager
-async def open_desk(directory: Path) -> AsyncIterator[Desk]:
+async def open_desk(directory: Path, *, clock: SystemClock | None = None) -> AsyncIterator[Desk]:
     data = directory / "data"
     data.mkdir(mode=0o700)
-    clock = SystemClock()
+    clock = clock or SystemClock()
     async with contextlib.AsyncExitStack() as stack:
         store = await open_store("sqlite:///interlock.db", data)
         stack.push_async_callback(store.close)
