@@ -332,7 +332,7 @@ def _met(needs: tuple[tuple[frozenset[str], int], ...], people: list[frozenset[s
                     return True
         return False
 
-    return all([seated(seat, set()) for seat in range(len(seats))])
+    return all(seated(seat, set()) for seat in range(len(seats)))
 
 
 def _microseconds(delta: Any) -> int:
