@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from interlock.approvals import grants
 from interlock.approvals.model import ApprovalRequest, Presence, Proof, RequestDraft, Scope, State, Vote, VoteVerdict
 from interlock.approvals.redaction import Redaction, redacted
 from interlock.approvals.wording import duration, one_line
@@ -28,6 +29,8 @@ CHAT_LINES = 30
 CHAT_WIDTH = 400
 CHAT_BINDS = 20
 """What a message on a phone can hold. More is cut there, and answered on the page."""
+LONGEST = 3600.0
+"""Seconds that a grant may last when the configuration says nothing else (`approvals.grants`)."""
 
 _TITLES = {
     State.APPROVED: "Approved",
@@ -72,21 +75,21 @@ class Portrait:
     chat_approvable: bool
 
 
-def portrait(request: ApprovalRequest, now: datetime | None = None) -> Portrait:
+def portrait(request: ApprovalRequest, now: datetime | None = None, *, longest: float = LONGEST) -> Portrait:
     """Return everything of a request, for the page and the command line: nothing is cut, nothing hidden."""
     command = request.draft.command
     stdin = None if command.stdin is None else whole(command.stdin.data)
     binds = tuple(_bind(value.raw, value.shown) for value in command.binds)
-    return _portrait(request, now, _View(whole(command.text), stdin, binds, redacted(request.draft)))
+    return _portrait(request, now, _View(whole(command.text), stdin, binds, redacted(request.draft), longest))
 
 
-def chat_portrait(request: ApprovalRequest, now: datetime | None = None) -> Portrait:
+def chat_portrait(request: ApprovalRequest, now: datetime | None = None, *, longest: float = LONGEST) -> Portrait:
     """Return what a message in chat may show: the same, with secrets hidden, cut to what a message holds."""
     found = redacted(request.draft)
     stdin = None if found.stdin is None else found.stdin.display(CHAT_LINES, CHAT_WIDTH)
     values = zip(request.draft.command.binds, found.binds, strict=True)
     binds = tuple(_bind(value.raw, shown) for value, shown in values)
-    view = _View(found.text.display(CHAT_LINES, CHAT_WIDTH), stdin, binds[:CHAT_BINDS], found, found.notes, found.words)
+    view = _View(found.text.display(CHAT_LINES, CHAT_WIDTH), stdin, binds[:CHAT_BINDS], found, longest, found.notes, found.words)
     return _portrait(request, now, view)
 
 
@@ -98,6 +101,7 @@ class _View:
     stdin: Display | None
     binds: tuple[str, ...]
     redaction: Redaction
+    longest: float
     notes: tuple[str, ...] = ()
     words: Callable[[str], str] = str
 
@@ -123,7 +127,7 @@ def _portrait(request: ApprovalRequest, now: datetime | None, view: _View) -> Po
         remarks=tuple(f"{remark.kind}: {inline(words(remark.text), 400)}" for remark in remarks(command)),
         facts=tuple(inline(words(fact), 300) for fact in draft.facts),
         needs=needs(request),
-        scopes=((Scope.ONCE, "this once"),),
+        scopes=tuple((scope, inline(words(grants.words(draft, scope, view.longest)), 600)) for scope in grants.offered(draft)),
         votes=tuple(_vote(vote) for vote in request.votes),
         notes=tuple(dict.fromkeys(notes)),
         left=_left(request, now),
