@@ -36,6 +36,6 @@ class ConversationRows:
         def work(connection: Connection) -> dict[str, str]:
             query = select(conversations.c.key, conversations.c.conversation).where(conversations.c.channel == channel)
             rows = connection.execute(query.order_by(conversations.c.created, conversations.c.key))
-            return dict(rows.tuples().all())
+            return {row.key: row.conversation for row in rows}
 
         return await self._database.run(work)

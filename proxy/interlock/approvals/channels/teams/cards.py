@@ -18,6 +18,7 @@ from interlock.approvals import desk, grants
 from interlock.approvals.channels.teams.viewers import ANYBODY, Stance, View
 from interlock.approvals.model import ApprovalRequest, Scope, State, VoteVerdict
 from interlock.approvals.portrait import Portrait, chat_portrait
+from interlock.approvals.redaction import redacted
 from interlock.approvals.wording import one_line
 from interlock.clock import rfc3339
 from interlock.commands.display import Display, inline
@@ -60,7 +61,6 @@ class Frame:
     viewers: Sequence[str] = ()  # Teams ids, most needed first
     longest_grant: float = 3600.0
     original: ApprovalRequest | None = None  # of an edited request
-    author: str = ""  # who edited it
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +197,7 @@ def _body(request: ApprovalRequest, shown: Portrait, frame: Frame, room: _Room) 
         body.fact("Expires", rfc3339(request.expires)[:16].replace("T", " ") + " UTC")
     body.code("Command" if not request.edited_from else "Command, as edited", shown.command)
     if frame.original is not None:
-        _edited(body, frame)
+        _edited(body, request, frame.original)
     if shown.stdin is not None:
         body.code("Its input", shown.stdin)
     body.items("Its values", shown.binds, mark="", code=True)
@@ -213,11 +213,10 @@ def _body(request: ApprovalRequest, shown: Portrait, frame: Frame, room: _Room) 
     return body
 
 
-def _edited(body: _Body, frame: Frame) -> None:
-    original = chat_portrait(frame.original) if frame.original is not None else None
-    if original is not None:
-        body.say(f"{inline(frame.author) or 'A reviewer'} edited it and can't answer. The agent had sent:", color="warning")
-        body.code("Command, as the agent sent it", original.command)
+def _edited(body: _Body, request: ApprovalRequest, original: ApprovalRequest) -> None:
+    author = inline(request.author_handle) or "A reviewer"
+    body.say(f"{author} edited it and can't answer it. The agent itself had sent:", color="warning")
+    body.code("Command, as the agent sent it", chat_portrait(original).command)
 
 
 def _said(body: _Body, shown: Portrait) -> None:
@@ -294,7 +293,8 @@ def _with_reason(title: str, data: dict[str, str]) -> dict[str, Any]:
 def _wider(request: ApprovalRequest, scopes: Sequence[Scope], frame: Frame, data: dict[str, str]) -> dict[str, Any]:
     """Offer the scopes of the rule, each in the words that it means. Titles of choices are ours: Teams reads Markdown there."""
     longest = max(1, min(MAX_MINUTES, int(frame.longest_grant) // 60))
-    words = {scope: inline(grants.words(request.draft, scope, frame.longest_grant), 400) for scope in scopes}
+    hide = redacted(request.draft).words  # the words quote the command
+    words = {scope: inline(hide(grants.words(request.draft, scope, frame.longest_grant)), 400) for scope in scopes}
     told = [_text(f"{_CHOICES[scope]}: {words[scope]}") for scope in scopes if scope is not Scope.ONCE]
     choices = [{"title": _CHOICES[scope], "value": str(scope)} for scope in scopes]
     pick = {

@@ -109,17 +109,16 @@ class TeamsChannel:
         return cards.card(request, frame, viewers.STRANGER if entry is None else self._view(request, entry))
 
     async def _frame(self, request: ApprovalRequest) -> cards.Frame:
-        original, author = None, ""
+        original = None
         if request.edited_from:
             original = await self._inbox.get(request.edited_from)
-            author = self._electorate.known_as(request.author)[1] if request.author is not None else ""
         accounts = self._roster.viewers(request)[: cards.MAX_IDS]
         known = [ident for account in accounts if (ident := self._roster.ident(account))]
         if len(known) < len(accounts) and self._places.home:
             self._background(self._find(request.id, accounts))
         return cards.Frame(
             link=self._inbox.link(request), viewers=known, longest_grant=self._inbox.house.longest_grant,
-            original=original, author=author,
+            original=original,
         )  # fmt: skip
 
     async def _find(self, request: str, accounts: tuple[Account, ...]) -> None:
@@ -273,7 +272,7 @@ class TeamsChannel:
 
     def _alert(self, request: ApprovalRequest, delivery: Delivery, what: str) -> None:
         """Tell the operators, in the log and in the journal: a card was copied, forwarded or made up (property 25)."""
-        log.error("teams.alert", request=request.id, what=what, event=delivery.activity)
+        log.error("teams.alert", request=request.id, what=what, delivery=delivery.activity)
         fields: dict[str, Json] = {"channel": CHANNEL, "what": what, "request": request.id, "event": delivery.activity[:255]}
         actor = f"{delivery.tenant}/{delivery.actor_oid}"
         self._append(EventDraft("channel.alert", fields, {"actor": actor, "conversation": delivery.conversation}))

@@ -120,7 +120,7 @@ def member_of(answer: Mapping[str, Any]) -> Member:
         id=str(answer.get("id") or ""),
         oid=str(answer.get("aadObjectId") or answer.get("objectId") or ""),
         tenant=str(answer.get("tenantId") or ""),
-        role=str(answer.get("userRole") or "user"),
+        role=str(answer.get("userRole") or ""),  # without one nobody is taken for a person of the tenant
     )
 
 
