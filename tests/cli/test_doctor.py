@@ -11,6 +11,7 @@ import ipaddress
 import json
 import socket
 import ssl
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -209,7 +210,8 @@ async def test_botbuilder_is_wanted_and_is_there(setup: Setup) -> None:
 
 
 async def test_botbuilder_is_wanted_and_missing(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "botbuilder", None)
+    for module in ("botbuilder", "botbuilder.core"):
+        monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
     setup.teams["transport"] = "botbuilder"
     assert "interlock[teams-botbuilder]" in (await setup.only("transport")).fix
 
