@@ -81,6 +81,7 @@ class BotConnector:
         self.where: dict[str, str] = {}
         self.calls: list[Posted] = []
         self.key_fetches = 0
+        self.keys_status = 200
         self.down = False
         self.roster_status = 200
         self.trouble: list[tuple[int, str]] = []
@@ -115,8 +116,10 @@ class BotConnector:
         app = FastAPI()
 
         @app.get("/keys")
-        async def keys() -> dict[str, Any]:
+        async def keys() -> Any:
             self.key_fetches += 1
+            if self.keys_status != 200:
+                return JSONResponse({}, self.keys_status)
             out = []
             for kid, key in self.keys.items():
                 jwk = json.loads(RSAAlgorithm.to_jwk(key.public_key()))

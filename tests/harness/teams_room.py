@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -79,11 +79,19 @@ class Room:
         self.channel = self.make()
         await self.channel.start()
 
+    async def until(self, condition: Callable[[], Awaitable[object]]) -> None:
+        """Wait for something that tells nobody when it happens: a row, a line in a file, a task that ended."""
+        async with asyncio.timeout(20):
+            while not await condition():  # noqa: ASYNC110  there is no event
+                await asyncio.sleep(0)
+
     async def idle(self) -> None:
         """Wait until everything that was delivered has been taken in."""
-        async with asyncio.timeout(20):
-            while self.channel._tasks:  # noqa: ASYNC110  tasks, not an event
-                await asyncio.sleep(0)
+
+        async def done() -> bool:
+            return not self.channel._tasks
+
+        await self.until(done)
 
     async def later(self, seconds: float) -> None:
         """Let that much time pass, and let the desk look at the clock."""

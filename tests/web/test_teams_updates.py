@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.bot_connector import CONVERSATION, DORA_OID, STRANGER_OID, TENANT, executes
-from harness.requests import SHELL
+from harness.requests import SHELL, draft
 from harness.teams_room import Room, open_room
 from interlock.approvals.channels.teams.noticeboard import LONGEST_WAIT_S, WAITS_S
 from interlock.approvals.model import ApprovalRequest, State, VoteVerdict
@@ -33,6 +33,14 @@ async def say(room: Room, request: ApprovalRequest, who: str, verdict: VoteVerdi
     return await room.desk.inbox.vote(
         request.id, voter=room.desk.entry(who).identity, channel="cli", channel_actor=who, verdict=verdict, digest=request.digest
     )
+
+
+async def given_up(room: Room) -> bool:
+    return '"what":"message-not-sent"' in room.desk.journal_text()
+
+
+async def settled(room: Room, request: ApprovalRequest, how: str) -> bool:
+    return [row.settled for row in await room.desk.store.messages.of("teams", request.id)] == [how]
 
 
 def told(room: Room, message: str) -> list[str]:
@@ -91,9 +99,7 @@ async def test_what_a_busy_service_could_not_take_is_the_newest_state_when_it_ca
 async def test_a_message_that_can_not_be_sent_is_given_up_and_the_journal_says_so(room: Room) -> None:
     room.connector.down = True
     request = await room.ask()
-    async with asyncio.timeout(20):
-        while '"what":"message-not-sent"' not in room.desk.journal_text():  # noqa: ASYNC110  the journal is a file
-            await asyncio.sleep(0)
+    await room.until(lambda: given_up(room))
     assert [round(seconds) for seconds in room.pauses.asked[: len(WAITS_S)]] == list(WAITS_S)
     assert (await say(room, request, "bob")).state is State.APPROVED  # the desk does not care
 
@@ -105,9 +111,7 @@ async def test_a_message_that_can_not_be_sent_is_given_up_and_the_journal_says_s
 async def test_a_refusal_that_will_not_pass_is_not_tried_again(room: Room) -> None:
     room.connector.trouble = [(400, "")]
     await room.ask()
-    async with asyncio.timeout(20):
-        while '"what":"message-not-sent"' not in room.desk.journal_text():  # noqa: ASYNC110  the journal is a file
-            await asyncio.sleep(0)
+    await room.until(lambda: given_up(room))
     assert room.pauses.asked == [] and room.connector.cards == {}
 
 
@@ -117,9 +121,7 @@ async def test_a_message_that_was_deleted_in_teams_is_left_alone(room: Room) -> 
     await room.connector.card(lambda c: len(c.get("refresh", {}).get("userIds", ())) == 4)
     room.connector.where[message] = "deleted"
     await say(room, request, "bob")
-    async with asyncio.timeout(20):
-        while not [row for row in await room.desk.store.messages.of("teams", request.id) if row.settled == "gone"]:
-            await asyncio.sleep(0)
+    await room.until(lambda: settled(room, request, "gone"))
     await say(room, request, "dora")
     other = await room.ask(session="01OTHER", command=replace(SHELL, text=b"rm -rf /srv/other"))
     await room.posted(other)
@@ -149,9 +151,7 @@ async def test_what_is_settled_is_not_touched_by_a_restart(room: Room) -> None:
     request = await room.ask()
     await room.posted(request)
     await say(room, request, "bob", VoteVerdict.DENY)
-    async with asyncio.timeout(20):
-        while await room.desk.store.messages.unsettled("teams"):
-            await asyncio.sleep(0)
+    await room.until(lambda: settled(room, request, "denied"))
     await room.channel.close()
     calls = len(room.connector.calls)
     await room.restart()
@@ -180,8 +180,6 @@ async def test_an_expired_request_says_so_on_its_card(room: Room) -> None:
 
 
 async def test_a_card_says_that_the_agent_has_left(room: Room) -> None:
-    from harness.requests import draft
-
     place = await room.desk.inbox.submit(draft(principal=room.desk.agent()))
     await room.posted(place.request)
     await place.give_back()
