@@ -27,10 +27,11 @@ pytestmark = pytest.mark.interop
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+COMMAND = "rm -rf cache/builds"
 POLICY = """\
 version: 1
 packs: [linux, linux-deny]
-default: {review: {groups: [sre]}}
+default: {review: {groups: [sre], scopes: [SCOPES]}}
 access:
   - {who: {groups: [agents]}, targets: {env: prod}, accounts: ["*"]}
 """
@@ -51,9 +52,18 @@ class Office:
             [*self.ssh, command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 
+    def victim(self) -> Path:
+        """Make what COMMAND deletes."""
+        path = self.sshd.home / "cache/builds"
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
 
 @contextlib.asynccontextmanager
-async def open_office(directory: Path, program: Path, conversation: str, transport: str) -> AsyncIterator[Office]:
+async def open_office(
+    directory: Path, *, conversation: str = playground.CHANNEL, transport: str = "native", scopes: str = "once"
+) -> AsyncIterator[Office]:
+    program = await asyncio.to_thread(playground.installed)
     async with contextlib.AsyncExitStack() as stack:
         sshd = OpenSshServer()
         await sshd.start()
@@ -62,7 +72,7 @@ async def open_office(directory: Path, program: Path, conversation: str, transpo
         port = free_port()
         home = directory / "node"
         home.mkdir(mode=0o700)
-        (home / "policy.yaml").write_text(POLICY)
+        (home / "policy.yaml").write_text(POLICY.replace("SCOPES", scopes))
         (home / "known_hosts_targets").write_text(sshd.known_hosts)
         (home / "targets_ca").touch(mode=0o600)
         (home / "targets_ca").write_bytes(sshd.ca.export_private_key())
@@ -122,6 +132,14 @@ async def browser(office: Office) -> AsyncIterator[Any]:
         await chromium.close()
 
 
+async def shown(page: Any, conversation: str, text: str) -> Any:
+    """Wait for the card with this text, in its conversation."""
+    await page.get_by_text(ROOMS[conversation], exact=True).first.click()
+    card = page.locator(".ac-adaptiveCard").filter(has_text=text).last
+    await card.wait_for(timeout=30_000)
+    return card
+
+
 def picture(directory: Path, name: str) -> Path:
     return Path(os.environ.get("INTERLOCK_IMAGES") or directory) / name
 
@@ -141,14 +159,10 @@ ROOMS = {playground.PERSONAL: "Personal Chat", playground.GROUP: "Approvals", pl
 async def test_a_held_command_is_approved_by_clicking_in_the_playground(
     tmp_path: Path, conversation: str, transport: str
 ) -> None:
-    program = await asyncio.to_thread(playground.installed)
-    async with open_office(tmp_path, program, conversation, transport) as office, browser(office) as page:
-        victim = office.sshd.home / "cache/builds"
-        victim.mkdir(parents=True)
-        await page.get_by_text(ROOMS[conversation], exact=True).first.click()
-        agent = await asyncio.to_thread(office.start, "rm -rf cache/builds")
-        card = page.locator(".ac-adaptiveCard").filter(has_text="rm -rf cache/builds").last
-        await card.wait_for(timeout=30_000)
+    async with open_office(tmp_path, conversation=conversation, transport=transport) as office, browser(office) as page:
+        victim = office.victim()
+        agent = await asyncio.to_thread(office.start, COMMAND)
+        card = await shown(page, conversation, COMMAND)
         assert victim.exists()  # held: nothing has run
         await card.screenshot(path=picture(tmp_path, "teams-card.png"))
 
@@ -170,3 +184,56 @@ async def test_a_held_command_is_approved_by_clicking_in_the_playground(
         (vote,) = answer["votes"]
         assert (vote["handle"], vote["channel"], vote["proof"]) == ("bob", "teams", "channel")
         assert vote["actor"] == f"{TENANT}/{BOB_OID}"
+
+
+async def test_a_denial_with_a_reason_typed_in_the_card(tmp_path: Path) -> None:
+    async with open_office(tmp_path) as office, browser(office) as page:
+        victim = office.victim()
+        agent = await asyncio.to_thread(office.start, COMMAND)
+        card = await shown(page, playground.CHANNEL, COMMAND)
+
+        await card.get_by_role("button", name="Deny, and say why").click()
+        await card.get_by_role("textbox").fill("the release runs until noon")
+        await card.get_by_role("button", name="Deny", exact=True).last.click()
+
+        _, said = await asyncio.to_thread(agent.communicate, None, 60)
+        assert agent.returncode == 126, said
+        assert "denied by bob" in said and "the release runs until noon" in said
+        assert victim.exists()
+        await page.locator(".ac-adaptiveCard").filter(has_text="Denied").last.wait_for(timeout=30_000)
+
+
+async def test_a_wider_scope_chosen_in_the_card_covers_exactly_this_command_again(tmp_path: Path) -> None:
+    async with open_office(tmp_path, scopes="once, exact") as office, browser(office) as page:
+        victim = office.victim()
+        agent = await asyncio.to_thread(office.start, COMMAND)
+        card = await shown(page, playground.CHANNEL, COMMAND)
+
+        await card.get_by_role("button", name="Approve more than once").click()
+        await card.get_by_role("radio", name="Exactly this, for some minutes").click()
+        await card.screenshot(path=picture(tmp_path, "teams-card-scope.png"))
+        await card.get_by_role("button", name="Approve", exact=True).click()
+
+        _, said = await asyncio.to_thread(agent.communicate, None, 60)
+        assert agent.returncode == 0 and not victim.exists(), said
+        office.victim()
+        again = await asyncio.to_thread(office.start, COMMAND)
+        _, said = await asyncio.to_thread(again.communicate, None, 60)
+        assert again.returncode == 0 and not victim.exists(), said  # nobody was asked
+
+
+async def test_what_a_command_says_is_text_in_the_client(tmp_path: Path) -> None:
+    """Markdown, mentions and HTML of a command stay what they are: no link, no picture, no script in the rendered card."""
+    tricky = 'rm -rf "cache/[click](https://evil.example) **bold** <at>Bob</at> <img src=x onerror=alert(1)>"'
+    async with open_office(tmp_path) as office, browser(office) as page:
+        dialogs: list[str] = []
+        page.on("dialog", lambda dialog: dialogs.append(dialog.message))
+        agent = await asyncio.to_thread(office.start, tricky)
+        card = await shown(page, playground.CHANNEL, "[click](https://evil.example)")
+        drawn = " ".join((await card.inner_text()).split())
+        assert tricky in drawn
+        assert await card.locator("a, img, b, strong, at, script").count() == 0
+        assert dialogs == []
+        await card.get_by_role("button", name="Deny", exact=True).first.click()
+        await asyncio.to_thread(agent.communicate, None, 60)
+        assert agent.returncode == 126

@@ -223,7 +223,7 @@ class TeamsCheckup:
             if error.status in (400, 401):
                 raise _FailedError(
                     f"{teams.token_url} refuses app_id and secret ({error.status})",
-                    "make a new client secret, and for a single-tenant bot set token_url to "
+                    "create a new client secret, and for a single-tenant bot set token_url to "
                     "https://login.microsoftonline.com/TENANT/oauth2/v2.0/token",
                 ) from None
             raise _FailedError(f"{teams.token_url}: {error}", "let the proxy reach token_url by https") from None

@@ -23,9 +23,9 @@ Ink = Callable[[float, float], float]
 
 
 def color(accent: str) -> bytes:
-    """Return the 192×192 icon: the rings in white on `accent` (#rrggbb), to the edges, as Teams rounds them itself."""
+    """Return the 192×192 icon: `accent` (#rrggbb) to the edges, which Teams cuts itself, the rings in the middle 96×96."""
     ground = tuple(bytes.fromhex(accent.removeprefix("#")))
-    ink = _rings(COLOR_SIZE, radius=0.17, width=0.065)
+    ink = _rings(COLOR_SIZE, radius=0.137, width=0.054)
     rows = [
         b"".join(bytes(round(g + (w - g) * cover) for g, w in zip(ground, _WHITE, strict=True)) for cover in row)
         for row in _covered(ink, COLOR_SIZE)
@@ -34,8 +34,8 @@ def color(accent: str) -> bytes:
 
 
 def outline() -> bytes:
-    """Return the 32×32 icon: white, and nothing else than white, on transparent."""
-    ink = _rings(OUTLINE_SIZE, radius=0.26, width=0.1)
+    """Return the 32×32 icon: white, and nothing else than white, on transparent, as broad as there is room."""
+    ink = _rings(OUTLINE_SIZE, radius=0.275, width=0.095)
     rows = [b"".join(bytes((*_WHITE, round(255 * cover))) for cover in row) for row in _covered(ink, OUTLINE_SIZE)]
     return _png(OUTLINE_SIZE, 6, rows)
 
