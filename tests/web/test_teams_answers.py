@@ -93,6 +93,17 @@ async def test_a_refresh_when_nobody_says_who_it_is_shows_what_everybody_sees(ro
     assert shown["statusCode"] == 200 and "You " not in json.dumps(shown["value"]["body"])
 
 
+async def test_who_looks_is_not_asked_of_the_service_each_time_and_who_answers_is(room: Room) -> None:
+    request = await room.ask()
+    for _ in range(5):
+        await room.press(request, "refresh")
+    asked = [user for _, user in room.connector.lookups].count("29:bob")
+    assert asked == 1
+    room.connector.lies["29:bob"] = {"userRole": "guest"}
+    await room.press(request, "approve")
+    assert await room.state(request) is State.PENDING
+
+
 async def test_the_card_names_its_viewers_once_the_service_said_who_they_are(room: Room) -> None:
     request = await room.ask()
     _, card = await room.connector.card(lambda c: {"29:bob", "29:alice"} <= set(c.get("refresh", {}).get("userIds", ())))
@@ -354,6 +365,11 @@ async def test_whoever_keeps_clicking_what_does_not_count_is_not_looked_at_for_a
     asked = len(room.connector.lookups)
     blocked = await room.send(room.connector.invoke(card, message, "approve"))
     assert blocked["value"]["code"] == "limit-reached" and len(room.connector.lookups) == asked
+    recorded = room.desk.transcripts.journal.next_seq
+    made_up = room.connector.invoke(card, message, "approve")
+    made_up["value"]["action"]["verb"] = "approve_all"
+    assert (await room.send(made_up))["value"]["code"] == "limit-reached"
+    assert room.desk.transcripts.journal.next_seq == recorded
     # Nobody else is affected.
     await room.desk.directory.add("erin", Kind.HUMAN, groups=["sre"], teams=[(TENANT, "aaaaaaaa-0000-4000-8000-00000000000f")])
     await room.send(room.connector.invoke(card, message, "approve", user="29:stranger"))

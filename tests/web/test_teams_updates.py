@@ -78,6 +78,16 @@ async def test_changes_that_come_fast_become_one_update_and_no_older_state_overw
     assert told(room, message)[before:] == ["bob", "bob dora erin"]
 
 
+async def test_what_is_decided_while_its_card_is_being_posted_is_shown_decided(room: Room) -> None:
+    room.connector.held = asyncio.Event()
+    request = await room.ask()
+    await room.connector.until(lambda: room.connector.held_up == 1)
+    await say(room, request, "bob", VoteVerdict.DENY)
+    room.connector.held.set()
+    await room.connector.card(lambda c: "bob denied it" in json.dumps(c))
+    assert len(room.connector.cards) == 1
+
+
 async def test_a_busy_service_is_given_the_time_it_asks_for(room: Room) -> None:
     room.connector.trouble = [(429, "7"), (503, ""), (429, "999999"), (500, "soon")]
     request = await room.ask()
