@@ -28,6 +28,9 @@ CREATE TABLE indexed (id int, v text);
 CREATE TABLE watched (id int, v text);
 CREATE FUNCTION evil(int) RETURNS bool IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RAISE LOG 'evil ran'; RETURN true; END $$;
 CREATE FUNCTION watch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE LOG 'evil ran'; RETURN NEW; END $$;
+CREATE TABLE measured (id int, v text);
+CREATE STATISTICS measured_s ON (CASE WHEN evil(1) THEN id END), v FROM measured;
+INSERT INTO measured VALUES (1, 'x'); ANALYZE measured;
 CREATE INDEX ON indexed (id) WHERE evil(1);
 CREATE TRIGGER watch BEFORE DELETE ON watched FOR EACH ROW EXECUTE FUNCTION watch();
 GRANT ALL ON ALL TABLES IN SCHEMA public TO PUBLIC;
@@ -38,7 +41,7 @@ GRANT ALL ON ALL TABLES IN SCHEMA public TO PUBLIC;
 def shop(server: PostgresServer) -> Iterator[PostgresServer]:
     server.run(SCHEMA)
     yield server
-    server.run("DROP VIEW seen; DROP TABLE orders, guarded, indexed, watched; DROP FUNCTION evil, watch")
+    server.run("DROP VIEW seen; DROP TABLE orders, guarded, indexed, measured, watched; DROP FUNCTION evil, watch")
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +110,7 @@ NOT_ASKED = {
     "row security": "DELETE FROM guarded WHERE id = 1",
     "a view": "UPDATE seen SET v = 'y' WHERE id = 1",
     "a user's function in an index": "DELETE FROM indexed WHERE id = 1",
+    "a user's function in extended statistics": "DELETE FROM measured WHERE id = 1",
     "a trigger": "DELETE FROM watched WHERE id = 1",
     "two statements": "DELETE FROM orders WHERE id = 1; DELETE FROM orders WHERE id = 2",
     "two changes in one": "WITH gone AS (DELETE FROM orders RETURNING id) UPDATE orders SET v = 'y'",
