@@ -19,6 +19,7 @@ import httpx
 import structlog
 from starlette.types import ASGIApp
 
+from interlock.approvals.channels.teams import carriage
 from interlock.approvals.channels.teams.channel import TeamsChannel
 from interlock.approvals.channels.teams.connector import Connector
 from interlock.approvals.channels.teams.inbound import ISSUER as BOT_ISSUER
@@ -257,18 +258,28 @@ class Daemon:
             clock=self.clock,
             http=http,
         )
+        # A sovereign cloud publishes a discovery document; the key set's own address needs one look-up less.
+        discovered = teams.keys_url.endswith("/openidconfiguration")
+        keys = KeySet(
+            BOT_ISSUER, jwks_url=None if discovered else teams.keys_url, clock=self.clock, client=lambda: http,
+            metadata_url=teams.keys_url if discovered else None,
+        )  # fmt: skip
+        transport = carriage.transport(teams.transport, connector=connector, expected=expected, keys=keys, clock=self.clock)
         channel = TeamsChannel(
-            connector=connector,
-            conversation=teams.conversation,
+            transport=transport,
             inbox=inbox,
             directory=directory,
             messages=store.messages,
+            conversations=store.conversations,
             journal=transcripts.journal,
+            clock=self.clock,
+            conversation=teams.conversation,
+            escalation=teams.escalation,
+            direct=teams.direct,
         )
-        keys = KeySet(BOT_ISSUER, jwks_url=teams.keys_url, clock=self.clock, client=lambda: http)
         await channel.start()
         self._stops.append(("teams", channel.close))
-        return TeamsParts(channel, expected, keys)
+        return TeamsParts(channel, transport)
 
     async def _serve(self, name: str, app: ASGIApp, where: str | Path, *, tls: bool = False) -> int:
         """Start one HTTP server; return its port."""

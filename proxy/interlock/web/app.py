@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from interlock import __version__
 from interlock.approvals.channels.teams.channel import TeamsChannel
-from interlock.approvals.channels.teams.inbound import Expected
+from interlock.approvals.channels.teams.transport import Transport
 from interlock.approvals.inbox import Inbox
 from interlock.clock import Clock, system_entropy
 from interlock.config import Config
@@ -20,7 +20,6 @@ from interlock.evidence.archive import Archive
 from interlock.gate import Gate
 from interlock.identity.authenticate import Authenticator
 from interlock.identity.directory import Directory
-from interlock.identity.keyset import KeySet
 from interlock.identity.passkeys import Registrations, relying_party
 from interlock.identity.stepup import DecisionSessions
 from interlock.policy.source import LivePolicy
@@ -38,8 +37,7 @@ MAX_BODY = 1024 * 1024
 @dataclass(frozen=True, slots=True)
 class TeamsParts:
     channel: TeamsChannel
-    expected: Expected
-    keys: KeySet
+    transport: Transport
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +100,7 @@ def create_app(parts: Parts) -> FastAPI:
             )
         )
         if parts.teams is not None:
-            app.include_router(teams_router(parts.teams.channel, parts.teams.expected, parts.teams.keys, parts.clock))
+            app.include_router(teams_router(parts.teams.channel, parts.teams.transport))
 
     app.add_middleware(Bounded)
     return app
