@@ -14,18 +14,21 @@ from interlock import __version__
 from interlock.approvals.channels.teams.channel import TeamsChannel
 from interlock.approvals.channels.teams.transport import Transport
 from interlock.approvals.inbox import Inbox
-from interlock.clock import Clock
+from interlock.clock import Clock, system_entropy
 from interlock.config import Config
 from interlock.evidence.archive import Archive
 from interlock.gate import Gate
 from interlock.identity.authenticate import Authenticator
 from interlock.identity.directory import Directory
+from interlock.identity.passkeys import Registrations, relying_party
 from interlock.identity.stepup import DecisionSessions
+from interlock.policy.source import LivePolicy
 from interlock.web import api, principals, problems
 from interlock.web.access import Doorkeeper
 from interlock.web.console.routes import console_router
 from interlock.web.console.sessions import ConsoleSessions
 from interlock.web.health import health_router
+from interlock.web.passkeys import passkeys_router
 from interlock.web.teams import teams_router
 
 MAX_BODY = 1024 * 1024
@@ -52,6 +55,7 @@ class Parts:
     archive: Archive
     config: Config
     gate: Gate
+    policies: LivePolicy
     clock: Clock
     teams: TeamsParts | None
     local: bool
@@ -75,16 +79,24 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(api.sessions_router(parts.archive, door))
     app.include_router(api.person_router(door))
     app.include_router(principals.router(parts.directory, door.require_scope))
+    registrations = Registrations(relying_party(parts.config.public_url), clock=parts.clock, entropy=system_entropy)
+    app.include_router(passkeys_router(parts.directory, registrations, door.require_scope))
     app.include_router(health_router(parts.gate, parts.config, door))
     if not parts.local:
         app.include_router(
             console_router(
-                inbox=parts.inbox,
+                desk=parts.inbox,
                 authenticator=parts.authenticator,
                 directory=parts.directory,
                 sessions=parts.consoles,
+                archive=parts.archive,
+                gate=parts.gate,
+                policies=parts.policies,
+                config=parts.config,
+                clock=parts.clock,
+                stopping=parts.stopping,
+                registrations=registrations,
                 secure=parts.secure,
-                public_url=parts.config.public_url,
             )
         )
         if parts.teams is not None:
