@@ -258,7 +258,12 @@ class Daemon:
             clock=self.clock,
             http=http,
         )
-        keys = KeySet(BOT_ISSUER, jwks_url=teams.keys_url, clock=self.clock, client=lambda: http)
+        # A sovereign cloud publishes a discovery document; the key set's own address needs one look-up less.
+        discovered = teams.keys_url.endswith("/openidconfiguration")
+        keys = KeySet(
+            BOT_ISSUER, jwks_url=None if discovered else teams.keys_url, clock=self.clock, client=lambda: http,
+            metadata_url=teams.keys_url if discovered else None,
+        )  # fmt: skip
         transport = carriage.transport(teams.transport, connector=connector, expected=expected, keys=keys, clock=self.clock)
         channel = TeamsChannel(
             transport=transport,

@@ -81,6 +81,7 @@ class BotConnector:
         self.where: dict[str, str] = {}
         self.calls: list[Posted] = []
         self.key_fetches = 0
+        self.keys_status = 200
         self.down = False
         self.roster_status = 200
         self.trouble: list[tuple[int, str]] = []
@@ -115,8 +116,10 @@ class BotConnector:
         app = FastAPI()
 
         @app.get("/keys")
-        async def keys() -> dict[str, Any]:
+        async def keys() -> Any:
             self.key_fetches += 1
+            if self.keys_status != 200:
+                return JSONResponse({}, self.keys_status)
             out = []
             for kid, key in self.keys.items():
                 jwk = json.loads(RSAAlgorithm.to_jwk(key.public_key()))
@@ -167,6 +170,7 @@ class BotConnector:
         @app.get("/v3/conversations/{conversation}/members/{user}")
         async def member(conversation: str, user: str) -> Any:
             self.lookups.append((conversation, user))
+            self.changed.set()
             if self.members_held is not None:
                 await self.members_held.wait()
             if self.members_status != 200:

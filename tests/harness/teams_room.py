@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +26,9 @@ from interlock.approvals.channels.teams import carriage
 from interlock.approvals.channels.teams.channel import TeamsChannel
 from interlock.approvals.channels.teams.connector import Connector
 from interlock.approvals.channels.teams.inbound import ISSUER, Expected
+from interlock.approvals.channels.teams.transport import Delivery
 from interlock.approvals.model import ApprovalRequest, State
+from interlock.clock import SystemClock
 from interlock.config import Secret
 from interlock.identity.keyset import KeySet
 from interlock.web import problems
@@ -43,15 +46,57 @@ class Pauses:
         await asyncio.sleep(0)
 
 
+class LaterClock(SystemClock):
+    """The machine's clock, set forward by as many seconds as a test says."""
+
+    ahead = 0.0
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(seconds=self.ahead)
+
+    def monotonic_us(self) -> int:
+        return super().monotonic_us() + int(self.ahead * 1_000_000)
+
+
 @dataclass
 class Room:
     """A desk, its Teams channel, the connector beyond it, and the node's URL."""
 
     desk: Desk
     connector: BotConnector
-    channel: TeamsChannel
-    url: str
+    clock: LaterClock
     pauses: Pauses
+    make: Callable[[], TeamsChannel]
+    channel: TeamsChannel
+    url: str = ""
+
+    async def receive(self, delivery: Delivery) -> dict[str, Any] | None:
+        """What the endpoint asks: whichever channel is there now."""
+        return await self.channel.receive(delivery)
+
+    async def restart(self) -> None:
+        """A new channel over the same store; call `close` before, and change what you like between."""
+        self.channel = self.make()
+        await self.channel.start()
+
+    async def until(self, condition: Callable[[], Awaitable[object]]) -> None:
+        """Wait for something that tells nobody when it happens: a row, a line in a file, a task that ended."""
+        async with asyncio.timeout(20):
+            while not await condition():  # noqa: ASYNC110  there is no event
+                await asyncio.sleep(0)
+
+    async def idle(self) -> None:
+        """Wait until everything that was delivered has been taken in."""
+
+        async def done() -> bool:
+            return not self.channel._tasks
+
+        await self.until(done)
+
+    async def later(self, seconds: float) -> None:
+        """Let that much time pass, and let the desk look at the clock."""
+        self.clock.ahead += seconds
+        await self.desk.inbox.tick()
 
     async def ask(self, **changes: Any) -> ApprovalRequest:
         place = await self.desk.inbox.submit(draft(principal=self.desk.agent(), **changes))
@@ -85,7 +130,8 @@ async def open_room(
 ) -> AsyncIterator[Room]:
     """`options` go to the channel: escalation, direct."""
     async with contextlib.AsyncExitStack() as stack:
-        desk = await stack.enter_async_context(open_desk(directory))
+        clock = LaterClock()
+        desk = await stack.enter_async_context(open_desk(directory, clock=clock))
         connector = await stack.enter_async_context(bot_connector.running())
         http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
         carrier = carriage.transport(
@@ -99,15 +145,23 @@ async def open_room(
             clock=desk.clock,
         )  # fmt: skip
         pauses = Pauses()
-        channel = TeamsChannel(
-            transport=carrier, inbox=desk.inbox, directory=desk.directory, messages=desk.store.messages,
-            conversations=desk.store.conversations, journal=desk.transcripts.journal, clock=desk.clock,
-            conversation=conversation, pause=pauses, **options,
-        )  # fmt: skip
-        await channel.start()
-        stack.push_async_callback(channel.close)
+
+        def make() -> TeamsChannel:
+            return TeamsChannel(
+                transport=carrier, inbox=desk.inbox, directory=desk.directory, messages=desk.store.messages,
+                conversations=desk.store.conversations, journal=desk.transcripts.journal, clock=clock,
+                conversation=conversation, pause=pauses, **options,
+            )  # fmt: skip
+
+        room = Room(desk, connector, clock, pauses, make, make())
+        await room.channel.start()
+
+        async def close() -> None:
+            await room.channel.close()  # whichever channel is there then
+
+        stack.push_async_callback(close)
         app = FastAPI()
         problems.install(app)
-        app.include_router(teams_router(channel, carrier))
-        url = await stack.enter_async_context(serving(app))
-        yield Room(desk, connector, channel, url, pauses)
+        app.include_router(teams_router(room, carrier))  # type: ignore[arg-type]  # whichever channel is there now
+        room.url = await stack.enter_async_context(serving(app))
+        yield room

@@ -21,6 +21,7 @@ from harness import bot_connector
 from harness.bot_connector import APP_ID, CONVERSATION, TENANT, BotConnector, deliver
 from harness.requests import draft
 from harness.teams_room import Room, open_room
+from interlock.approvals.channels.teams.inbound import Expected, service_allowed
 from interlock.approvals.model import ApprovalRequest, Proof, State, VoteVerdict
 from interlock.errors import SENTENCES, Reason
 from interlock.policy.model import ReviewTerms, StepUp
@@ -254,7 +255,13 @@ FORGED: dict[str, dict[str, Any]] = {
     "ends at no time": {"exp": float("nan")},
     "never ends": {"exp": float("inf")},
     "begins at no time": {"nbf": float("nan")},
+    "a stamp that is no number": {"exp": "tomorrow"},
+    "a stamp that is no stamp": {"nbf": True},
+    "an end that never comes": {"exp": float("inf")},
+    "an end that is not a number": {"exp": float("nan")},
     "no exp": {"drop": ("exp",)},
+    "no issuer": {"drop": ("iss",)},
+    "no audience": {"drop": ("aud",)},
     "no service url": {"drop": ("serviceurl",)},
     "no iat and no nbf": {"drop": ("iat", "nbf")},
 }
@@ -281,7 +288,8 @@ async def test_algorithms_other_than_rs256_are_refused(room: Room) -> None:
     symmetric = jwt.encode(claims, "x" * 64, algorithm="HS256", headers={"kid": "k1"})
     sha512 = jwt.encode(claims, key, algorithm="RS512", headers={"kid": "k1"})
     without_kid = jwt.encode(claims, key, algorithm="RS256")
-    for token in (none, symmetric, sha512, without_kid):
+    critical = jwt.encode(claims, key, algorithm="RS256", headers={"kid": "k1", "crit": ["b64"], "b64": True})
+    for token in (none, symmetric, sha512, without_kid, critical):
         await gate_refuses(room, token)
 
 
@@ -318,6 +326,10 @@ BENT_ACTIVITY: dict[str, dict[str, Any]] = {
     "tenants that differ": {"channelData": {"tenant": {"id": "99999999-2222-3333-4444-555555555555"}}},
     "no tenant": {"channelData": {}},
     "no sender": {"from": None},
+    "another bot as sender": {"from": {"id": "28:bot", "aadObjectId": bot_connector.BOB_OID}},
+    "half a surrogate pair": {"replyToId": "m1\ud800"},
+    "no recipient": {"recipient": None},
+    "a tenant in one place alone": {"conversation": {"id": CONVERSATION}},
     "a bot as sender": {"from": {"id": "28:bot", "aadObjectId": bot_connector.BOB_OID, "role": "bot"}},
     "no conversation": {"conversation": None},
     "an id that is no string": {"id": 7},
@@ -340,6 +352,68 @@ async def test_bodies_that_are_too_large_or_no_activity_are_refused(room: Room) 
         for body in (b"x" * (300 * 1024), b"[]", b"null", b"{", b"[" * 100_000, b"\xff\xfe", b""):
             answer = await http.post(f"{room.url}/api/messages", content=body, headers=headers)
             assert answer.status_code == 401, body[:20]
+
+
+async def test_two_authorization_headers_are_refused(room: Room) -> None:
+    """A proxy in front may believe the one, we the other."""
+    good = room.connector.token()
+    headers = [("Authorization", f"Bearer {good}"), ("Authorization", "Bearer a.b.c")]
+    async with httpx.AsyncClient(trust_env=False) as http:
+        answer = await http.post(f"{room.url}/api/messages", content=b"{}", headers=headers)
+    assert answer.status_code == 401
+
+
+async def test_junk_is_refused_before_its_body_is_read(room: Room) -> None:
+    """The refusal comes while the body is still to be sent."""
+    host, port = room.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"POST /api/messages HTTP/1.1\r\nHost: x\r\nAuthorization: Basic eDp5\r\nContent-Length: 200000\r\n\r\n")
+    await writer.drain()
+    async with asyncio.timeout(20):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 401")
+    writer.close()
+
+
+async def test_a_delivery_of_yesterday_is_refused(room: Room) -> None:
+    """The node's own clock decides, beyond the five minutes that clocks may differ."""
+    request = await room.ask()
+    message, card = await room.posted(request)
+    captured, token = room.connector.invoke(card, message, "approve"), room.connector.token()
+    room.clock.ahead = 600 + 301
+    assert (await deliver(room.url, captured, token)).status_code == 401
+    assert await room.state(request) is State.PENDING
+
+
+async def test_old_keys_serve_while_the_key_set_can_not_be_fetched(room: Room) -> None:
+    request = await room.ask()
+    message, card = await room.posted(request)
+    await gate_refuses(room, "a.b.c")
+    await room.press(request, "refresh")
+    room.connector.keys_status = 500
+    room.clock.ahead = 400  # the set is not fresh any more
+    answer = await deliver(room.url, room.connector.invoke(card, message, "deny"), room.connector.token())
+    assert answer.status_code == 200 and await room.state(request) is State.DENIED
+
+
+@pytest.mark.parametrize(
+    ("url", "allowed"),
+    [
+        ("https://smba.trafficmanager.net/emea/", True),
+        ("https://smba.trafficmanager.net:443/emea/", True),
+        ("https://smba.trafficmanager.net:8443/", False),
+        ("https://smba.trafficmanager.net.evil.example/", False),
+        ("https://evil.example/smba.trafficmanager.net/", False),
+        ("https://smba.trafficmanager.net@evil.example/", False),
+        ("https://user:secret@smba.trafficmanager.net/", False),
+        ("https://smba.trafficmanager.net/?x=1", False),
+        ("http://smba.trafficmanager.net/", False),
+        ("http://127.0.0.1:1/", False),
+        ("https://[::1", False),
+    ],
+)
+def test_service_urls_are_https_on_a_listed_host_wherever_we_listen(url: str, allowed: bool) -> None:
+    expected = Expected(APP_ID, frozenset({TENANT}), frozenset({"smba.trafficmanager.net"}))
+    assert service_allowed(url, expected) is allowed
 
 
 async def gate_refuses(room: Room, token: str | None) -> None:

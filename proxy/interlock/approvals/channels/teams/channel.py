@@ -46,6 +46,10 @@ FREE_REFUSALS = 20
 LONGEST_BLOCK_S = 60.0
 """Whoever keeps clicking what does not count is not looked at for a while: nothing is asked, nothing is written down."""
 
+LOOKED_S = 60
+MAX_LOOKED = 1_000
+"""Who a viewer is, is asked once a minute. Who answers is asked at each answer."""
+
 MAX_TASKS = 200
 
 
@@ -73,6 +77,7 @@ class TeamsChannel:
             drawn=self._drawn, pause=pause,
         )  # fmt: skip
         self._throttle = Throttle(clock, free=FREE_REFUSALS, longest=LONGEST_BLOCK_S)
+        self._looked: dict[tuple[str, Account], int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._started = False
 
@@ -145,13 +150,22 @@ class TeamsChannel:
         try:
             click = clicks.read(delivery)
         except VoteError as error:
-            self._record_refused(delivery, error.code)
-            return _error(error)
+            return self._malformed(delivery, error)
         if click is None:
             self._background(self._listen(delivery))
             return None
         answer = await (self._refresh(click, delivery) if click.verb is Verb.REFRESH else self._answer(click, delivery))
         return answer if delivery.kind == "invoke" else None
+
+    def _malformed(self, delivery: Delivery, error: VoteError) -> dict[str, Any]:
+        """Refuse what no card of ours sends."""
+        actor = Account.of(delivery.tenant, delivery.actor_oid)
+        try:
+            self._throttle.begin(str(actor))
+        except ThrottledError as blocked:
+            return _blocked(blocked)
+        self._record_refused(delivery, error.code)
+        return _error(error)
 
     async def _refresh(self, click: Click, delivery: Delivery) -> dict[str, Any]:
         """Show a viewer their own view. Changes nothing, whoever asks (property 27)."""
@@ -159,7 +173,7 @@ class TeamsChannel:
             request = await self._inbox.get(click.request)
             self._check_nonce(request, click)
             await self._check_place(request, delivery)
-            entry: Entry | None = await self._person(delivery)
+            entry: Entry | None = await self._viewer(delivery)
         except TransportError:
             return _card(cards.card(request, await self._frame(request)))  # nobody said who this is: what everybody sees
         except InterlockError as error:
@@ -180,7 +194,7 @@ class TeamsChannel:
             entry = await self._person(delivery)
             self._check_offered(request, click, await self._frame(request))
         except ThrottledError as error:
-            return _error(VoteError(f"too many answers that did not count; try again in {error.seconds} s", reason=error.code))
+            return _blocked(error)
         except InterlockError as error:
             self._record_refused(delivery, error.code)
             return await self._refusal(error, actor, delivery, request, entry)
@@ -232,6 +246,20 @@ class TeamsChannel:
     def _check_offered(self, request: ApprovalRequest, click: Click, frame: cards.Frame) -> None:
         if click.verb is not Verb.DENY and request.state is State.PENDING and not cards.approvable(request, frame):
             raise VoteError("this request is approved on its page, not in chat", reason=Reason.STEP_UP_TOO_WEAK)
+
+    async def _viewer(self, delivery: Delivery) -> Entry:
+        """Map whoever looks, like `_person`, but not asking the service anew each time a card comes into view."""
+        key, now = (delivery.actor_id, Account.of(delivery.tenant, delivery.actor_oid)), self._clock.monotonic_us()
+        if now >= self._looked.get(key, 0):
+            entry = await self._person(delivery)
+            if len(self._looked) >= MAX_LOOKED:
+                self._looked.clear()
+            self._looked[key] = now + LOOKED_S * 1_000_000
+            return entry
+        known = self._roster.entry(key[1])
+        if known is None:
+            raise VoteError(reason=Reason.UNMAPPED_ACTOR)
+        return known
 
     async def _person(self, delivery: Delivery) -> Entry:
         """Map the actor by (tenant, object id), confirmed by the service, to exactly one person. Raise VoteError."""
@@ -340,6 +368,10 @@ async def _quiet(work: Coroutine[Any, Any, None]) -> None:
 
 def _card(card: dict[str, Any]) -> dict[str, Any]:
     return {"statusCode": 200, "type": cards.CONTENT_TYPE, "value": card}
+
+
+def _blocked(error: ThrottledError) -> dict[str, Any]:
+    return _error(VoteError(f"too many answers that did not count; try again in {error.seconds} s", reason=error.code))
 
 
 def _error(error: InterlockError) -> dict[str, Any]:

@@ -69,8 +69,16 @@ class Connector:
     async def call(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         """Make one authenticated call under the service URL; return the JSON object it answers with."""
         token = await self.bearer()
-        headers = {"Authorization": f"Bearer {token}"}
-        return await self._fetch(method, self.base + path, headers=headers, json=body)
+        try:
+            return await self._fetch(method, self.base + path, headers={"Authorization": f"Bearer {token}"}, json=body)
+        except TransportError as error:
+            if error.status != 401:
+                raise
+        # The token was taken back before its time: once more, with a new one.
+        if self._token == token:
+            self._token = ""
+        token = await self.bearer()
+        return await self._fetch(method, self.base + path, headers={"Authorization": f"Bearer {token}"}, json=body)
 
     async def bearer(self) -> str:
         """Return a client-credentials token; one fetch at a time, renewed five minutes before it ends."""

@@ -7,6 +7,7 @@ https://learn.microsoft.com/azure/bot-service/rest-api/bot-framework-rest-connec
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -53,20 +54,30 @@ async def admit(authorization: str, body: bytes, expected: Expected, keys: KeySe
         raise refuse("the body is not JSON") from None
     if not isinstance(activity, dict):
         raise refuse("the body is not an activity")
+    try:
+        json.dumps(activity, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError):
+        raise refuse("the body holds what is not text") from None  # half a surrogate pair: nothing could be recorded of it
     return _activity(activity, claims, expected)
 
 
-async def _claims(authorization: str, expected: Expected, keys: KeySet, now: datetime) -> dict[str, Any]:
+def bearer(authorization: str) -> str:
+    """Return the token of an Authorization header. Cheap: asked before anything of the body is read."""
     scheme, _, token = authorization.partition(" ")
-    if scheme.lower() != "bearer" or not token or len(token) > MAX_TOKEN:
+    if scheme.lower() != "bearer" or token.count(".") != 2 or len(token) > MAX_TOKEN:
         raise refuse("it carries no bearer token")
+    return token
+
+
+async def _claims(authorization: str, expected: Expected, keys: KeySet, now: datetime) -> dict[str, Any]:
+    token = bearer(authorization)
     try:
         header = jwt.get_unverified_header(token)
     except jwt.PyJWTError:
         raise refuse("its token is malformed") from None
     kid = header.get("kid")
-    if header.get("alg") != "RS256" or not isinstance(kid, str) or not kid:
-        raise refuse("its token must be RS256 with a key id")
+    if header.get("alg") != "RS256" or not isinstance(kid, str) or not kid or "crit" in header:
+        raise refuse("its token must be RS256 with a key id, and ask for nothing else")
     try:
         key = await keys.find(kid, "RS256")
     except AuthenticationError:
@@ -95,7 +106,7 @@ def _check_times(claims: Mapping[str, Any], now: datetime) -> None:
     issued = claims.get("iat", claims.get("nbf"))
     begins, ends = claims.get("nbf", issued), claims["exp"]
     for stamp in (issued, begins, ends):
-        if not isinstance(stamp, int | float) or isinstance(stamp, bool):
+        if not isinstance(stamp, int | float) or isinstance(stamp, bool) or not math.isfinite(stamp):
             raise refuse("its token must say when it was issued and when it ends")
         if not 0 <= stamp <= LAST_STAMP:  # JSON as Python reads it has NaN, which no comparison below would refuse
             raise refuse("its token names no time")
@@ -126,7 +137,7 @@ def _activity(activity: Mapping[str, Any], claims: Mapping[str, Any], expected: 
     if len(tenants) != 1 or not tenants <= expected.tenants:
         raise refuse("its tenant is not a configured one")
     actor = _mapping(activity, "from")
-    if actor.get("role") == "bot":
+    if actor.get("role") == "bot" or str(actor.get("id")).startswith("28:"):
         raise refuse("its sender is a bot")
     value = activity.get("value")
     return Delivery(

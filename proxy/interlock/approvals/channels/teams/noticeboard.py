@@ -38,6 +38,7 @@ WAITS_S = (1.0, 2.0, 5.0, 15.0, 30.0, 60.0, 120.0)
 
 LONGEST_WAIT_S = 300.0
 AT_ONCE = 8
+CLOSING_S = 5.0
 GONE = frozenset((403, 404, 410))
 
 Drawn = Callable[[ApprovalRequest, Place], Awaitable[dict[str, Any]]]
@@ -76,6 +77,7 @@ class Noticeboard:
         self._showing: dict[tuple[str, str], str] = {}
         self._not_before: dict[str, int] = {}
         self._at_once = asyncio.Semaphore(AT_ONCE)
+        self._posting: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Look at everything that waits, and at every message that may still show an older state. Raise StoreError."""
@@ -84,11 +86,14 @@ class Noticeboard:
             self.show(request)
 
     async def close(self) -> None:
-        """Stop. What was not sent is found again at the next start."""
+        """Stop. What was not sent is found again at the next start; what is on its way is seen through, or it would be
+        sent twice."""
         running = list(self._running.values())
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        if self._posting:
+            await asyncio.wait(set(self._posting), timeout=CLOSING_S)
 
     def show(self, request: str) -> None:
         """Bring a request's messages up to date, soon. Never blocks."""
@@ -153,9 +158,7 @@ class Noticeboard:
         card = await self._drawn(request, place)
         key, looks = (ident, place.conversation), sha256(repr(card).encode()).hexdigest()
         if row is None:
-            async with self._at_once:
-                message = await self._transport.send(place.conversation, card, cards.summary(request))
-            await self._messages.remember(MessageRow(CHANNEL, ident, place.conversation, message))
+            await self._post(CHANNEL, ident, place.conversation, card, cards.summary(request))
         elif self._showing.get(key) != looks:
             async with self._at_once:
                 await self._transport.update(place.conversation, row.message, card, cards.summary(request))
@@ -174,9 +177,25 @@ class Noticeboard:
         request = await self._inbox.get(ident)
         lines = (cards.summary(request), *cards.banners(request))
         notice = cards.notice(alarm.title, lines, link=self._inbox.link(request), color="attention")
-        async with self._at_once:
-            message = await self._transport.send(where, notice, alarm.title)
-        await self._messages.remember(MessageRow(alarm.kind, ident, where, message, "sent"))
+        await self._post(alarm.kind, ident, where, notice, alarm.title, settled="sent")
+
+    async def _post(self, kind: str, ident: str, where: str, card: dict[str, Any], summary: str, settled: str = "") -> None:
+        """Post a new message and remember it, both or neither as far as we can: a stop in between waits."""
+
+        async def both() -> None:
+            async with self._at_once:
+                message = await self._transport.send(where, card, summary)
+            await self._messages.remember(MessageRow(kind, ident, where, message, settled))
+
+        task = asyncio.get_running_loop().create_task(both())
+        self._posting.add(task)
+        task.add_done_callback(self._seen_through)
+        await asyncio.shield(task)
+
+    def _seen_through(self, task: asyncio.Task[None]) -> None:
+        self._posting.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever still waits gets it through the shield
 
     # -- trying again -------------------------------------------------------------------------------------------------
 
