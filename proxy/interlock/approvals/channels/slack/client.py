@@ -30,7 +30,15 @@ Blocks = Sequence[Mapping[str, Any]]
 
 _CODE = re.compile(r"[a-z0-9_]{1,64}\Z")
 _PASSING = frozenset(
-    ("ratelimited", "rate_limited", "internal_error", "fatal_error", "service_unavailable", "request_timeout", "team_added_to_org")
+    (
+        "ratelimited",
+        "rate_limited",
+        "internal_error",
+        "fatal_error",
+        "service_unavailable",
+        "request_timeout",
+        "team_added_to_org",
+    )
 )
 """Codes of failures that pass by themselves."""
 
@@ -200,5 +208,3 @@ def _message(blocks: Blocks, summary: str) -> dict[str, Any]:
 
 def _seconds(header: str | None) -> float:
     return min(float(header), MAX_WAIT_S) if header is not None and header.isascii() and header.isdigit() else 0.0
-
-

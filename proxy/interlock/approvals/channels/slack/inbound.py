@@ -53,7 +53,7 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class Click:
-    """Somebody pressed a button of a message. `ephemeral` ones are shown to one person and belong to no request."""
+    """Somebody pressed a button of a message. `value` is what the button carried."""
 
     actor: Actor
     action: str
@@ -61,7 +61,6 @@ class Click:
     conversation: str
     message: str
     trigger: str
-    ephemeral: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +164,6 @@ def _click(whole: Mapping[str, Any], actor: Actor, trigger: str) -> Click | None
         conversation=conversation,
         message=message,
         trigger=trigger,
-        ephemeral=container.get("is_ephemeral") is True,
     )
 
 

@@ -44,7 +44,14 @@ class SocketMode:
     """Keeps one connection open. `accept` must not block."""
 
     def __init__(
-        self, api: SlackApi, accept: Accept, *, app: str, clock: Clock, patience: Patience = Patience(), heartbeat: float = HEARTBEAT_S
+        self,
+        api: SlackApi,
+        accept: Accept,
+        *,
+        app: str,
+        clock: Clock,
+        patience: Patience = Patience(),
+        heartbeat: float = HEARTBEAT_S,
     ) -> None:
         self._api = api
         self._accept = accept
