@@ -11,7 +11,6 @@ import hmac
 from collections.abc import Coroutine
 from datetime import timedelta
 from typing import Any
-from urllib.parse import urlencode
 
 import structlog
 
@@ -312,11 +311,11 @@ class SlackChannel:
             await self._whisper(click.actor, click.conversation, f"This Slack account is linked to {entry.handle} already.")
         elif self._public_url:
             code = self._codes.issue(click.actor, account.name)
-            await self._whisper(
-                click.actor, click.conversation,
-                "Open this page within ten minutes, log in there, and confirm that this Slack account is yours. Pass it on to nobody.",
-                link=f"{self._public_url}/console/link/slack?{urlencode({'code': code})}", words="Confirm in the console",
-            )  # fmt: skip
+            told = (
+                "Open this page within ten minutes, log in, and confirm that this Slack account is yours. Pass it on to nobody."
+            )
+            page = f"{self._public_url}/console/link/slack/{code}"
+            await self._whisper(click.actor, click.conversation, told, link=page, words="Confirm in the console")
 
     # -- telling --------------------------------------------------------------------------------------------------
 

@@ -144,13 +144,13 @@ class SlackApi:
     async def _call(
         self, method: str, body: Mapping[str, Any] | None = None, *, form: bool = False, token: Secret | None = None
     ) -> Mapping[str, Any]:
-        bearer = (token or self._bot_token).reveal()
+        headers = {"Authorization": f"Bearer {(token or self._bot_token).reveal()}"}
+        content: dict[str, Any] = dict(body or {})
         try:
-            answer = await self._connected().api_call(
-                method,
-                headers={"Authorization": f"Bearer {bearer}"},
-                **({"data": dict(body or {})} if form or not body else {"json": dict(body)}),
-            )
+            if form or not content:
+                answer = await self._connected().api_call(method, data=content, headers=headers)
+            else:
+                answer = await self._connected().api_call(method, json=content, headers=headers)
         except _HttpError as error:
             raise SlackError(f"Slack answered {error.status} to {method}", passing=error.passing, wait=error.wait) from None
         except (aiohttp.ClientError, SlackClientError, TimeoutError, OSError, ValueError) as error:
@@ -173,7 +173,8 @@ class _Web(AsyncWebClient):
     session: aiohttp.ClientSession
 
     def __init__(self, base_url: str) -> None:
-        silent = logging.Logger("slack_sdk.silent", logging.CRITICAL + 1)  # in no hierarchy: no setting can wake it
+        # A logger in no hierarchy: no setting of anybody's root logger can make it print what we send.
+        silent = logging.Logger("slack_sdk.silent", logging.CRITICAL + 1)  # noqa: LOG001  getLogger is what is to be avoided
         super().__init__(base_url=base_url, logger=silent, retry_handlers=[], timeout=TIMEOUT_S)
         self.proxy = None
         self.session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S), trust_env=False)
