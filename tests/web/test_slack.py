@@ -293,7 +293,7 @@ async def test_guests_bots_and_accounts_that_are_gone_are_refused_also_when_link
     await room.desk.directory.link_slack("bob", TEAM, user)
     request = await room.ask()
     await room.press(request, user=user)
-    await refused(room, request, "target-unreachable" if user in ("U0NOBODY", "USLACKBOT") else "unmapped-actor")
+    await refused(room, request, "unmapped-actor")
 
 
 async def test_who_is_a_guest_is_looked_up_at_the_moment_of_the_answer(room: Room) -> None:
@@ -304,6 +304,14 @@ async def test_who_is_a_guest_is_looked_up_at_the_moment_of_the_answer(room: Roo
     await room.press(request)
     assert await room.state(request) is State.PENDING
     assert "full member" in await room.slack.whisper()
+
+
+@pytest.mark.parametrize("how", [{"status": 503}, {"status": 429, "retry_after": 30}, {"error": "internal_error"}])
+async def test_whom_slack_does_not_confirm_because_it_is_down_is_refused(room: Room, how: dict[str, Any]) -> None:
+    request = await room.ask()
+    room.slack.fail("users.info", **how)
+    await room.press(request)
+    await refused(room, request, "target-unreachable", "Press again")
 
 
 async def test_a_disabled_reviewer_and_one_who_left_the_group_are_refused(room: Room) -> None:

@@ -292,7 +292,12 @@ class SlackChannel:
         return entry
 
     async def _member(self, actor: Actor) -> Account:
-        account = await self._api.account(actor.user)
+        try:
+            account = await self._api.account(actor.user)
+        except SlackError as error:
+            if error.passing:
+                raise
+            raise VoteError("Slack does not know this account", reason=Reason.UNMAPPED_ACTOR) from None
         if not account.person or account.team != actor.team:
             raise VoteError("Slack does not confirm a full member of this workspace", reason=Reason.UNMAPPED_ACTOR)
         return account
@@ -326,6 +331,8 @@ class SlackChannel:
     async def _tell(self, actor: Actor, conversation: str, error: InterlockError) -> None:
         """Say to whoever clicked, and to nobody else, why it did not count."""
         told = one_line(str(error) if str(error) == error.next_step else f"{error}. {error.next_step}", 1_000)
+        if isinstance(error, SlackError):
+            told = "Slack did not say who you are when it was asked, so nothing was counted. Press again in a moment."
         unlinked = error.code is Reason.UNMAPPED_ACTOR and self._directory.by_slack(actor.team, actor.user) is None
         if unlinked and self._public_url:
             how = "If you are registered here, link your account; then press again."
