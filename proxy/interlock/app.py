@@ -180,6 +180,7 @@ class Daemon:
                 archive=Archive(data_dir),
                 config=config,
                 gate=self.gate,
+                policies=policies,
                 clock=clock,
                 teams=teams,
                 slack=slack,

@@ -17,19 +17,22 @@ from interlock.approvals.channels.slack.linking import LinkCodes
 from interlock.approvals.channels.teams.channel import TeamsChannel
 from interlock.approvals.channels.teams.inbound import Expected
 from interlock.approvals.inbox import Inbox
-from interlock.clock import Clock
+from interlock.clock import Clock, system_entropy
 from interlock.config import Config, Secret
 from interlock.evidence.archive import Archive
 from interlock.gate import Gate
 from interlock.identity.authenticate import Authenticator
 from interlock.identity.directory import Directory
 from interlock.identity.keyset import KeySet
+from interlock.identity.passkeys import Registrations, relying_party
 from interlock.identity.stepup import DecisionSessions
+from interlock.policy.source import LivePolicy
 from interlock.web import api, principals, problems
 from interlock.web.access import Doorkeeper
 from interlock.web.console.routes import console_router
 from interlock.web.console.sessions import ConsoleSessions
 from interlock.web.health import health_router
+from interlock.web.passkeys import passkeys_router
 from interlock.web.slack import slack_router
 from interlock.web.teams import teams_router
 
@@ -68,6 +71,7 @@ class Parts:
     archive: Archive
     config: Config
     gate: Gate
+    policies: LivePolicy
     clock: Clock
     teams: TeamsParts | None
     local: bool
@@ -92,16 +96,24 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(api.sessions_router(parts.archive, door))
     app.include_router(api.person_router(door))
     app.include_router(principals.router(parts.directory, door.require_scope))
+    party = relying_party(parts.config.public_url)
+    registrations = Registrations(party, clock=parts.clock, entropy=system_entropy)
+    app.include_router(passkeys_router(parts.directory, registrations, door.require_scope))
     app.include_router(health_router(parts.gate, parts.config, door))
     if not parts.local:
         app.include_router(
             console_router(
-                inbox=parts.inbox,
+                desk=parts.inbox,
                 authenticator=parts.authenticator,
                 directory=parts.directory,
                 sessions=parts.consoles,
+                archive=parts.archive,
+                gate=parts.gate,
+                policies=parts.policies,
+                config=parts.config,
+                clock=parts.clock,
+                stopping=parts.stopping,
                 secure=parts.secure,
-                public_url=parts.config.public_url,
             )
         )
         if parts.teams is not None:
