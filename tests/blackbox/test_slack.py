@@ -1,10 +1,11 @@
-"""A held command is answered in Slack, with the daemon as a process between a stock ssh, a real sshd and the Slack of the tests."""
+"""A held command is answered in Slack: the daemon as a process between a stock ssh, a real sshd and the Slack of the tests."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
+import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,15 @@ async def open_shop(tmp_path: Path, server: PostgresServer, monkeypatch: pytest.
             yield Shop(world, slack)
 
 
+def wait_remembered(world: World) -> None:
+    """Wait until the store says which message shows the request: killed before that, the node would post a second one."""
+    for _ in range(4000):
+        with contextlib.closing(sqlite3.connect(f"file:{world.node.data_dir}/interlock.db?mode=ro", uri=True)) as store:
+            if store.execute("SELECT 1 FROM messages").fetchone():
+                return
+    raise AssertionError("the message was not remembered")
+
+
 @pytest.mark.parametrize("mode", ["socket", "http"])
 async def test_a_held_command_is_approved_from_slack_and_the_transcript_says_by_whom(
     tmp_path: Path, server: PostgresServer, monkeypatch: pytest.MonkeyPatch, mode: str
@@ -89,6 +99,7 @@ async def test_a_message_outlives_the_daemon_and_is_true_again_after_it(
         world, slack = shop.world, shop.slack
         ssh = await asyncio.to_thread(world.start_ssh, "rm -rf /srv/nothing")
         key, _ = await slack.message("A command waits for you")
+        await asyncio.to_thread(wait_remembered, world)
         await asyncio.to_thread(world.node.kill)
         await asyncio.to_thread(ssh.communicate)
         await asyncio.to_thread(world.node.start)

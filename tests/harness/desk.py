@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.bot_connector import ALICE_OID, BOB_OID, TENANT
 from interlock.approvals.inbox import Inbox
@@ -49,7 +50,8 @@ class Desk:
 
 
 @contextlib.asynccontextmanager
-async def open_desk(directory: Path) -> AsyncIterator[Desk]:
+async def open_desk(directory: Path, **settings: Any) -> AsyncIterator[Desk]:
+    """`settings` are the inbox's own."""
     data = directory / "data"
     data.mkdir(mode=0o700)
     clock = SystemClock()
@@ -69,7 +71,7 @@ async def open_desk(directory: Path) -> AsyncIterator[Desk]:
         await people.add("bob", Kind.HUMAN, groups=["sre"], passphrase=PASSPHRASE, teams=[(TENANT, BOB_OID)])
         await people.add("carol", Kind.HUMAN, groups=["interlock-admins"], passphrase=PASSPHRASE)
         await people.add("claude", Kind.AGENT, groups=["agents"], owner="alice")
-        inbox = Inbox(store, people, clock=clock, entropy=system_entropy, journal=transcripts.journal)
+        inbox = Inbox(store, people, clock=clock, entropy=system_entropy, journal=transcripts.journal, **settings)
         await inbox.start()
         stack.push_async_callback(inbox.close)
         authenticator = Authenticator(people, clock=clock, journal=transcripts.journal, passphrases=passphrases)

@@ -15,7 +15,7 @@ from interlock.identity.stepup import DecisionSessions
 from interlock.policy import packs
 from interlock.policy.source import LivePolicy
 from interlock.ports import Classifier
-from interlock.web.app import Parts, create_app
+from interlock.web.app import Parts, SlackParts, create_app
 from interlock.web.console.sessions import ConsoleSessions
 
 
@@ -41,7 +41,7 @@ def gate_over(desk: Desk, classifier: Classifier | None = None) -> Gate:
 
 @contextlib.asynccontextmanager
 async def open_web(
-    desk: Desk, *, local: bool, classifier: Classifier | None = None, gate: Gate | None = None
+    desk: Desk, *, local: bool, classifier: Classifier | None = None, gate: Gate | None = None, slack: SlackParts | None = None
 ) -> AsyncIterator[str]:
     """Without a `classifier`, no route may ask for one: deciding classifies nothing."""
     parts = Parts(
@@ -58,6 +58,7 @@ async def open_web(
         teams=None,
         local=local,
         secure=False,
+        slack=slack,
     )
     async with serving(create_app(parts)) as url:
         yield url

@@ -52,10 +52,11 @@ from interlock.approvals.channels.slack.forms import Seal
 from interlock.approvals.channels.slack.inbound import MAX_BODY, Expected
 from interlock.approvals.channels.slack.linking import LinkCodes
 from interlock.approvals.channels.slack.socket import SocketMode
-from interlock.approvals.model import ApprovalRequest, Proof, State, VoteVerdict
+from interlock.approvals.desk import House
+from interlock.approvals.model import ApprovalRequest, Proof, Signed, State, VoteVerdict
 from interlock.clock import system_entropy
 from interlock.config import Secret
-from interlock.identity.principal import Kind
+from interlock.identity.principal import Identity, Kind
 from interlock.policy.model import ReviewTerms, StepUp
 from interlock.web import problems
 from interlock.web.slack import slack_router
@@ -112,9 +113,12 @@ class Room:
 
 
 @contextlib.asynccontextmanager
-async def open_room(directory: Path, *, socket: bool = False, **changes: Any) -> AsyncIterator[Room]:
+async def open_room(
+    directory: Path, *, socket: bool = False, house: dict[str, Any] | None = None, **changes: Any
+) -> AsyncIterator[Room]:
+    """`house` are settings of the inbox, `changes` those of the channel."""
     async with contextlib.AsyncExitStack() as stack:
-        desk = await stack.enter_async_context(open_desk(directory))
+        desk = await stack.enter_async_context(open_desk(directory, **(house or {})))
         await desk.directory.add("dave", Kind.HUMAN, groups=["sre"])
         for handle, user in (("bob", BOB), ("alice", ALICE), ("dave", DAVE)):
             await desk.directory.link_slack(handle, TEAM, user)
@@ -253,6 +257,35 @@ async def test_every_message_of_a_request_is_kept_true_also_after_an_escalation(
     await room.slack.message("bob approved it", conversation=ESCALATION)
     assert (await room.slack.message("bob approved it"))[0] == key
     assert await room.state(request) is State.APPROVED
+
+
+class AnyKey:
+    """Takes every signature: what is tested here is not the proof but how loud it is."""
+
+    def check(self, person: Identity, signed: Signed, statement: bytes) -> Signed:
+        return signed
+
+
+async def test_broken_glass_is_said_aloud_in_every_place_and_once(tmp_path: Path) -> None:
+    house = {"house": House(glass=frozenset(("sre",))), "proofs": AnyKey()}
+    async with open_room(tmp_path, house=house) as room:
+        terms = ReviewTerms(groups=("dba",), step_up=StepUp.PASSKEY)
+        request = await room.ask(terms=terms, decision=replace(draft().decision, review=terms))
+        await room.posted(request)
+        await room.desk.inbox.vote(
+            request.id, voter=room.desk.entry("bob").identity, channel="console", channel_actor="bob",
+            verdict=VoteVerdict.APPROVE, digest=request.digest, reason="the reviewers do not answer", break_glass=True,
+            signed=Signed("webauthn", "key", b"public", b"signature"),
+        )  # fmt: skip
+        for conversation in (CHANNEL, ESCALATION):
+            _, alarm = await room.slack.message("The glass was broken", conversation=conversation)
+            assert "rm -rf" not in text_of(alarm["blocks"]) and "approve" not in buttons_of(alarm)
+        await room.slack.message("by breaking the glass")
+        await room.channel.close()
+        await room.channel.start()
+        later = await room.ask(command=replace(draft().command, text=b"rm -rf /srv/later"))
+        await room.posted(later)
+        assert len([m for m in room.slack.messages.values() if "The glass was broken" in text_of(m["blocks"])]) == 2
 
 
 # -- who may not ---------------------------------------------------------------------------------------------------------

@@ -114,6 +114,7 @@ def create_app(parts: Parts) -> FastAPI:
                 clock=parts.clock,
                 stopping=parts.stopping,
                 secure=parts.secure,
+                slack_codes=parts.slack.codes if parts.slack is not None else None,
             )
         )
         if parts.teams is not None:

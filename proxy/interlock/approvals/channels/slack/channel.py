@@ -36,6 +36,7 @@ from interlock.store.messages import MessageRow, MessageRows
 log = structlog.get_logger()
 
 CHANNEL = "slack"
+ALARM = "slack-glass"  # messages beside the request's own, which nobody can answer
 MAX_AT_ONCE = 256
 REMEMBERED = timedelta(days=1)
 MAX_REMEMBERED = 50
@@ -124,6 +125,8 @@ class SlackChannel:
             except SlackError as error:
                 # One conversation that is gone must not keep the others from being true.
                 failed = error if failed is None or error.passing else failed
+        if _broke_glass(request):
+            await self._alarm(request)
         if failed is not None:
             raise failed
 
@@ -131,8 +134,22 @@ class SlackChannel:
         """Where a request is posted if it is not yet: nowhere once it is decided."""
         if request.state is not State.PENDING:
             return []
-        wider = self._escalation if request.escalated_at is not None else ""
-        return [place for place in (self._conversation, wider) if place]
+        return [self._conversation, *self._wider] if request.escalated_at is not None else [self._conversation]
+
+    @property
+    def _wider(self) -> list[str]:
+        return [self._escalation] if self._escalation else []
+
+    async def _alarm(self, request: ApprovalRequest) -> None:
+        """Say aloud, once in every place, that the glass was broken: an update of a message rings no phone."""
+        told = {row.conversation for row in await self._messages.of(ALARM, request.id)}
+        for conversation in dict.fromkeys((self._conversation, *self._wider)):
+            if conversation not in told:
+                where = f"{request.draft.principal.handle} at {request.draft.target.name}"
+                text = f"The glass was broken: one person alone approved a command of {where}. Somebody else has to review it."
+                content = blocks.note(text, link=self._inbox.link(request), words="See everything")
+                message = await self._api.post(conversation, content, text)
+                await self._messages.remember(MessageRow(ALARM, request.id, conversation, message))
 
     # -- in -------------------------------------------------------------------------------------------------------
 
@@ -358,6 +375,10 @@ class SlackChannel:
     @property
     def _longest_minutes(self) -> int:
         return max(1, int(self._longest_grant // 60))
+
+
+def _broke_glass(request: ApprovalRequest) -> bool:
+    return any(vote.break_glass for vote in request.votes)
 
 
 def _passing(error: InterlockError) -> float | None:

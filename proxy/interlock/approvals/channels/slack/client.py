@@ -25,6 +25,7 @@ from interlock.errors import InterlockError, Reason
 TIMEOUT_S = 15
 MAX_ANSWER = 1024 * 1024
 MAX_WAIT_S = 300.0
+MAX_NAME = 200
 
 Blocks = Sequence[Mapping[str, Any]]
 
@@ -119,7 +120,7 @@ class SlackApi:
             user=user,
             team=str(found.get("team_id") or ""),
             person=plain and not strange and user != "USLACKBOT",
-            name=name if isinstance(name, str) else "",
+            name=name[:MAX_NAME] if isinstance(name, str) else "",
         )
 
     async def socket_url(self) -> str:
