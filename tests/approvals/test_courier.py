@@ -110,6 +110,41 @@ async def test_a_defect_in_one_delivery_does_not_stop_the_others() -> None:
         await town.until(lambda: town.delivered == ["e"])
 
 
+async def test_whoever_says_how_long_to_wait_is_not_asked_before() -> None:
+    town = Town()
+    town.failing = [StoreError()]
+    made = Courier("test", town.deliver, lambda _: 3_600.0, patience=QUICK, workers=1)
+    made.start()
+    made.wanted("a")
+    made.wanted("b")
+    await town.until(lambda: town.delivered == ["b"])  # the one worker is past a, which rests
+    assert made._resting["a"].when() - asyncio.get_running_loop().time() > 3_500
+    made.wanted("a")  # a change meanwhile does not break the word either
+    made.wanted("c")
+    await town.until(lambda: town.delivered == ["b", "c"])
+    await made.close()
+
+
+async def test_closing_lets_a_delivery_under_way_end_and_begins_no_other() -> None:
+    town = Town()
+    town.gates["a"] = asyncio.Event()
+    made = Courier("test", town.deliver, lambda _: None, patience=QUICK, workers=1)
+    made.start()
+    made.wanted("a")
+    made.wanted("b")
+    await town.until(lambda: town.under_way == ["a"])
+    closing = asyncio.ensure_future(made.close())
+    await asyncio.sleep(0)
+    assert not closing.done()
+    town.gates["a"].set()
+    await closing
+    assert town.delivered == ["a"]
+    made.wanted("b")
+    made.start()
+    await town.until(lambda: town.delivered == ["a", "b"])
+    await made.close()
+
+
 def test_pauses_grow_and_are_bounded() -> None:
     patience = Patience(first=1.0, most=60.0)
     assert [patience.pause(n) for n in (1, 2, 3, 7, 5_000)] == [1.0, 2.0, 4.0, 60.0, 60.0]

@@ -401,7 +401,9 @@ async def test_a_captured_button_in_another_requests_message_is_refused(room: Ro
 
 
 @pytest.mark.parametrize("where", [(ELSEWHERE, None), (CHANNEL, "1700000000.999999"), (ELSEWHERE, "1700000000.999999")])
-async def test_a_message_forwarded_elsewhere_is_refused(either: Room, where: tuple[str, str | None]) -> None:
+async def test_a_message_forwarded_elsewhere_is_refused_and_alerted(
+    either: Room, where: tuple[str, str | None], capsys: pytest.CaptureFixture[str]
+) -> None:
     """The right id, the right nonce, a real reviewer: but not the message that we posted."""
     request = await either.ask()
     key, message = await either.posted(request)
@@ -409,6 +411,7 @@ async def test_a_message_forwarded_elsewhere_is_refused(either: Room, where: tup
     either.slack.messages[copy] = message
     await either.send(either.slack.click(copy, "approve"))
     await refused(either, request, "delivery-rejected", "another place")
+    assert "slack.forwarded_message" in capsys.readouterr().out
 
 
 async def test_a_message_in_an_attachment_or_whose_parts_disagree_is_refused(room: Room) -> None:

@@ -18,6 +18,8 @@ from interlock.errors import InterlockError
 log = structlog.get_logger()
 
 MAX_KEYS = 10_000
+GRACE_S = 5.0
+"""How long `close` lets a delivery end that is under way: cut in the middle, nobody would know what was posted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,25 +52,36 @@ class Courier:
         self._passing = passing
         self._patience = patience
         self._workers = workers
+        self._tasks: list[asyncio.Task[None]] = []
+        self._forget()
+
+    def _forget(self) -> None:
+        self._closing = False
         self._due: asyncio.Queue[str] = asyncio.Queue()
         self._known: set[str] = set()  # due, under way or resting
         self._busy: set[str] = set()
         self._changed: set[str] = set()  # wanted again while under way
         self._resting: dict[str, asyncio.TimerHandle] = {}
         self._failures: dict[str, int] = {}
-        self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
+        """Begin to deliver, first what was `wanted` before."""
         self._tasks = [asyncio.create_task(self._work(), name=f"{self._channel}-courier-{n}") for n in range(self._workers)]
 
     async def close(self) -> None:
-        """Stop. What was not delivered is delivered at the next start."""
+        """Stop, and forget. Deliveries under way end first; whoever starts again says anew what is wanted."""
+        self._closing = True
         for timer in self._resting.values():
             timer.cancel()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for _ in self._tasks:
+            self._due.put_nowait("")  # wakes a worker that waits
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=GRACE_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
+        self._forget()
 
     def wanted(self, key: str) -> None:
         """Deliver the state of `key` soon. Many calls before it happens are one delivery."""
@@ -82,8 +95,7 @@ class Courier:
             self._due.put_nowait(key)
 
     async def _work(self) -> None:
-        while True:
-            key = await self._due.get()
+        while (key := await self._due.get()) and not self._closing:
             self._busy.add(key)
             self._changed.discard(key)
             pause: float | None = None
@@ -109,6 +121,8 @@ class Courier:
         return max(wait, self._patience.pause(failures)) if again and wait is not None else None
 
     def _settle(self, key: str, pause: float | None) -> None:
+        if self._closing:
+            return
         if pause is not None:
             self._resting[key] = asyncio.get_running_loop().call_later(pause, self._rested, key)
         elif key in self._changed:

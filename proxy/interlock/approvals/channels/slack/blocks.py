@@ -65,9 +65,9 @@ def approvable(request: ApprovalRequest) -> bool:
     return view.chat_approvable and _body(view)[1]
 
 
-def message(request: ApprovalRequest, *, link: str, scopes: Sequence[Scope], now: datetime) -> list[Block]:
+def message(request: ApprovalRequest, *, link: str, scopes: Sequence[Scope]) -> list[Block]:
     """Return the message for the request's present state. Its buttons carry only the request's id and nonce."""
-    view = chat_portrait(request, now)
+    view = chat_portrait(request)
     body, whole = _body(view)
     out: list[Block] = [{"type": "header", "text": plain(view.title[:150])}]
     if request.state is State.PENDING and request.escalated_at is not None:
@@ -145,20 +145,27 @@ def _body(view: Portrait) -> tuple[list[Block], bool]:
 
 
 def _standing(request: ApprovalRequest, view: Portrait) -> list[Block]:
-    """Who must answer, who has, and how long is left."""
+    """Who must answer, who has, and until when."""
     needs = "; ".join(view.needs)
     out = [_fact("Wanted", _fitting(needs, 2 * SHORT) or " ")]
     people = request.draft.terms.people
     if request.state is State.PENDING and people > 1:
         still = sum(need.quorum for need in lacking(request))
         out.append(_fact("So far", f"{people - still} of {people} approvals"))
-    if view.left:
-        out.append(_fact("Time", view.left))
+    # An instant, not what is left: nobody updates a message while nothing happens.
+    if request.state is State.PENDING:
+        out.append(_fact("Open until", _moment(request.expires)))
+    elif request.state is State.APPROVED and request.valid_until is not None:
+        out.append(_fact("To be used until", _moment(request.valid_until)))
     if len(view.votes) > MAX_VOTES:
         out.append(_line(f"{len(view.votes) - MAX_VOTES} earlier answers are on the page."))
     out += [_line(_fitting(vote, SHORT)) for vote in view.votes[-MAX_VOTES:]]
     out.append(_fact("Request", request.id))
     return out
+
+
+def _moment(value: datetime) -> str:
+    return f"{value:%Y-%m-%d %H:%M} UTC"
 
 
 def _actions(request: ApprovalRequest, link: str, scopes: Sequence[Scope], offer: bool) -> list[Block]:

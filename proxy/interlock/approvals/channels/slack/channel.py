@@ -111,7 +111,7 @@ class SlackChannel:
             self._team_confirmed = True
         request = await self._inbox.get(request_id)
         scopes = grants.offered(request.draft)
-        content = blocks.message(request, link=self._inbox.link(request), scopes=scopes, now=self._clock.now())
+        content = blocks.message(request, link=self._inbox.link(request), scopes=scopes)
         summary = blocks.summary(request)
         posted = {row.conversation: row.message for row in await self._messages.of(CHANNEL, request.id)}
         failed: SlackError | None = None
