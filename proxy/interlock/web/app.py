@@ -96,8 +96,7 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(api.sessions_router(parts.archive, door))
     app.include_router(api.person_router(door))
     app.include_router(principals.router(parts.directory, door.require_scope))
-    party = relying_party(parts.config.public_url)
-    registrations = Registrations(party, clock=parts.clock, entropy=system_entropy)
+    registrations = Registrations(relying_party(parts.config.public_url), clock=parts.clock, entropy=system_entropy)
     app.include_router(passkeys_router(parts.directory, registrations, door.require_scope))
     app.include_router(health_router(parts.gate, parts.config, door))
     if not parts.local:
@@ -113,6 +112,7 @@ def create_app(parts: Parts) -> FastAPI:
                 config=parts.config,
                 clock=parts.clock,
                 stopping=parts.stopping,
+                registrations=registrations,
                 secure=parts.secure,
                 slack_codes=parts.slack.codes if parts.slack is not None else None,
             )
