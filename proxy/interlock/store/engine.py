@@ -21,6 +21,7 @@ from interlock.errors import ConfigError, StoreError
 from interlock.store.approvals import ApprovalRows
 from interlock.store.conversations import ConversationRows
 from interlock.store.database import Database
+from interlock.store.deliveries import DeliveryRows
 from interlock.store.grants import GrantRows
 from interlock.store.messages import MessageRows
 from interlock.store.principals import PrincipalRows
@@ -41,6 +42,7 @@ class Store:
         self.vigilance = VigilanceRows(database)
         self.messages = MessageRows(database)
         self.conversations = ConversationRows(database)
+        self.deliveries = DeliveryRows(database)
         self._database = database
         self._lock = lock
 
