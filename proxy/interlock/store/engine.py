@@ -21,6 +21,7 @@ from interlock.errors import ConfigError, StoreError
 from interlock.store.approvals import ApprovalRows
 from interlock.store.database import Database
 from interlock.store.messages import MessageRows
+from interlock.store.outbox import OutboxRows
 from interlock.store.principals import PrincipalRows
 from interlock.store.schema import ledger
 
@@ -28,12 +29,13 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 class Store:
-    """The open store. `principals` are the directory's rows, `approvals` the desk's, `messages` the channels'."""
+    """The open store. `principals` are the directory's rows, `approvals` the desk's, `messages` and `outbox` the channels'."""
 
     def __init__(self, database: Database, lock: ProcessLock | None) -> None:
         self.principals = PrincipalRows(database)
         self.approvals = ApprovalRows(database)
         self.messages = MessageRows(database)
+        self.outbox = OutboxRows(database)
         self._database = database
         self._lock = lock
 

@@ -18,7 +18,7 @@ TYPES = COMMANDS | frozenset(
         "session.open", "session.close", "channel.open", "channel.close", "channel.refuse", "term.output", "term.input",
         "term.resize", "pg.copy", "pg.result", "decision", "approval.request", "approval.response", "forward", "block",
         "heartbeat", "clock.step", "gap", "recovery", "journal.open", "journal.close", "access.refused", "vote",
-        "identity.change", "config.change", "login", "catalog",
+        "identity.change", "config.change", "login", "message.given_up", "catalog",
     )
 )  # fmt: skip
 """An event of another type fails verification: nobody has said what it means."""
