@@ -16,7 +16,7 @@ from interlock.identity.principal import Identity
 from interlock.policy.assembly import assemble
 from interlock.policy.document import Document
 from interlock.policy.engine import MAX_ALLOWED_EFFECTS, MAX_EFFECTS, PolicySet
-from interlock.policy.model import Decision, Facts, ReviewTerms, Risk, SessionFacts, StepUp, Target, Verdict
+from interlock.policy.model import Decision, Facts, Need, ReviewTerms, Risk, SessionFacts, StepUp, Target, Verdict
 
 PROD = Target("web-1", "ssh", {"env": "prod"}, account="deploy")
 ORDERS = Target("orders", "postgres", {"env": "prod"}, role="app_ro", database="orders")
@@ -221,11 +221,19 @@ def test_of_several_reviews_all_must_be_satisfied() -> None:
     )
 
 
-def test_reviews_that_nobody_can_satisfy_together_are_denied() -> None:
-    decision = two_reviews("{groups: [sre]}", "{groups: [dba]}")
-    assert (decision.verdict, decision.rule) == (Verdict.DENY, "interlock/conflicting-reviews")
-    assert "p/one (sre)" in decision.reason
-    assert "p/two (dba)" in decision.reason
+def test_reviews_that_no_group_can_answer_together_wait_for_people_of_both() -> None:
+    decision = two_reviews("{groups: [sre], quorum: 2, escalate: 5m}", "{groups: [dba], escalate: 2m}")
+    assert decision.review is not None
+    assert decision.review.needs == (Need(("dba",), 1), Need(("sre",), 2))
+    assert (decision.review.people, decision.review.escalate) == (3, 120)
+
+
+def test_a_rule_may_need_people_of_several_groups() -> None:
+    needs = "{needs: [{groups: [sre]}, {groups: [dba, lead], quorum: 2}]}"
+    decision = two_reviews(needs, "{groups: [lead]}")
+    assert decision.review is not None
+    assert decision.review.needs == (Need(("lead",), 2), Need(("sre",), 1))
+    assert decision.review.all_groups == ("lead", "sre")
 
 
 def test_a_passkey_rule_is_critical_and_once() -> None:

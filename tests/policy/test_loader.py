@@ -295,7 +295,6 @@ def two(first: str, second: str) -> str:
         ("  - {id: a, title: A, decide: allow, when: effects.size() == 1}\n", "only the effect being judged"),
         (two("decide: deny, when: time.hour < 6", "decide: deny, when: time.hour  < 6"), "p/b says the same as p/a"),
         (two("decide: review, when: time.hour < 6", "decide: deny, when: time.hour < 6"), "p/a is never reached: p/b"),
-        (two("decide: review, review: {groups: [x]}", "decide: review, review: {groups: [y]}"), "ask groups that have none"),
         ("  - {id: a, title: A, decide: deny}\n", "p/a has no case that hits"),
         ("  - {id: a, title: A, decide: deny}\n", "p/a has no near miss"),
         ("  - {id: a, title: A, decide: deny}\n", "nobody can open any target"),

@@ -7,17 +7,19 @@ happened. `EDGES` is the whole state machine, there is no other edge:
 
     pending (held | returned) ──► approved ──► consumed     the bytes were released, once
                 │                    ├───────► lapsed       nobody used it within its validity
-                │                    └───────► revoked      policy stricter, a voter gone, an operator
+                │                    └───────► revoked      policy stricter, a voter gone, a deny after all, an operator
                 ├──► denied                                 one deny, whatever was approved before
                 ├──► expired                                silence is not consent
                 ├──► cancelled                              withdrawn, or its hold-only client left
-                └──► superseded                             the same was asked under other terms
+                └──► superseded                             the same was asked under other terms, or the text was edited
 
-Held and returned are both pending: they only say whether the client still waits in place.
+Held and returned are both pending: they only say whether the client still waits in place. A request that a grant covers is
+born approved (`open_under`): people answered before it was asked.
 
 An answer passes four gates, in this order, and the first that closes gives the reason: authority (an active person, not
-one of the excluded, in one of the groups), binding (the digest is the one that is stored), state (still pending, in time,
-not voted yet), proof (as strong as the rule asks for, for approvals). Denying is always possible to whoever may answer.
+one of the excluded, in one of the groups, not new among them), binding (the digest is the one that is stored), state (still
+open, in time, not voted yet), terms (scope and proof as the rule asks for, for approvals). Denying is always possible to
+whoever may answer, also after enough people approved, as long as nothing was released: deny wins.
 
 What this module knows: requests, votes, quorum, expiry, separation of duties. What it must not know: channels' protocols,
 the store, clocks (every `now` comes from `approvals.reckoning`), and what a command means (approvals.md, "Model").
@@ -29,11 +31,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from interlock.approvals import grants, quorum
 from interlock.approvals.digest import request_digest
-from interlock.approvals.model import ApprovalRequest, Presence, Proof, RequestDraft, State, Vote, VoteVerdict
+from interlock.approvals.grants import Grant
+from interlock.approvals.model import ApprovalRequest, Presence, Proof, RequestDraft, Scope, State, Vote, VoteVerdict
 from interlock.errors import Reason, VoteError
 from interlock.identity.principal import Identity, Kind
-from interlock.policy.model import StepUp
+from interlock.policy.model import Need, StepUp
 
 _NOTHING: frozenset[State] = frozenset()
 
@@ -52,13 +56,32 @@ EDGES: Mapping[State, frozenset[State]] = {
 FRESH_CHANNELS = frozenset(("console", "cli", "api"))
 """Channels that admit a decision only within a step-up of five minutes (identity.md). A click in a chat is none."""
 
-SCOPES = frozenset(("once",))
-"""Scopes that the desk can keep. A rule that offers more still gets only these."""
+MIN_GLASS_REASON = 10
+"""Characters that breaking the glass must be explained with, at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What the installation says for every rule. Durations in seconds.
+
+    `validity`: how long an approval waits to be used. `longest_grant`: the longest life of a wider scope. `newcomer`: how long
+    a reviewer who was just created, linked or re-grouped can't vote unless confirmed. `glass`: the groups whose members
+    may break it, and `glass_validity` how long such an approval waits.
+    """
+
+    validity: float = 900.0
+    longest_grant: float = 3600.0
+    newcomer: float = 0.0
+    glass: frozenset[str] = frozenset()
+    glass_validity: float = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class Voter:
-    """Who answers, as the directory knows them at this moment. `linked` are other identities of the same person."""
+    """Who answers, as the directory knows them at this moment. `linked` are other identities of the same person.
+
+    `since` is when their authority last grew, None when another administrator confirmed it.
+    """
 
     identity: Identity
     handle: str
@@ -66,6 +89,7 @@ class Voter:
     groups: frozenset[str] = frozenset()
     linked: frozenset[Identity] = frozenset()
     disabled: bool = False
+    since: datetime | None = None
 
     @property
     def person(self) -> frozenset[Identity]:
@@ -73,10 +97,17 @@ class Voter:
         return self.linked | {self.identity}
 
 
+# -- opening --------------------------------------------------------------------------------------------------------------
+
+
 def open_request(
-    draft: RequestDraft, *, request_id: str, nonce: str, match: str, now: datetime, excluded: Iterable[Identity] = ()
-) -> ApprovalRequest:
-    """Open a held request. `excluded` adds what the directory knows to the requester, its chain and its owner."""
+    draft: RequestDraft, *, request_id: str, nonce: str, match: str, now: datetime, excluded: Iterable[Identity] = (),
+    edited_from: str = "", author: Identity | None = None,
+) -> ApprovalRequest:  # fmt: skip
+    """Open a held request. `excluded` adds what the directory knows to the requester, its chain and its owner.
+
+    An edited text is returned from the start: nobody waits for it in place, and its author never votes on it.
+    """
     request = ApprovalRequest(
         id=request_id,
         nonce=nonce,
@@ -85,35 +116,56 @@ def open_request(
         draft=draft,
         created=now,
         expires=now + timedelta(seconds=draft.terms.expires),
-        excluded=draft.principal.excluded() | frozenset(excluded),
+        presence=Presence.RETURNED if edited_from else Presence.HELD,
+        excluded=draft.principal.excluded() | frozenset(excluded) | ({author} if author else frozenset()),
+        edited_from=edited_from,
+        author=author,
     )
     return replace(request, digest=request_digest(request))
 
 
-def vote(
-    request: ApprovalRequest, ballot: Vote, voter: Voter, *, now: datetime, validity: float,
+def open_under(
+    grant: Grant, draft: RequestDraft, *, request_id: str, nonce: str, match: str, now: datetime, house: House,
     excluded: Iterable[Identity] = (),
 ) -> ApprovalRequest:  # fmt: skip
-    """Count one answer. `validity` is in seconds, how long an approval waits to be used.
+    """Open a request that a grant covers: approved by those who gave the grant, and no longer than it lives."""
+    opened = open_request(draft, request_id=request_id, nonce=nonce, match=match, now=now, excluded=excluded)
+    under = replace(opened, grant=grant.id, digest="")
+    return replace(
+        under, digest=request_digest(under), state=State.APPROVED, votes=grant.votes, decided_at=now,
+        valid_until=min(grant.valid_until, now + timedelta(seconds=house.validity)),
+    )  # fmt: skip
+
+
+# -- answering ------------------------------------------------------------------------------------------------------------
+
+
+def vote(
+    request: ApprovalRequest, ballot: Vote, voter: Voter, *, now: datetime, house: House, excluded: Iterable[Identity] = (),
+) -> ApprovalRequest:  # fmt: skip
+    """Count one answer.
 
     `excluded` are further identities that may not answer, as the directory knows them now. The same delivery twice
     returns the request as it is. Raise VoteError with the reason when the answer does not count.
     """
-    _check_authority(request, voter, excluded)
+    _check_authority(request, ballot, voter, now, house, excluded)
     if ballot.digest != request.digest or ballot.reviewer != voter.identity:
         raise VoteError(reason=Reason.DIGEST_MISMATCH)
     if delivered_before(request, ballot):
         return request
+    if ballot.verdict is VoteVerdict.DENY and usable(request, now) and not request.grant:
+        # Enough people approved, nothing was released yet, and somebody who may answer says no.
+        _check_first(request, ballot, voter)
+        return replace(_move(request, State.REVOKED), votes=(*request.votes, ballot))
     _check_pending(request, now)
     _check_first(request, ballot, voter)
-    if ballot.verdict is VoteVerdict.APPROVE:
-        _check_terms(request, ballot)
-    counted = replace(request, votes=(*request.votes, ballot))
     if ballot.verdict is VoteVerdict.DENY:
-        return replace(_move(counted, State.DENIED), decided_at=now)
-    if len(_approvers(counted)) < max(1, request.draft.terms.quorum):
-        return counted
-    return replace(_move(counted, State.APPROVED), decided_at=now, valid_until=now + timedelta(seconds=validity))
+        return replace(_move(_counted(request, ballot, voter), State.DENIED), decided_at=now)
+    _check_terms(request, ballot, now, house)
+    counted = _counted(request, ballot, voter)
+    if ballot.break_glass:
+        return _approved(counted, now, house.glass_validity)
+    return counted if lacking(counted) else _approved(counted, now, house.validity)
 
 
 def delivered_before(request: ApprovalRequest, ballot: Vote) -> bool:
@@ -121,6 +173,28 @@ def delivered_before(request: ApprovalRequest, ballot: Vote) -> bool:
     return ballot.event != "" and any(
         (v.event, v.reviewer, v.verdict) == (ballot.event, ballot.reviewer, ballot.verdict) for v in request.votes
     )
+
+
+def lacking(request: ApprovalRequest) -> tuple[Need, ...]:
+    """Return which people are still needed for an approval."""
+    approvals = [vote for vote in request.votes if vote.verdict is VoteVerdict.APPROVE]
+    if any(vote.break_glass for vote in approvals):
+        return ()
+    # `_check_first` let each person in once, whatever account was used, so these are distinct people.
+    return quorum.missing(request.draft.terms.needs, [frozenset(vote.groups) for vote in approvals])
+
+
+def scope_of(request: ApprovalRequest, now: datetime, house: House) -> tuple[Scope, datetime] | None:
+    """Return the scope wider than once that every approver chose, and its end; None when it is once."""
+    approvals = [vote for vote in request.votes if vote.verdict is VoteVerdict.APPROVE]
+    scopes = {vote.scope for vote in approvals}
+    if request.state is not State.APPROVED or request.grant or len(scopes) != 1 or scopes == {Scope.ONCE}:
+        return None
+    latest = now + timedelta(seconds=house.longest_grant)
+    return Scope(scopes.pop()), min((vote.valid_until for vote in approvals if vote.valid_until is not None), default=latest)
+
+
+# -- the rest of a request's life -----------------------------------------------------------------------------------------
 
 
 def give_back(request: ApprovalRequest, *, now: datetime) -> ApprovalRequest:
@@ -137,14 +211,33 @@ def hold_again(request: ApprovalRequest, *, now: datetime) -> ApprovalRequest:
     return replace(request, presence=Presence.HELD)
 
 
+def escalate(request: ApprovalRequest, *, now: datetime) -> ApprovalRequest:
+    """Nobody decided in time to be left alone: more people are told. Who may answer, and how, stays as it is."""
+    _check_pending(request, now)
+    return replace(request, escalated_at=now)
+
+
 def cancel(request: ApprovalRequest, *, now: datetime) -> ApprovalRequest:
     """Withdraw a request before anybody decided."""
     return replace(_move(request, State.CANCELLED), decided_at=now)
 
 
-def supersede(request: ApprovalRequest, *, now: datetime) -> ApprovalRequest:
-    """The same thing is asked anew under other terms; nobody can answer the old question any more."""
-    return replace(_move(request, State.SUPERSEDED), decided_at=now)
+def supersede(request: ApprovalRequest, *, now: datetime, successor: str = "") -> ApprovalRequest:
+    """Another request takes its place; nobody can answer the old question any more."""
+    return replace(_move(request, State.SUPERSEDED), decided_at=now, successor=successor)
+
+
+def edit(request: ApprovalRequest, editor: Voter, digest: str, *, now: datetime, house: House, successor: str,
+         excluded: Iterable[Identity] = ()) -> ApprovalRequest:  # fmt: skip
+    """A reviewer proposes another text: the old request ends. Only who could have answered may. Raise VoteError."""
+    ballot = Vote(editor.identity, editor.handle, "", "", VoteVerdict.DENY, digest, now)
+    _check_authority(request, ballot, editor, now, house, excluded)
+    if digest != request.digest:
+        raise VoteError(reason=Reason.DIGEST_MISMATCH)
+    _check_pending(request, now)
+    if not request.draft.terms.returns:
+        raise VoteError("the rule is hold-only, so the agent could not come back with another text", reason=Reason.NOT_EDITABLE)
+    return supersede(request, now=now, successor=successor)
 
 
 def expire(request: ApprovalRequest, *, now: datetime) -> ApprovalRequest:
@@ -179,14 +272,30 @@ def usable(request: ApprovalRequest, now: datetime) -> bool:
 
 
 def deadline(request: ApprovalRequest) -> datetime | None:
-    """When time itself ends this state, or None."""
+    """When time itself changes this request next, or None."""
     match request.state:
         case State.PENDING:
-            return request.expires
+            return min(request.expires, escalation(request) or request.expires)
         case State.APPROVED:
             return request.valid_until
         case _:
             return None
+
+
+def in_time(request: ApprovalRequest, *, now: datetime) -> ApprovalRequest:
+    """Return what time has made of the request by now: escalated, expired, lapsed, or the same."""
+    due = deadline(request)
+    if due is None or now < due:
+        return request
+    if request.state is State.APPROVED:
+        return lapse(request, now=now)
+    return expire(request, now=now) if now >= request.expires else escalate(request, now=now)
+
+
+def escalation(request: ApprovalRequest) -> datetime | None:
+    """When more people are to be told, or None when never or told already."""
+    after = request.draft.terms.escalate
+    return request.created + timedelta(seconds=after) if after and request.escalated_at is None else None
 
 
 def standing(request: ApprovalRequest, voters: Mapping[Identity, Voter], excluded: Iterable[Identity] = ()) -> bool:
@@ -197,13 +306,17 @@ def standing(request: ApprovalRequest, voters: Mapping[Identity, Voter], exclude
     """
     barred = request.excluded | frozenset(excluded)
     people: list[frozenset[Identity]] = []
-    for identity in _approvers(request):
-        voter = voters.get(identity)
+    counted: list[Vote] = []
+    for given in request.votes:
+        if given.verdict is not VoteVerdict.APPROVE:
+            continue
+        voter = voters.get(given.reviewer)
         if voter is None or voter.disabled or voter.kind is not Kind.HUMAN or voter.person & barred:
             return False
         if not any(voter.person & other for other in people):
             people.append(voter.person)
-    return len(people) >= max(1, request.draft.terms.quorum)
+            counted.append(given)
+    return bool(counted) and not lacking(replace(request, votes=tuple(counted)))
 
 
 def strength(channel: str, proof: Proof) -> StepUp:
@@ -213,18 +326,41 @@ def strength(channel: str, proof: Proof) -> StepUp:
     return StepUp.REAUTH if channel in FRESH_CHANNELS else StepUp.NONE
 
 
+def decided(request: ApprovalRequest) -> VoteError:
+    """Return the error that tells a late click the final state (property 20)."""
+    return VoteError(f"{request.id} is {request.state} already", reason=Reason.ALREADY_DECIDED)
+
+
 _ORDER = (StepUp.NONE, StepUp.REAUTH, StepUp.PASSKEY)
 
 
-def _check_authority(request: ApprovalRequest, voter: Voter, excluded: Iterable[Identity]) -> None:
+def _check_authority(
+    request: ApprovalRequest, ballot: Vote, voter: Voter, now: datetime, house: House, excluded: Iterable[Identity]
+) -> None:
     if voter.disabled:
         raise VoteError(reason=Reason.DISABLED_PRINCIPAL)
     if voter.kind is not Kind.HUMAN:
         raise VoteError(reason=Reason.NOT_A_PERSON)
     if voter.person & (request.excluded | frozenset(excluded)):
         raise VoteError(reason=Reason.SELF_APPROVAL)
-    if not voter.groups & frozenset(request.draft.terms.groups):
+    if ballot.break_glass:
+        _check_glass(ballot, voter, house)
+    elif not voter.groups & frozenset(request.draft.terms.all_groups):
         raise VoteError(reason=Reason.NOT_A_REVIEWER)
+    if voter.since is not None and now < voter.since + timedelta(seconds=house.newcomer):
+        raise VoteError(reason=Reason.REVIEWER_TOO_NEW)
+
+
+def _check_glass(ballot: Vote, voter: Voter, house: House) -> None:
+    """Property 29: a named group, a passkey, a written reason. Whoever is excluded was refused before."""
+    if ballot.verdict is not VoteVerdict.APPROVE or ballot.scope != Scope.ONCE:
+        raise VoteError("breaking the glass approves once, and nothing else", reason=Reason.BREAK_GLASS_REFUSED)
+    if not voter.groups & house.glass:
+        raise VoteError(reason=Reason.BREAK_GLASS_REFUSED)
+    if ballot.signed is None or ballot.signed.kind != "webauthn" or ballot.proof is not Proof.PERSONAL:
+        raise VoteError(reason=Reason.BREAK_GLASS_REFUSED)
+    if len(" ".join(ballot.reason.split())) < MIN_GLASS_REASON:
+        raise VoteError(f"say in at least {MIN_GLASS_REASON} characters why the glass is broken", reason=Reason.REASON_REQUIRED)
 
 
 def _check_pending(request: ApprovalRequest, now: datetime) -> None:
@@ -235,11 +371,6 @@ def _check_pending(request: ApprovalRequest, now: datetime) -> None:
         raise decided(replace(request, state=State.EXPIRED))
 
 
-def decided(request: ApprovalRequest) -> VoteError:
-    """Return the error that tells a late click the final state (property 20)."""
-    return VoteError(f"{request.id} is {request.state} already", reason=Reason.ALREADY_DECIDED)
-
-
 def _check_first(request: ApprovalRequest, ballot: Vote, voter: Voter) -> None:
     """One person, one answer; only from approving to denying may somebody still go."""
     given = [v for v in request.votes if v.reviewer in voter.person]
@@ -247,17 +378,31 @@ def _check_first(request: ApprovalRequest, ballot: Vote, voter: Voter) -> None:
         raise VoteError(reason=Reason.ALREADY_VOTED)
 
 
-def _check_terms(request: ApprovalRequest, ballot: Vote) -> None:
+def _check_terms(request: ApprovalRequest, ballot: Vote, now: datetime, house: House) -> None:
+    """Whether an approval is as the rule asks: its scope is offered and ends, its proof is strong enough."""
     terms = request.draft.terms
-    if ballot.scope not in SCOPES or ballot.scope not in terms.scopes:
+    if ballot.scope not in grants.offered(request.draft):
         raise VoteError(f"the scope {ballot.scope!r} is not offered here", reason=Reason.SCOPE_NOT_OFFERED)
     if _ORDER.index(strength(ballot.channel, ballot.proof)) < _ORDER.index(terms.step_up):
         raise VoteError(reason=Reason.STEP_UP_TOO_WEAK)
+    latest = now + timedelta(seconds=house.longest_grant)
+    if ballot.scope == Scope.ONCE:
+        if ballot.valid_until is not None:
+            raise VoteError("an approval of once has no time", reason=Reason.SCOPE_NOT_OFFERED)
+    elif ballot.scope == Scope.EXACT and ballot.valid_until is None:
+        raise VoteError("the scope exact needs valid_until", reason=Reason.SCOPE_NOT_OFFERED)
+    elif ballot.valid_until is not None and not now < ballot.valid_until <= latest:
+        raise VoteError(f"valid_until lies in the future and within {int(house.longest_grant)} s", reason=Reason.SCOPE_NOT_OFFERED)
 
 
-def _approvers(request: ApprovalRequest) -> frozenset[Identity]:
-    # `_check_first` let each person in once, whatever account was used, so these are distinct people.
-    return frozenset(v.reviewer for v in request.votes if v.verdict is VoteVerdict.APPROVE)
+def _counted(request: ApprovalRequest, ballot: Vote, voter: Voter) -> ApprovalRequest:
+    """Add an answer, with those of the request's groups that count for it now (property 5)."""
+    groups = tuple(group for group in request.draft.terms.all_groups if group in voter.groups)
+    return replace(request, votes=(*request.votes, replace(ballot, groups=groups)))
+
+
+def _approved(request: ApprovalRequest, now: datetime, validity: float) -> ApprovalRequest:
+    return replace(_move(request, State.APPROVED), decided_at=now, valid_until=now + timedelta(seconds=validity))
 
 
 def _move(request: ApprovalRequest, state: State) -> ApprovalRequest:

@@ -22,6 +22,7 @@ from enum import StrEnum
 from functools import cache
 from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
+from interlock.approvals.grants import Grant
 from interlock.approvals.model import ApprovalRequest, Vote
 from interlock.errors import StoreError
 from interlock.evidence import jcs
@@ -60,6 +61,15 @@ def vote_form(vote: Vote) -> bytes:
 def read_vote(form: bytes) -> Vote:
     """Read `vote_form` back. Raise FormError."""
     return cast(Vote, _reader(Vote)(_open(form, "vote"), "vote"))
+
+
+def grant_form(grant: Grant) -> bytes:
+    return jcs.encode({"v": VERSION, "grant": _writer(Grant)(grant)})
+
+
+def read_grant(form: bytes) -> Grant:
+    """Read `grant_form` back. Raise FormError."""
+    return cast(Grant, _reader(Grant)(_open(form, "grant"), "grant"))
 
 
 def plain(value: Any) -> Json:

@@ -285,8 +285,10 @@ def to_json(question: Question, analysis: Analysis, decision: Decision) -> dict[
     }
     if terms is not None:
         shown["review"] = {
-            "groups": list(terms.groups), "quorum": terms.quorum, "expires": terms.expires, "step_up": str(terms.step_up),
-            "hold": terms.hold, "risk": str(terms.risk), "scopes": list(terms.scopes), "return": terms.returns,
+            "groups": list(terms.all_groups), "quorum": terms.people, "expires": terms.expires, "step_up": str(terms.step_up),
+            "needs": [{"groups": list(need.groups), "quorum": need.quorum} for need in terms.needs],
+            "hold": terms.hold, "escalate": terms.escalate, "return": terms.returns,
+            "risk": str(terms.risk), "scopes": list(terms.scopes),
         }  # fmt: skip
     if analysis.unreadable is not None:
         shown["reason_code"] = str(analysis.unreadable.reason)

@@ -90,10 +90,14 @@ def _flags(effect: dict[str, Any]) -> Iterator[str]:
 
 
 def _terms(terms: dict[str, Any]) -> str:
-    people = "one person" if terms["quorum"] == 1 else f"{terms['quorum']} people"
+    needs = [f"{_people(need['quorum'])} of {' or '.join(need['groups'])}" for need in terms["needs"]]
     minutes = terms["expires"] / 60
     step = "" if terms["step_up"] == "none" else f", proving themselves anew ({terms['step_up']})"
-    return f"{people} of {' or '.join(terms['groups'])}{step}; no answer within {minutes:g} min means no"
+    return f"{' and '.join(needs)}{step}; no answer within {minutes:g} min means no"
+
+
+def _people(count: int) -> str:
+    return "one person" if count == 1 else f"{count} people"
 
 
 def _rule_note(rule: str) -> str:

@@ -20,7 +20,7 @@ from interlock.policy.condition import Condition, ConditionError, compile_condit
 from interlock.policy.document import Document
 from interlock.policy.document import Path as Where
 from interlock.policy.engine import DEFAULT_TERMS, PolicySet
-from interlock.policy.model import ReviewTerms, Risk, StepUp, Target, Verdict
+from interlock.policy.model import Need, ReviewTerms, Risk, StepUp, Target, Verdict
 from interlock.policy.rule import ANY, AccessRule, Case, Match, Rule, Targets, Who
 from interlock.policy.schema import (
     AccessForm,
@@ -118,15 +118,20 @@ def _terms(form: ReviewForm | None, base: ReviewTerms, risk: str | None = None) 
     terms = replace(base, risk=Risk(risk)) if risk else base
     if form is None:
         return terms
+    if form.needs:
+        first, *also = (Need(tuple(need.groups), need.quorum) for need in form.needs)
+        terms = replace(terms, groups=first.groups, quorum=first.quorum, also=tuple(also))
+    elif form.groups or form.quorum:
+        groups = tuple(form.groups) if form.groups else terms.groups
+        terms = replace(terms, groups=groups, quorum=form.quorum or terms.quorum, also=() if form.groups else terms.also)
     terms = replace(
         terms,
-        groups=tuple(form.groups) if form.groups else terms.groups,
-        quorum=form.quorum or terms.quorum,
         expires=form.expires or terms.expires,
         hold=form.hold or terms.hold,
         returns=terms.returns if form.return_ is None else form.return_,
         step_up=StepUp(form.step_up) if form.step_up else terms.step_up,
         scopes=tuple(form.scopes) if form.scopes else terms.scopes,
+        escalate=form.escalate or terms.escalate,
     )
     if terms.step_up is StepUp.PASSKEY:
         terms = replace(terms, risk=Risk.CRITICAL, scopes=("once",))
@@ -248,7 +253,6 @@ def _unknown_rules(cases: list[Case], rules: list[Rule], files: list[_File]) -> 
     known = {rule.name for rule in rules} | {
         "default",
         "interlock/unreadable",
-        "interlock/conflicting-reviews",
         "interlock/too-many-effects",
     }
     broken = {rule.id for file in files for rule in file.form.rules}

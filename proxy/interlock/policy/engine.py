@@ -213,13 +213,6 @@ class PolicySet:
         rules = sorted(trial.reviewed, key=lambda rule: -severity(rule.terms or self.default))
         merged = merge([rule.terms or self.default for rule in rules])
         first = rules[0]
-        if merged is None:
-            names = ", ".join(f"{rule.name} ({'/'.join((rule.terms or self.default).groups)})" for rule in rules)
-            return self._answer(
-                trial, Verdict.DENY, "interlock/conflicting-reviews",
-                f"Rules ask groups that have no member group in common, which one request can't satisfy: {names}.",
-                hint="Run the parts as separate commands, or ask the policy's owner to name a common group.",
-            )  # fmt: skip
         return self._answer(trial, Verdict.REVIEW, first.name, first.message, hint=first.hint, review=merged)
 
     def _answer(

@@ -17,7 +17,6 @@ def warnings(rules: Sequence[Rule], access: Sequence[AccessRule], cases: Sequenc
     for rule in rules:
         found += _alone(rule)
     found += _repeated(rules)
-    found += _irreconcilable(rules)
     found += _uncovered(rules, cases)
     if not access:
         found.append("access: no file has access rules, so nobody can open any target")
@@ -58,27 +57,6 @@ def _repeated(rules: Sequence[Rule]) -> Iterator[str]:
                 yield f"{other.place}: {other.name} says the same as {first.name}; remove one"
             else:
                 yield f"{other.place}: {other.name} is never reached: {first.name} has the same condition and is stricter"
-
-
-def _irreconcilable(rules: Sequence[Rule]) -> Iterator[str]:
-    """Find reviews that nobody can answer together (terms.py): one sentence for each pair of lists of groups."""
-    said: set[frozenset[frozenset[str]]] = set()
-    lists: dict[tuple[str, frozenset[str]], Rule] = {}
-    for rule in rules:
-        if rule.terms is None:
-            continue
-        groups = frozenset(rule.terms.groups)
-        for (protocol, other_groups), other in lists.items():
-            pair = frozenset((groups, other_groups))
-            apart = protocol and rule.match.protocol and protocol != rule.match.protocol
-            if apart or not groups.isdisjoint(other_groups) or pair in said:
-                continue
-            said.add(pair)
-            yield (
-                f"{rule.place}: {rule.name} and {other.name} ask groups that have none in common; "
-                "a command that matches both is denied"
-            )
-        lists.setdefault((rule.match.protocol, groups), rule)
 
 
 def _match_key(match: Match) -> object:

@@ -17,7 +17,7 @@ from interlock.policy import packs
 from interlock.policy.assembly import assemble
 from interlock.policy.document import MAX_BYTES, Document
 from interlock.policy.engine import DEFAULT_TERMS, PolicySet
-from interlock.policy.model import ReviewTerms, Risk, StepUp
+from interlock.policy.model import Need, ReviewTerms, Risk, StepUp
 
 MAX_FILES = 200
 
@@ -46,6 +46,7 @@ def load_bundle(bundle: bytes) -> PolicySet:
         made = ReviewTerms(
             **{
                 **terms, "groups": tuple(terms["groups"]), "scopes": tuple(terms["scopes"]),
+                "also": tuple(Need(tuple(need["groups"]), need["quorum"]) for need in terms.get("also", ())),
                 "step_up": StepUp(terms["step_up"]), "risk": Risk(terms["risk"]),
             }
         )  # fmt: skip

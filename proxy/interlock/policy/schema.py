@@ -128,11 +128,23 @@ class AccessForm(Strict):
         return self
 
 
+class NeedForm(Strict):
+    """So many distinct people, each in one of these groups."""
+
+    groups: Texts
+    quorum: Annotated[int, Field(ge=1, le=20)] = 1
+
+
 class ReviewForm(Strict):
     """Who must answer and for how long the question stands; what is absent comes from `default:`."""
 
     groups: Texts | None = None
     quorum: Annotated[int | None, Field(ge=1, le=20)] = None
+    needs: Annotated[
+        list[NeedForm] | None,
+        Field(min_length=1, max_length=8, description="people of several groups; one person counts for one need"),
+    ] = None
+    escalate: Annotated[Duration | None, Field(description="tell more people after this long; who may answer stays")] = None
     expires: Duration | None = None
     hold: Duration | None = None
     return_: Annotated[bool | None, Field(alias="return")] = None
@@ -140,7 +152,9 @@ class ReviewForm(Strict):
     scopes: Annotated[list[Literal["once", "exact", "rule_in_session"]] | None, Field(min_length=1)] = None
 
     @model_validator(mode="after")
-    def _critical_is_once(self) -> ReviewForm:
+    def _fits(self) -> ReviewForm:
+        if self.needs is not None and (self.groups is not None or self.quorum is not None):
+            raise ValueError("needs: takes the place of groups: and quorum:; give one or the other")
         if self.scopes is not None and "once" not in self.scopes:
             raise ValueError("scopes: once is always among them")
         if self.step_up == "passkey" and self.scopes not in (None, ["once"]):
@@ -286,7 +300,7 @@ def _explain(document: Document, problem: dict[str, Any]) -> str:
 
 _FORMS: dict[str, type[Strict]] = {
     "": PolicyForm, "rules": RuleForm, "access": AccessForm, "cases": CaseForm, "default": DefaultForm,
-    "match": MatchForm, "review": ReviewForm, "who": WhoForm, "as": AsForm,
+    "match": MatchForm, "review": ReviewForm, "needs": NeedForm, "who": WhoForm, "as": AsForm,
 }  # fmt: skip
 
 

@@ -1,8 +1,8 @@
-"""Merging the terms of several reviews into one request that satisfies all of them, or none.
+"""Merging the terms of several reviews into one request that satisfies all of them.
 
-A request has one list of groups, of which any member may answer, and one quorum. Two reviews are both satisfied by
-votes of people who count for both, so the merged groups are the intersection, the quorum the larger one, and every
-other term the stricter one. When no group counts for both there is no such request: the caller denies. Pure.
+Two reviews that some group may answer for both become one need of the groups they share, with the larger quorum. Where no
+group may answer for both, each stays a need of its own, met by people of its own: the request then waits for both sides.
+Every other term is the stricter one. Pure.
 """
 
 from __future__ import annotations
@@ -10,30 +10,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from interlock.policy.model import ReviewTerms, Risk, StepUp
+from interlock.policy.model import Need, ReviewTerms, Risk, StepUp
 
 _RISKS = (Risk.LOW, Risk.HIGH, Risk.CRITICAL)
 _STEPS = (StepUp.NONE, StepUp.REAUTH, StepUp.PASSKEY)
 
 
-def merge(terms: Sequence[ReviewTerms]) -> ReviewTerms | None:
-    """Return terms that satisfy every one of `terms` (at least one), or None when there are none."""
+def merge(terms: Sequence[ReviewTerms]) -> ReviewTerms:
+    """Return terms that satisfy every one of `terms` (at least one)."""
     merged = terms[0]
     for other in terms[1:]:
-        groups = tuple(group for group in merged.groups if group in other.groups)
-        if not groups:
-            return None
+        first, *also = _needs(merged.needs, other.needs)
         merged = ReviewTerms(
-            groups=groups,
-            quorum=max(merged.quorum, other.quorum),
+            groups=first.groups,
+            quorum=first.quorum,
             expires=min(merged.expires, other.expires),
             hold=min(merged.hold, other.hold),
             returns=merged.returns and other.returns,
             step_up=max(merged.step_up, other.step_up, key=_STEPS.index),
             risk=max(merged.risk, other.risk, key=_RISKS.index),
             scopes=tuple(scope for scope in merged.scopes if scope in other.scopes),
+            also=tuple(also),
+            escalate=min((after for after in (merged.escalate, other.escalate) if after), default=0),
         )
-    if merged.risk is Risk.CRITICAL and merged.scopes != ("once",):
+    if merged.critical and merged.scopes != ("once",):
         merged = replace(merged, scopes=("once",))
     return merged
 
@@ -41,3 +41,16 @@ def merge(terms: Sequence[ReviewTerms]) -> ReviewTerms | None:
 def severity(terms: ReviewTerms) -> int:
     """Order reviews by risk, for choosing the rule that is named."""
     return _RISKS.index(terms.risk)
+
+
+def _needs(known: Sequence[Need], more: Sequence[Need]) -> list[Need]:
+    merged = list(known)
+    for need in more:
+        for place, other in enumerate(merged):
+            shared = tuple(group for group in other.groups if group in need.groups)
+            if shared:
+                merged[place] = Need(shared, max(other.quorum, need.quorum))
+                break
+        else:
+            merged.append(need)
+    return merged

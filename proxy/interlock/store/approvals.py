@@ -24,6 +24,9 @@ from interlock.store.schema import Moment, ledger, requests, votes
 Change = Callable[[ApprovalRequest], ApprovalRequest]
 """The desk's answer to the row as it is: the next value, or a VoteError that ends the transaction."""
 
+Beside = Callable[[Connection, ApprovalRequest], None]
+"""What else is written in the same transaction, once the request has its new value. An error ends the transaction."""
+
 OPEN = (State.PENDING, State.APPROVED)
 
 
@@ -65,8 +68,10 @@ class ApprovalRows:
 
         return await self._database.run(write)
 
-    async def insert(self, request: ApprovalRequest, *, now: datetime, superseding: ApprovalRequest | None = None) -> Written:
-        """Write a new request, and in the same transaction end the one it takes the place of.
+    async def insert(
+        self, request: ApprovalRequest, *, now: datetime, superseding: ApprovalRequest | None = None, beside: Beside | None = None
+    ) -> Written:
+        """Write a new request with its votes, and in the same transaction end the one it takes the place of.
 
         `superseding` is that older request in its new state. Raise StoreError also when the older one changed meanwhile.
         """
@@ -74,12 +79,17 @@ class ApprovalRows:
         def write(connection: Connection) -> Written:
             if superseding is not None:
                 _swap(connection, superseding, State.PENDING, in_time=None)
+            if beside is not None:
+                beside(connection, request)
             connection.execute(insert(requests).values(_columns(request)))
+            _insert_votes(connection, request, 0)
             return Written(request, _advance(connection, now))
 
         return await self._database.run(write)
 
-    async def apply(self, known: ApprovalRequest, change: Change, *, now: datetime, in_time: bool = False) -> Written:
+    async def apply(
+        self, known: ApprovalRequest, change: Change, *, now: datetime, in_time: bool = False, beside: Beside | None = None
+    ) -> Written:
         """Change one request by compare-and-swap, its new votes with it.
 
         `known` gives the frozen part; state and votes are read anew, in the transaction. With `in_time` the swap also
@@ -98,13 +108,9 @@ class ApprovalRows:
             if after == before:
                 return Written(before, _generation(connection))
             _swap(connection, after, before.state, in_time=now if in_time else None)
-            for place, vote in enumerate(after.votes[len(before.votes) :], start=len(before.votes)):
-                connection.execute(
-                    insert(votes).values(
-                        request=after.id, issuer=vote.reviewer.issuer, subject=vote.reviewer.subject,
-                        verdict=str(vote.verdict), place=place, event=vote.event, form=vote_form(vote),
-                    )
-                )  # fmt: skip
+            _insert_votes(connection, after, len(before.votes))
+            if beside is not None:
+                beside(connection, after)
             return Written(after, _advance(connection, now))
 
         return await self._database.run(write)
@@ -122,9 +128,22 @@ class ApprovalRows:
         named = requests.c.state.in_([str(s) for s in states])
         return await self._select(and_(requests.c.match_hmac == match, named), limit)
 
-    async def recent(self, state: State | None, limit: int) -> Sequence[ApprovalRequest]:
-        """Return at most `limit` requests, the newest ones, oldest first."""
-        return await self._select(requests.c.state == str(state) if state else None, limit)
+    async def recent(self, state: State | None, limit: int, before: str = "") -> Sequence[ApprovalRequest]:
+        """Return at most `limit` requests, the newest ones (of those with a smaller id than `before`), oldest first."""
+        conditions = [*([requests.c.state == str(state)] if state else []), *([requests.c.id < before] if before else [])]
+        return await self._select(and_(*conditions) if conditions else None, limit)
+
+    async def last_approved(self, request: ApprovalRequest) -> ApprovalRequest | None:
+        """Return what the same requester was last granted at the same target under the same rule."""
+        identity = request.draft.principal.identity
+        found = await self._select(
+            and_(
+                requests.c.issuer == identity.issuer, requests.c.subject == identity.subject,
+                requests.c.target == request.draft.target.name, requests.c.rule == request.draft.decision.rule,
+                requests.c.state.in_((str(State.APPROVED), str(State.CONSUMED))), requests.c.id < request.id,
+            ), 1,
+        )  # fmt: skip
+        return found[0] if found else None
 
     async def _select(self, condition: Any, limit: int | None = None) -> Sequence[ApprovalRequest]:
         def read(connection: Connection) -> Sequence[ApprovalRequest]:
@@ -143,6 +162,7 @@ def _columns(request: ApprovalRequest) -> dict[str, Any]:
         "id": request.id, "digest": request.digest, "match_hmac": request.match,
         "issuer": identity.issuer, "subject": identity.subject,
         "created": request.created, "expires": request.expires,
+        "target": request.draft.target.name, "rule": request.draft.decision.rule,
         "form": checked(request_form(request), request.digest),
         **_mutable(request),
     }  # fmt: skip
@@ -154,6 +174,8 @@ def _mutable(request: ApprovalRequest) -> dict[str, Any]:
         "presence": str(request.presence),
         "decided_at": request.decided_at,
         "valid_until": request.valid_until,
+        "successor": request.successor,
+        "escalated_at": request.escalated_at,
     }
 
 
@@ -168,6 +190,8 @@ def _thawed(frozen: ApprovalRequest, row: Row[Any], given: dict[str, tuple[Vote,
         presence=Presence(row.presence),
         decided_at=row.decided_at,
         valid_until=row.valid_until,
+        successor=row.successor,
+        escalated_at=row.escalated_at,
         votes=given.get(row.id, ()),
     )
 
@@ -193,6 +217,17 @@ def _votes_of(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[Vot
                 raise FormError(f"a vote on {row.request} was changed from outside")
             found[row.request] = (*found.get(row.request, ()), vote)
     return found
+
+
+def _insert_votes(connection: Connection, request: ApprovalRequest, known: int) -> None:
+    """Write the votes of a request beyond the first `known` ones."""
+    for place, vote in enumerate(request.votes[known:], start=known):
+        connection.execute(
+            insert(votes).values(
+                request=request.id, issuer=vote.reviewer.issuer, subject=vote.reviewer.subject,
+                verdict=str(vote.verdict), place=place, event=vote.event, form=vote_form(vote),
+            )
+        )  # fmt: skip
 
 
 def _swap(connection: Connection, after: ApprovalRequest, before: State, *, in_time: datetime | None) -> None:

@@ -20,20 +20,25 @@ from interlock.clock import Entropy, system_entropy
 from interlock.errors import ConfigError, StoreError
 from interlock.store.approvals import ApprovalRows
 from interlock.store.database import Database
+from interlock.store.grants import GrantRows
 from interlock.store.messages import MessageRows
 from interlock.store.outbox import OutboxRows
 from interlock.store.principals import PrincipalRows
 from interlock.store.schema import ledger
+from interlock.store.vigilance import VigilanceRows
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 class Store:
-    """The open store. `principals` are the directory's rows, `approvals` the desk's, `messages` and `outbox` the channels'."""
+    """The open store. `principals` are the directory's rows, `approvals`, `grants` and `vigilance` the desk's, the rest the
+    channels'."""
 
     def __init__(self, database: Database, lock: ProcessLock | None) -> None:
         self.principals = PrincipalRows(database)
         self.approvals = ApprovalRows(database)
+        self.grants = GrantRows(database)
+        self.vigilance = VigilanceRows(database)
         self.messages = MessageRows(database)
         self.outbox = OutboxRows(database)
         self._database = database
