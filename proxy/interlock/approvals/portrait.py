@@ -1,0 +1,216 @@
+"""A request as people see it: the one place where it becomes words, for the console, the CLI, Teams and Slack alike.
+
+Pure. Everything here is plain text that went through `commands.display`: it holds no control, invisible or direction-
+changing character, and a channel adds no meaning to it (threats.md §4.4). `portrait` shows everything, on our own pages
+and to our own command line. `chat_portrait` is for messages that leave the house: what looks like a secret is hidden there
+(`approvals.redaction`), and it is cut to what a message can hold. What is hidden or cut is said, and unless it is provably
+only a value it takes the approve button with it.
+
+Knows words. Must not know who is looking, nor how a channel draws.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from interlock.approvals.model import ApprovalRequest, Presence, Proof, RequestDraft, Scope, State, Vote, VoteVerdict
+from interlock.approvals.wording import duration, one_line
+from interlock.commands import wording
+from interlock.commands.display import Display, display, inline, whole
+from interlock.commands.model import BindValue, Command, Wire
+from interlock.policy.model import Need, StepUp, Target
+
+CHAT_LINES = 30
+CHAT_WIDTH = 400
+CHAT_BINDS = 20
+CHAT_EFFECTS = 12
+"""What a message on a phone can hold. More is cut there, and answered on the page."""
+
+_TITLES = {
+    State.APPROVED: "Approved",
+    State.CONSUMED: "Approved, and the command was released",
+    State.DENIED: "Denied",
+    State.EXPIRED: "Expired: nobody answered in time",
+    State.CANCELLED: "Cancelled",
+    State.SUPERSEDED: "Superseded by another request",
+    State.LAPSED: "Lapsed: approved, but never run",
+    State.REVOKED: "Revoked before the command ran",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Portrait:
+    """What a reviewer sees. Every text is safe to print as it stands, as plain text.
+
+    `said` and `remarks` are what only the agent wrote: set them apart and label them "written by the agent, not checked".
+    `complete` is False when anything was cut here. `chat_approvable` is whether a message in chat may offer the approve
+    button, whatever this view is of.
+    """
+
+    title: str
+    who: str
+    place: str
+    held_by: str
+    command: Display
+    stdin: Display | None
+    binds: tuple[str, ...]  # "$1 = …", in order
+    surroundings: tuple[str, ...]  # environment, working directory, terminal, pinned settings: what else is approved
+    effects: tuple[str, ...]  # sentences, the most dangerous first
+    opaque: tuple[str, ...]  # what can't be known, in words
+    said: str
+    remarks: tuple[str, ...]
+    facts: tuple[str, ...]
+    needs: tuple[str, ...]  # who must answer, in words
+    scopes: tuple[tuple[Scope, str], ...]  # what a reviewer may choose, each with its sentence
+    votes: tuple[str, ...]
+    notes: tuple[str, ...]  # warnings and remarks of ours about this view
+    left: str  # "expires in 14m"; empty when it is over, or no time was given
+    complete: bool
+    chat_approvable: bool
+
+
+def portrait(request: ApprovalRequest, now: datetime | None = None) -> Portrait:
+    """Return everything of a request, for the page and the command line: nothing is cut, nothing hidden."""
+    command = request.draft.command
+    shown = whole(command.text)
+    stdin = None if command.stdin is None else whole(command.stdin.data)
+    return _portrait(request, now, shown, stdin, command.binds, ())
+
+
+def chat_portrait(request: ApprovalRequest, now: datetime | None = None) -> Portrait:
+    """Return what a message in chat may show."""
+    command = request.draft.command
+    shown = display(command.text, lines=CHAT_LINES, width=CHAT_WIDTH)
+    stdin = None if command.stdin is None else display(command.stdin.data, lines=CHAT_LINES, width=CHAT_WIDTH)
+    return _portrait(request, now, shown, stdin, command.binds[:CHAT_BINDS], ())
+
+
+def _portrait(
+    request: ApprovalRequest,
+    now: datetime | None,
+    shown: Display,
+    stdin: Display | None,
+    binds: tuple[BindValue, ...],
+    notes: tuple[str, ...],
+) -> Portrait:
+    draft = request.draft
+    command = draft.command
+    complete = not shown.cut and not (stdin is not None and stdin.cut) and len(binds) == len(command.binds)
+    warnings = [*shown.deceptions, *(stdin.deceptions if stdin is not None else ())]
+    return Portrait(
+        title=title(request),
+        who=who(draft),
+        place=place(draft.target),
+        held_by=f"{draft.decision.rule}: {one_line(draft.decision.reason)}",
+        command=shown,
+        stdin=stdin if stdin is not None and stdin.length else None,
+        binds=tuple(f"${number} = {_bind(value)}" for number, value in enumerate(binds, 1)),
+        surroundings=_surroundings(command),
+        effects=wording.sentences(draft.analysis, command.wire),
+        opaque=wording.unknowns(draft.analysis),
+        said=inline(draft.said, 500),
+        remarks=(),
+        facts=tuple(inline(fact, 300) for fact in draft.facts),
+        needs=needs(request),
+        scopes=((Scope.ONCE, "this once"),),
+        votes=tuple(_vote(vote) for vote in request.votes),
+        notes=tuple(dict.fromkeys((*notes, *(f"Careful: {w}" for w in warnings), *map(inline, draft.analysis.notes)))),
+        left=_left(request, now),
+        complete=complete,
+        chat_approvable=_chat_approvable(request),
+    )
+
+
+def _chat_approvable(request: ApprovalRequest) -> bool:
+    """Whether chat may offer the button: no personal proof is asked for, and a message holds everything."""
+    terms, command = request.draft.terms, request.draft.command
+    if terms.critical or terms.step_up is not StepUp.NONE:
+        return False
+    texts = [command.text] + ([command.stdin.data] if command.stdin is not None else [])
+    return (
+        not any(display(text, lines=CHAT_LINES, width=CHAT_WIDTH).cut for text in texts)
+        and len(command.binds) <= CHAT_BINDS
+        and all(value.raw is None or value.shown is not None for value in command.binds)
+    )
+
+
+# -- parts -------------------------------------------------------------------------------------------------------------
+
+
+def title(request: ApprovalRequest) -> str:
+    """Say how the request stands, as a headline."""
+    if request.state is State.PENDING:
+        if request.presence is Presence.HELD:
+            return "A command waits for you"
+        return "The agent has left; it will run this again"
+    return _TITLES[request.state]
+
+
+def who(draft: RequestDraft) -> str:
+    """Say who asks, for whom, and who answers for it."""
+    principal = draft.principal
+    told = f"{principal.kind} {principal.handle}"
+    if principal.acting_for:
+        told += " for " + ", ".join(principal.acting_for_handles or [str(i) for i in principal.acting_for])
+    if principal.owner is not None:
+        told += f" (owned by {principal.owner_handle or principal.owner})"
+    return inline(told)
+
+
+def place(target: Target) -> str:
+    """Say where it would run, and as whom there."""
+    if target.protocol == "postgres":
+        return inline(f"{target.name}, database {target.database}, as {target.role}")
+    return inline(f"{target.name} as {target.account or target.role}")
+
+
+def needs(request: ApprovalRequest) -> tuple[str, ...]:
+    """Say who must answer: one sentence for each need, and how they must prove themselves."""
+    terms = request.draft.terms
+    told = [_need(need) for need in terms.needs]
+    if terms.critical:
+        told.append("signed by each of them with a passkey or a key of their own")
+    elif terms.step_up is StepUp.REAUTH:
+        told.append("each freshly logged in")
+    return tuple(told)
+
+
+def _need(need: Need) -> str:
+    groups = " or ".join(inline(group) for group in need.groups) or "nobody: no group may answer this"
+    people = max(1, need.quorum)
+    return f"one person of {groups}" if people == 1 else f"{people} different people of {groups}"
+
+
+def _vote(vote: Vote) -> str:
+    proof = {Proof.NONE: "", Proof.CHANNEL: "", Proof.PERSONAL: ", signed"}[vote.proof]
+    verb = "approved" if vote.verdict is VoteVerdict.APPROVE else "denied"
+    glass = " by breaking the glass" if vote.break_glass else ""
+    reason = f": {inline(one_line(vote.reason))}" if vote.reason else ""
+    return f"{inline(vote.reviewer_handle)} {verb} it{glass} ({inline(vote.channel)}{proof}){reason}"
+
+
+def _left(request: ApprovalRequest, now: datetime | None) -> str:
+    if now is None or request.state is not State.PENDING:
+        return ""
+    seconds = int((request.expires - now).total_seconds())
+    return f"expires in {duration(seconds)}" if seconds > 0 else "expires now"
+
+
+def _bind(value: BindValue) -> str:
+    if value.raw is None:
+        return "NULL"
+    if value.shown is None:
+        return f"{len(value.raw)} bytes that can't be read here: {value.raw[:64].hex()}" + ("…" if len(value.raw) > 64 else "")
+    return inline(value.shown, 2000)
+
+
+def _surroundings(command: Command) -> tuple[str, ...]:
+    told = [f"variable {inline(name)} = {inline(value)}" for name, value in command.env]
+    if command.cwd:
+        told.append(f"in the directory {inline(command.cwd)}")
+    if command.pty:
+        told.append("on a terminal")
+    if command.wire is Wire.POSTGRES:
+        told += [f"setting {inline(name)} = {inline(value)}" for name, value in command.settings]
+    return tuple(told)
