@@ -252,7 +252,7 @@ class Approvals:
             if request.state is State.PENDING:
                 ballot = Vote(BOB, "bob", "cli", "bob", verdict, request.digest, self.now)
                 voter = Voter(BOB, "bob", Kind.HUMAN, frozenset(("sre",)))
-                self.put(number, desk.vote(request, ballot, voter, now=self.now, validity=600))
+                self.put(number, desk.vote(request, ballot, voter, now=self.now, house=desk.House(validity=600)))
                 return
 
 
@@ -264,6 +264,11 @@ class Client:
     faults: Faults
     notices: list[Notice] = field(default_factory=list)
     max_hold: float | None = None
+    said: str = ""
+
+    async def facts(self, command: Command, analysis: Analysis) -> tuple[str, ...]:
+        await self.pauses()
+        return ()
 
     async def read_input(self) -> HeldInput:
         await self.pauses()

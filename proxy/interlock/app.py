@@ -23,6 +23,8 @@ from interlock.approvals.channels.teams.channel import TeamsChannel
 from interlock.approvals.channels.teams.connector import Connector
 from interlock.approvals.channels.teams.inbound import ISSUER as BOT_ISSUER
 from interlock.approvals.channels.teams.inbound import Expected, service_allowed
+from interlock.approvals.desk import House
+from interlock.approvals.fatigue import Limits
 from interlock.approvals.inbox import Inbox
 from interlock.clock import Clock, Entropy, SystemClock, system_entropy
 from interlock.commands.analyzer import Analyzer
@@ -51,6 +53,9 @@ from interlock.web.metrics import metrics_app
 from interlock.web.server import HttpServer
 
 log = structlog.get_logger()
+
+NEWCOMER_WITH_IDP = 24 * 3600.0
+"""Seconds that a reviewer who was just made waits, where the configuration says nothing and an issuer is configured."""
 
 Stop = Callable[[], Coroutine[Any, Any, None]]
 
@@ -121,13 +126,14 @@ class Daemon:
         )
         await directory.load()
         inbox = Inbox(
-            store.approvals,
+            store,
             directory,
             clock=clock,
             entropy=self._entropy,
             journal=journal,
             public_url=config.public_url,
-            validity=config.approvals.validity,
+            house=_house(config),
+            limits=_limits(config),
         )
         self._inbox = inbox
         await inbox.start(highest_generation(data_dir))
@@ -285,6 +291,24 @@ def prepare_data_dir(path: Path) -> Path:
     if not os.access(path, os.W_OK):
         raise ConfigError(f"node.data_dir {path} is read-only; transcripts must be written before anything is released")
     return path
+
+
+def _house(config: Config) -> House:
+    """What the configuration says to every request. A newcomer waits a day where an IdP can make people (approvals.md)."""
+    approvals, glass = config.approvals, config.approvals.break_glass
+    newcomer = approvals.new_reviewer_delay
+    return House(
+        validity=approvals.validity,
+        longest_grant=approvals.grants,
+        newcomer=newcomer if newcomer is not None else NEWCOMER_WITH_IDP if config.identity.issuers else 0.0,
+        glass=frozenset(glass.groups) if glass is not None else frozenset(),
+        glass_validity=glass.validity if glass is not None else 0.0,
+    )
+
+
+def _limits(config: Config) -> Limits:
+    fatigue = config.approvals.fatigue
+    return Limits(fatigue.pending, fatigue.denials, fatigue.window, fatigue.lock)
 
 
 def _salt_secret(data_dir: Path, entropy: Entropy) -> bytes:

@@ -40,6 +40,7 @@ class Reason(StrEnum):
     REQUEST_NOT_OFFERED = "request-not-offered"
     PROTOCOL_VIOLATION = "protocol-violation"
     SESSION_POISONED = "session-poisoned"
+    SESSION_KILLED = "session-killed"
     LIMIT_REACHED = "limit-reached"
 
     # who is asking
@@ -106,6 +107,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.REQUEST_NOT_OFFERED: "This kind of request is not offered here. Run single commands: ssh TARGET 'command'.",
     Reason.PROTOCOL_VIOLATION: "The client broke the protocol, so the connection was closed.",
     Reason.SESSION_POISONED: "A session setting changed that makes text ambiguous, so the session ends. Connect again.",
+    Reason.SESSION_KILLED: "An operator ended this session. Ask them before you connect again.",
     Reason.LIMIT_REACHED: "A limit on connections, channels or requests was reached. Wait, or use fewer at once.",
     Reason.NOT_AUTHENTICATED: "No accepted credential was given. Use a registered key or a token.",
     Reason.TOKEN_REJECTED: "The token was not accepted. Obtain a new one.",

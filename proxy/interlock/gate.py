@@ -16,12 +16,13 @@ decision, one write to the transcript.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 import structlog
 
+from interlock import fault_points
 from interlock.approvals import wording
 from interlock.approvals.model import ApprovalRequest, RequestDraft, State
 from interlock.approvals.wording import Refusal
@@ -35,6 +36,9 @@ from interlock.ports import Approvals, Caller, Classifier, PolicySource, Ticket,
 from interlock.record import Drafts, answered, blocked, decided, described, forwarded, requested, where, who
 
 log = structlog.get_logger()
+
+MAX_SAID = 500
+"""Characters of an agent's own reason that a reviewer is shown."""
 
 WAITING_EVERY = 60.0
 """Seconds between two lines to a client that waits."""
@@ -68,6 +72,9 @@ class Session:
         self._gate = gate
         self._closed = False
         self._revoked = False
+        self._killed = ""
+        self.opened = gate.clock.now()
+        self.on_kill: Callable[[str], None] | None = None
         self._renewed_until: datetime | None = None
         self._released = 0
         self._refused = 0
@@ -109,6 +116,12 @@ class Session:
         """Refuse every later command: the principal, its owner or its credential is not valid any more."""
         self._revoked = True
 
+    def kill(self, why: str) -> None:
+        """End the session at once, for everybody: nothing later is released, and its connection is closed."""
+        self._killed = why
+        if self.on_kill is not None:
+            self.on_kill(why)
+
     def renew(self, until: datetime) -> None:
         """The same subject obtained a new credential: the session lasts as long as that one (postgres.md)."""
         if self._renewed_until is None or until > self._renewed_until:
@@ -124,6 +137,8 @@ class Session:
         """Conditions of the session itself that end the path before policy is asked."""
         if self._closed or self._gate.draining:
             return Refusal(Reason.SHUTTING_DOWN, SENTENCES[Reason.SHUTTING_DOWN])
+        if self._killed:
+            return Refusal(Reason.SESSION_KILLED, f"an operator ended this session: {self._killed}")
         if self._revoked:
             return Refusal(Reason.DISABLED_PRINCIPAL, SENTENCES[Reason.DISABLED_PRINCIPAL])
         now = now or self._gate.clock.now()
@@ -304,17 +319,22 @@ class Pending:
         decided_at = session.recorder.append(described(command, analysis), decided(decision, session._seq(0))) + 1
         self._decided_at = decided_at
         draft = RequestDraft(
-            session.principal, session.target, command, analysis, decision, terms, session.id, session.facts.client
-        )
+            session.principal, session.target, command, analysis, decision, terms, session.id, session.facts.client,
+            wording.one_line(self._caller.said, MAX_SAID), await self._caller.facts(command, analysis),
+        )  # fmt: skip
         self._ticket = ticket = await gate.approvals.submit(draft)
         session.recorder.append(requested(decided_at, ticket.request))
         await session.recorder.sync()
         request = await self._wait(ticket, terms)
+        fault_points.reached("gate.woken")
         match request.state:
             case State.APPROVED:
                 return await self._release_approved(ticket, command, analysis, decided_at)
             case State.PENDING:
-                refusal = wording.pending(request, max(5, min(60, self._remaining(request))))
+                refusal = wording.pending(request, self._retry_after(request))
+            case State.SUPERSEDED if (instead := await ticket.successor()) is not None:
+                session.recorder.append(answered(request))
+                refusal = wording.edited(request, instead, self._retry_after(instead))
             case _:
                 session.recorder.append(answered(request))
                 refusal = wording.settled(request)
@@ -371,11 +391,16 @@ class Pending:
             return await self._refused(replace(forbidden, request=consumed.id))
         forward = session.recorder.append(answered(consumed), forwarded(decision_seq, command, command.text)) + 1
         self._ended = True
+        fault_points.reached("release.recorded")
         await session.recorder.sync()
+        fault_points.reached("release.synced")
         session._released += 1
         self._caller.notify(wording.approved(consumed))
         stdin = command.stdin if command.stdin is not None else HeldInput(b"")
         return Release(command.text, decision_seq, forward, analysis, stdin, approved=True, request=consumed.id)
+
+    def _retry_after(self, request: ApprovalRequest) -> int:
+        return max(5, min(60, self._remaining(request)))
 
     def _remaining(self, request: ApprovalRequest) -> int:
         return max(0, int((request.expires - self._gate.clock.now()).total_seconds()))
@@ -406,6 +431,50 @@ class Gate:
     def live(self) -> int:
         """How many sessions are open."""
         return len(self._live)
+
+    def sessions(self) -> list[Session]:
+        """Return the open sessions, oldest first."""
+        return sorted(self._live, key=lambda session: (session.opened, session.id))
+
+    def kill(self, session_id: str, by: Principal, why: str) -> bool:
+        """End one open session at once; False when there is none of that id. Raise EvidenceError: then it was ended as well."""
+        found = next((session for session in self._live if session.id == session_id), None)
+        if found is None:
+            return False
+        # In memory first: a control that stops must not wait for a disk.
+        found.kill(wording.one_line(why) or "no reason was given")
+        fields: dict[str, Json] = {"killed": session_id, "by": str(by.identity), "handle": by.handle}
+        self.transcripts.journal.append(EventDraft("session.kill", fields, {"why": why} if why else {}))
+        return True
+
+    async def reconsider(self, draft: RequestDraft, text: bytes) -> RequestDraft:
+        """Ask anew about another text in a request's place, as the requester's own: classify it, decide it, check access.
+
+        Raise InterlockError when the text can't be read, policy denies it, or nobody would be asked about it.
+        """
+        command = replace(draft.command, text=text)
+        if draft.command.binds:
+            raise InterlockError("a statement with values of its own can't be edited", reason=Reason.NOT_EDITABLE)
+        policy = self.policies.current
+        access = policy.may_open(draft.principal, draft.target)
+        if not access.granted:
+            raise InterlockError(access.reason, reason=Reason.NO_ACCESS)
+        analysis = await self.classifier.classify(command)
+        if analysis.unreadable is not None:
+            raise InterlockError(analysis.unreadable.message, reason=analysis.unreadable.reason)
+        facts = SessionFacts(draft.session, draft.client)
+        decision = policy.decide(Facts(draft.principal, draft.target, command, analysis, facts, self.clock.now()))
+        match decision.verdict:
+            case Verdict.DENY:
+                raise InterlockError(decision.reason, reason=Reason.DENIED_BY_POLICY)
+            case Verdict.ALLOW:
+                raise InterlockError(
+                    "policy allows that text without asking: deny this one and tell the agent to run that",
+                    reason=Reason.NOT_EDITABLE,
+                )
+            case Verdict.REVIEW:
+                terms = decision.review or ReviewTerms()
+                return replace(draft, command=command, analysis=analysis, decision=decision, terms=terms, facts=())
 
     def forget(self, session: Session) -> None:
         self._live.discard(session)

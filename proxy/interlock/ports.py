@@ -55,6 +55,10 @@ class Ticket(Protocol):
         """Return the request once it is not pending any more, or as it is after `timeout` seconds."""
         ...
 
+    async def successor(self) -> ApprovalRequest | None:
+        """Return the request that a reviewer's edit put in the place of this one, or None."""
+        ...
+
     async def consume(self) -> ApprovalRequest | None:
         """Turn `approved` into `consumed` atomically; None when something else came first. Checks the voters again."""
         ...
@@ -99,6 +103,15 @@ class Caller(Protocol):
 
     async def read_input(self) -> HeldInput:
         """Read standard input to EOF within bounds. Raise InputError."""
+        ...
+
+    @property
+    def said(self) -> str:
+        """The agent's own reason, on one line; nobody has checked it. Shown set apart, never part of a match."""
+        ...
+
+    async def facts(self, command: Command, analysis: Analysis) -> tuple[str, ...]:
+        """Find out what helps a reviewer (an estimate of rows, an open transaction). Never raises; within seconds."""
         ...
 
     async def ready_to_wait(self) -> Refusal | None:

@@ -21,6 +21,7 @@ from interlock.policy.model import StepUp
 DAVE = Identity("local", "dave")
 ERIN = Identity("local", "erin")
 VALIDITY = 600.0
+HOUSE = desk.House(validity=VALIDITY)
 
 
 class Dialogue:
@@ -49,7 +50,7 @@ class Dialogue:
             voter.identity, voter.handle, channel, "actor", VoteVerdict(verdict),
             more.pop("digest", self.request.digest), self.now, **more,
         )  # fmt: skip
-        return self._try(lambda r, now: desk.vote(r, ballot, voter, now=now, validity=VALIDITY, excluded=excluded))
+        return self._try(lambda r, now: desk.vote(r, ballot, voter, now=now, house=HOUSE, excluded=excluded))
 
     def after(self, seconds: float) -> Dialogue:
         self.now += timedelta(seconds=seconds)
@@ -200,7 +201,7 @@ def test_a_ballot_in_another_name() -> None:
     request = Dialogue().request
     ballot = Vote(CAROL, "carol", "cli", "", VoteVerdict.APPROVE, request.digest, START)
     with pytest.raises(VoteError) as caught:
-        desk.vote(request, ballot, someone(BOB), now=START, validity=1)
+        desk.vote(request, ballot, someone(BOB), now=START, house=desk.House(validity=1))
     assert caught.value.code is Reason.DIGEST_MISMATCH
 
 

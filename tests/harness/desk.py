@@ -69,7 +69,7 @@ async def open_desk(directory: Path) -> AsyncIterator[Desk]:
         await people.add("bob", Kind.HUMAN, groups=["sre"], passphrase=PASSPHRASE, teams=[(TENANT, BOB_OID)])
         await people.add("carol", Kind.HUMAN, groups=["interlock-admins"], passphrase=PASSPHRASE)
         await people.add("claude", Kind.AGENT, groups=["agents"], owner="alice")
-        inbox = Inbox(store.approvals, people, clock=clock, entropy=system_entropy, journal=transcripts.journal)
+        inbox = Inbox(store, people, clock=clock, entropy=system_entropy, journal=transcripts.journal)
         await inbox.start()
         stack.push_async_callback(inbox.close)
         authenticator = Authenticator(people, clock=clock, journal=transcripts.journal, passphrases=passphrases)

@@ -102,7 +102,7 @@ class Voter:
 
 def open_request(
     draft: RequestDraft, *, request_id: str, nonce: str, match: str, now: datetime, excluded: Iterable[Identity] = (),
-    edited_from: str = "", author: Identity | None = None,
+    edited_from: str = "", author: Voter | None = None,
 ) -> ApprovalRequest:  # fmt: skip
     """Open a held request. `excluded` adds what the directory knows to the requester, its chain and its owner.
 
@@ -117,9 +117,10 @@ def open_request(
         created=now,
         expires=now + timedelta(seconds=draft.terms.expires),
         presence=Presence.RETURNED if edited_from else Presence.HELD,
-        excluded=draft.principal.excluded() | frozenset(excluded) | ({author} if author else frozenset()),
+        excluded=draft.principal.excluded() | frozenset(excluded) | (author.person if author else frozenset()),
         edited_from=edited_from,
-        author=author,
+        author=author.identity if author else None,
+        author_handle=author.handle if author else "",
     )
     return replace(request, digest=request_digest(request))
 
@@ -331,6 +332,17 @@ def decided(request: ApprovalRequest) -> VoteError:
     return VoteError(f"{request.id} is {request.state} already", reason=Reason.ALREADY_DECIDED)
 
 
+def check_second_look(request: ApprovalRequest, voter: Voter, note: str, excluded: Iterable[Identity] = ()) -> None:
+    """Whether somebody may look at a broken glass afterwards: another person than who broke it or asked. Raise VoteError."""
+    if voter.disabled or voter.kind is not Kind.HUMAN:
+        raise VoteError(reason=Reason.NOT_A_PERSON)
+    involved = request.excluded | frozenset(excluded) | {vote.reviewer for vote in request.votes}
+    if voter.person & involved:
+        raise VoteError("whoever asked or broke the glass can't be the one who looks at it", reason=Reason.SELF_APPROVAL)
+    if not note.strip():
+        raise VoteError("say what you found", reason=Reason.REASON_REQUIRED)
+
+
 _ORDER = (StepUp.NONE, StepUp.REAUTH, StepUp.PASSKEY)
 
 
@@ -392,7 +404,9 @@ def _check_terms(request: ApprovalRequest, ballot: Vote, now: datetime, house: H
     elif ballot.scope == Scope.EXACT and ballot.valid_until is None:
         raise VoteError("the scope exact needs valid_until", reason=Reason.SCOPE_NOT_OFFERED)
     elif ballot.valid_until is not None and not now < ballot.valid_until <= latest:
-        raise VoteError(f"valid_until lies in the future and within {int(house.longest_grant)} s", reason=Reason.SCOPE_NOT_OFFERED)
+        raise VoteError(
+            f"valid_until lies in the future and within {int(house.longest_grant)} s", reason=Reason.SCOPE_NOT_OFFERED
+        )
 
 
 def _counted(request: ApprovalRequest, ballot: Vote, voter: Voter) -> ApprovalRequest:

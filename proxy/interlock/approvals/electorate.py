@@ -6,6 +6,7 @@ know the store, channels or time; what an answer is worth is the desk's.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Protocol
 
 from interlock.approvals import desk
@@ -32,6 +33,15 @@ class Entry(Protocol):
     def linked(self) -> frozenset[Identity]: ...
     @property
     def disabled(self) -> bool: ...
+    @property
+    def changed(self) -> datetime:
+        """When authority last grew."""
+        ...
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether another administrator confirmed that growth."""
+        ...
 
 
 class Directory(Protocol):
@@ -57,7 +67,8 @@ class Electorate:
         entry = self._directory.get(identity)
         if entry is None:
             raise VoteError(reason=Reason.UNMAPPED_ACTOR)
-        return Voter(entry.identity, entry.handle, entry.kind, entry.groups, entry.linked | {identity}, entry.disabled)
+        since = None if entry.confirmed else entry.changed
+        return Voter(entry.identity, entry.handle, entry.kind, entry.groups, entry.linked | {identity}, entry.disabled, since)
 
     def excluded(self, draft: RequestDraft) -> frozenset[Identity]:
         """Return everybody behind a requester as of now: the chain, the owners of all in it, and their linked accounts."""

@@ -87,12 +87,13 @@ def ident(request_id: str) -> str:
 def offered(draft: RequestDraft) -> tuple[Scope, ...]:
     """Return the scopes that a reviewer may choose: what the rule permits and what can be bound. `once` is always first."""
     terms = draft.terms
+    once = (Scope.ONCE,) if Scope.ONCE in terms.scopes else ()
     if terms.critical:
-        return (Scope.ONCE,)
+        return once
     wider = [Scope.EXACT] if Scope.EXACT in terms.scopes else []
     if Scope.RULE_IN_SESSION in terms.scopes and draft.session and _bindable(draft):
         wider.append(Scope.RULE_IN_SESSION)
-    return (Scope.ONCE, *wider)
+    return (*once, *wider)
 
 
 def words(draft: RequestDraft, scope: Scope, longest: float) -> str:

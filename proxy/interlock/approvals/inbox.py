@@ -3,10 +3,9 @@
 What this shell adds to the pure desk: the order of durable steps, and that no cancellation can tear it.
 
 * A vote is in the node's journal, synced, before it counts; a journal that can't be written counts nothing.
-* A state changes by one compare-and-swap in the store, where the desk judges the row as it is there; what is kept in memory
-  is only what waiters and channels are told.
+* A personal proof is checked here, for every channel, against the keys that the directory has.
+* A state changes in the register alone: one compare-and-swap, in which a grant, or a broken glass, comes and goes as well.
 * An approval is consumed in the store before the gate releases a byte, after its voters were looked up again.
-* Each of these runs in a task of its own: a caller that is cancelled in the middle (its client left) leaves it whole.
 
 Must not know protocols and channels. Changes of state are told to whoever subscribed, after they are stored.
 """
@@ -15,40 +14,62 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-from collections.abc import Callable, Coroutine, Iterable
+import heapq
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Protocol
 
 import structlog
+from sqlalchemy import Connection
 
-from interlock.approvals import desk
-from interlock.approvals.digest import match as match_of
+from interlock import fault_points
+from interlock.approvals import desk, proof
+from interlock.approvals.desk import House
 from interlock.approvals.electorate import Directory, Electorate
+from interlock.approvals.fatigue import Limits, Lock
+from interlock.approvals.grantbook import Grantbook, left_by
+from interlock.approvals.grants import Grant
+from interlock.approvals.guard import Guard
 from interlock.approvals.line import Line
-from interlock.approvals.minutes import answer_event, outcome_event
-from interlock.approvals.model import ApprovalRequest, Presence, Proof, RequestDraft, State, Vote, VoteVerdict
-from interlock.approvals.timekeeper import Timekeeper
-from interlock.clock import Clock, Entropy, ulid
-from interlock.errors import EvidenceError, InterlockError, NotFoundError, Reason, StoreError, VoteError
-from interlock.evidence.events import EventDraft, Recorder
+from interlock.approvals.minutes import answer_event, edit_event, glass_event, grant_event
+from interlock.approvals.model import ApprovalRequest, Presence, Proof, RequestDraft, Signed, State, Vote, VoteVerdict
+from interlock.approvals.place import Place
+from interlock.approvals.proof import Proofs
+from interlock.approvals.register import MAX_NAME, Register, Subscriber, clean
+from interlock.approvals.submission import Submission
+from interlock.clock import Clock, Entropy
+from interlock.errors import InterlockError, NotFoundError, Reason, StoreError, VoteError
+from interlock.evidence.events import Recorder
 from interlock.identity.principal import Identity
-from interlock.store.approvals import ApprovalRows, Written
+from interlock.store.approvals import ApprovalRows, Beside
+from interlock.store.grants import GrantRows, demand, keep, revoke_of
+from interlock.store.vigilance import GlassRow, VigilanceRows, broke
 
 log = structlog.get_logger()
-
-T = TypeVar("T")
-Change = Callable[[ApprovalRequest, datetime], ApprovalRequest]
-Subscriber = Callable[[ApprovalRequest], None]
 
 RECENT = 200
 """Finished requests that `list` returns at most."""
 
-SAME_THING = 8
-"""Earlier requests with the same match that are looked at; at most one is pending and one approved."""
-
 MAX_REASON = 2_000
-MAX_NAME = 255
+
+
+class Rooms(Protocol):
+    """The rows that the desk stands on."""
+
+    @property
+    def approvals(self) -> ApprovalRows: ...
+    @property
+    def grants(self) -> GrantRows: ...
+    @property
+    def vigilance(self) -> VigilanceRows: ...
+
+
+class NoProofs:
+    """Where no keys of people are known, no signature is theirs."""
+
+    def check(self, person: Identity, signed: Signed, statement: bytes) -> Signed:
+        raise VoteError(reason=Reason.PROOF_REJECTED)
 
 
 class Inbox:
@@ -56,84 +77,102 @@ class Inbox:
 
     def __init__(
         self,
-        rows: ApprovalRows,
+        rows: Rooms,
         directory: Directory,
         *,
         clock: Clock,
         entropy: Entropy,
         journal: Recorder,
         public_url: str = "",
-        validity: float = 900.0,
+        house: House | None = None,
+        limits: Limits | None = None,
+        proofs: Proofs | None = None,
     ) -> None:
-        """`validity` is how long an approval waits to be used, in seconds."""
+        self.house = house or House()
         self._rows = rows
         self._electorate = Electorate(directory)
-        self._clock = clock
-        self._entropy = entropy
-        self._journal = journal
+        self.clock = clock
         self._public_url = public_url.rstrip("/")
-        self._validity = validity
-        self._time = Timekeeper(clock)
-        self._match_key = b""
-        self._generation = 0
-        self._lines: dict[str, Line] = {}
-        self._submitting = asyncio.Lock()
-        self._subscribers: list[Subscriber] = []
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._closing = False
+        self._proofs = proofs or NoProofs()
+        self._register = Register(rows.approvals, clock=clock, journal=journal, follow=self._consequences)
+        self._grants = Grantbook(rows.grants, self.house)
+        self._guard = Guard(rows.vigilance, self._register, limits or Limits())
+        self._submission = Submission(
+            self._register, self._electorate, self._grants, self._guard, house=self.house, clock=clock, entropy=entropy,
+            place=lambda line: Place(self, line),
+        )  # fmt: skip
+        self._register.subscribe(self._grants.follow)
 
     async def start(self, mirrored: int = 0) -> None:
         """Read what is open and bring it up to date: held → returned, hold-only → cancelled, late → expired or lapsed.
 
         `mirrored` is the highest `generation` in the node's journal. A store that is older was restored from a backup, in
-        which consumed approvals live again: then everything open is cancelled or revoked. Raise StoreError.
+        which consumed approvals live again: then everything open is cancelled or revoked, grants too. Raise StoreError.
         """
-        book = await self._rows.ledger()
-        self._match_key = book.match_key
-        self._generation = book.generation
-        self._time.resume(book.high_water)
+        register = self._register
+        book = await register.open()
+        self._submission.match_key = book.match_key
         restored = book.generation < mirrored
         if restored:
             log.error("approvals.store_restored", generation=book.generation, mirrored=mirrored)
-        for request in await self._rows.open_requests():
-            line = Line(request)
-            self._lines[request.id] = line
-            await self._whole(self._resume(line, restored=restored))
-        await self._rows.advance(self._time.now(), at_least=mirrored)
-        self._time.start(self._keep_time, self._keep_mark)
+        now = register.time.now()
+        for grant in await self._grants.open(now, restored=restored):
+            register.journal(grant_event(grant, register.generation, why="the store was restored from a backup"))
+        await self._guard.open(now)
+        for request in await self._rows.approvals.open_requests():
+            await register.whole(self._resume(Line(request), restored=restored))
+        await self._rows.approvals.advance(register.time.now(), at_least=mirrored)
+        register.time.start(self._keep_time, self._keep_mark)
 
     async def close(self) -> None:
         """Take nothing new, hand held requests back, and let running changes end. Idempotent."""
-        self._closing = True
-        await self._time.stop()
-        for line in list(self._lines.values()):
+        self._submission.closing = True
+        await self._register.time.stop()
+        for line in list(self._register.lines.values()):
             line.end_waiting()
             try:
-                await self._whole(self._hand_back(line))
+                await self.hand_back(line)
             except InterlockError as error:
                 # Its row says `held` still; the next start hands it back.
                 log.error("approvals.not_handed_back", request=line.request.id, reason=str(error.code))
-        while self._tasks:
-            await asyncio.wait(set(self._tasks))
+        await self._register.close()
 
     # -- for the gate -------------------------------------------------------------------------------------------------
 
     async def submit(self, draft: RequestDraft) -> Place:
-        """Open a request, attach to a pending one with the same match, or find its answer: an approval that is unused,
-        or a denial that still stands (property 30). Raise StoreError."""
-        task = self._keep(self._submit(draft))
+        """Open a request, attach to a pending one with the same match, or find its answer: an approval that is unused, a
+        grant that covers it, or a denial that still stands (property 30). Raise StoreError, or VoteError when the
+        requester is locked or asks too much."""
+        task = self._register.keep(self._submission.submit(draft))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             # The client left while we were writing: nobody will hold the ticket, so hand it back.
-            self._keep(self._abandon(task))
+            self._register.keep(self._abandon(task))
             raise
 
     def link(self, request: ApprovalRequest) -> str:
         """Return the address of the page that shows the request, or an empty string."""
         return f"{self._public_url}/console/approvals/{request.id}" if self._public_url else ""
 
-    # -- for channels -------------------------------------------------------------------------------------------------
+    # -- for places in the line -------------------------------------------------------------------------------------------
+
+    async def use(self, line: Line) -> ApprovalRequest | None:
+        """Consume an approval after looking its voters up again; None when it can't be used."""
+        return await self._register.whole(self._use(line))
+
+    async def hand_back(self, line: Line) -> ApprovalRequest:
+        """Nobody waits in place any more: held → returned, or cancelled when the rule is hold-only."""
+        return await self._register.whole(self._hand_back(line))
+
+    async def take_back(self, line: Line, why: str) -> None:
+        """Revoke an approval that is not used; nothing happens when it is none any more."""
+        try:
+            await self._register.whole(self._register.locked(line, lambda request, _: desk.revoke(request), why))
+        except VoteError:
+            return
+
+    # -- for channels: answering ----------------------------------------------------------------------------------------
 
     async def vote(
         self,
@@ -145,75 +184,146 @@ class Inbox:
         verdict: VoteVerdict,
         digest: str,
         scope: str = "once",
+        valid_until: datetime | None = None,
         reason: str = "",
         proof: Proof = Proof.NONE,
+        signed: Signed | None = None,
         event: str = "",
+        break_glass: bool = False,
     ) -> ApprovalRequest:
         """Count one answer; return the request after it. The same `event` twice counts once.
 
-        The voter is looked up in the directory at this moment. Whatever becomes of the answer is in the journal when this
-        returns or raises. Raise VoteError with the reason it does not count, NotFoundError, EvidenceError, StoreError.
+        `proof` is what the channel's own delivery is worth; a personal one follows from `signed` alone, which is checked
+        here. The voter is looked up in the directory at this moment. Whatever becomes of the answer is in the journal when
+        this returns or raises. Raise VoteError with the reason it does not count, NotFoundError, EvidenceError, StoreError.
         """
+        fault_points.reached("vote.arrived")
         ballot = Vote(
-            voter, "", _clean(channel), _clean(channel_actor), verdict, _clean(digest), self._time.now(), _clean(scope), proof,
-            _clean(reason, MAX_REASON), _clean(event),
+            voter, "", clean(channel), clean(channel_actor), verdict, clean(digest), self._register.time.now(), clean(scope),
+            Proof.NONE if proof is Proof.PERSONAL else proof, clean(reason, MAX_REASON), clean(event),
+            valid_until=valid_until, signed=signed, break_glass=break_glass,
         )  # fmt: skip
-        return await self._whole(self._vote(request_id, ballot))
+        return await self._register.whole(self._vote(request_id, ballot))
+
+    async def edit(
+        self, request_id: str, *, editor: Identity, channel: str, channel_actor: str, digest: str, draft: RequestDraft,
+        reason: str = "",
+    ) -> ApprovalRequest:  # fmt: skip
+        """Put another text in a request's place: the old one ends, the new one waits for somebody else than its author.
+
+        `draft` was classified and decided anew, as the requester's own (Gate.reconsider). Returns the new request. Raise
+        VoteError, NotFoundError, EvidenceError, StoreError.
+        """
+        said = clean(reason, MAX_REASON)
+        return await self._register.whole(
+            self._edit(request_id, editor, clean(channel), clean(channel_actor), clean(digest), draft, said)
+        )
+
+    # -- for channels: reading ------------------------------------------------------------------------------------------
 
     async def get(self, request_id: str) -> ApprovalRequest:
         """Return a request in any state. Raise NotFoundError, StoreError."""
-        return (await self._line(request_id)).request
+        return (await self._register.line(request_id)).request
 
     async def list(self, state: State | None = None) -> builtins.list[ApprovalRequest]:
         """Return requests: all open ones oldest first, of finished ones the newest `RECENT`, newest first.
 
         Without a state: everything open, then the newest finished ones.
         """
-        waiting = sorted((line.request for line in self._lines.values()), key=lambda r: (r.created, r.id))
+        waiting = sorted((line.request for line in self._register.lines.values()), key=lambda r: (r.created, r.id))
         if state is None:
             known = {r.id for r in waiting}
-            return [*waiting, *(r for r in reversed(await self._rows.recent(None, RECENT)) if r.id not in known)]
+            return [*waiting, *(r for r in reversed(await self._rows.approvals.recent(None, RECENT)) if r.id not in known)]
         if not state.terminal:
             return [r for r in waiting if r.state is state]
-        return [*reversed(await self._rows.recent(state, RECENT))]
+        return [*reversed(await self._rows.approvals.recent(state, RECENT))]
+
+    async def page(self, state: State | None = None, *, limit: int = 50, before: str = "") -> builtins.list[ApprovalRequest]:
+        """Return at most `limit` requests, newest first, of those with a smaller id than `before`."""
+        limit = max(1, min(limit, RECENT))
+        if state is None or state.terminal:
+            return [*reversed(await self._rows.approvals.recent(state, limit, before))]
+        lines = self._register.lines
+        fitting = (ident for ident, line in lines.items() if line.request.state is state and (not before or ident < before))
+        return [lines[ident].request for ident in heapq.nlargest(limit, fitting)]
+
+    def pending_count(self) -> int:
+        return self._register.waiting.total()
+
+    def lacking(self, request: ApprovalRequest) -> str:
+        """Say in words who is still needed, or nothing."""
+        return " and ".join(f"{need.quorum} of {' or '.join(need.groups) or 'nobody'}" for need in desk.lacking(request))
+
+    async def previous(self, request: ApprovalRequest) -> ApprovalRequest | None:
+        """Return what the same requester was last granted at this target under this rule, or None."""
+        return await self._rows.approvals.last_approved(request)
 
     def subscribe(self, callback: Subscriber) -> Callable[[], None]:
         """Call `callback` after every stored change of a request. It must not block. Returns the way to unsubscribe."""
-        self._subscribers.append(callback)
+        return self._register.subscribe(callback)
 
-        def unsubscribe() -> None:
-            if callback in self._subscribers:
-                self._subscribers.remove(callback)
+    # -- for people who look after it all ---------------------------------------------------------------------------------
 
-        return unsubscribe
+    async def withdraw_request(self, request_id: str, *, by: Identity, why: str) -> ApprovalRequest:
+        """End an open request for its requester or an operator: pending → cancelled, approved → revoked."""
+        line = await self._register.line(request_id)
+        return await self._register.whole(self._register.locked(line, _ended, f"{clean(why)} (by {by})"))
 
-    # -- for operators ------------------------------------------------------------------------------------------------
-
-    async def revoke(self, request_id: str, why: str) -> ApprovalRequest:
+    async def revoke(self, request_id: str, why: str, by: Identity | None = None) -> ApprovalRequest:
         """Take an approval back before it is used. Raise VoteError when it is not an unused approval."""
-        line = await self._line(request_id)
-        return await self._whole(self._locked(line, lambda request, _: desk.revoke(request), why))
+        line = await self._register.line(request_id)
+        said = f"{clean(why)} (by {by})" if by is not None else clean(why)
+        return await self._register.whole(self._register.locked(line, lambda request, _: desk.revoke(request), said))
 
     async def withdraw(self, requesters: Iterable[Identity], why: str) -> None:
-        """End what these principals have open: pending → cancelled, approved → revoked (identity.md, deprovisioning)."""
+        """End what these principals have open: pending → cancelled, approved → revoked, grants too (deprovisioning)."""
         gone = frozenset(requesters)
-        for line in list(self._lines.values()):
+        for line in list(self._register.lines.values()):
             if gone & line.request.draft.principal.excluded():
                 try:
-                    await self._whole(self._locked(line, _ended, why))
+                    await self._register.whole(self._register.locked(line, _ended, why))
                 except VoteError:
                     pass  # it ended by itself meanwhile
+        for grant in self.grants():
+            if gone & {grant.requester, *grant.chain, *([grant.owner] if grant.owner else [])}:
+                try:
+                    await self._register.whole(self._revoke_grant(grant.id, None, why))
+                except (VoteError, NotFoundError):
+                    pass
+
+    def grants(self) -> builtins.list[Grant]:
+        """Return the grants in force, oldest first."""
+        return self._grants.in_force(self._register.time.now())
+
+    async def revoke_grant(self, grant_id: str, *, by: Identity, why: str = "") -> Grant:
+        """Raise NotFoundError, VoteError when it has ended already, StoreError."""
+        return await self._register.whole(self._revoke_grant(clean(grant_id, 40), by, clean(why, MAX_REASON)))
+
+    def locks(self) -> builtins.list[Lock]:
+        return self._guard.locks(self._register.time.now())
+
+    async def unlock(self, requester: Identity, *, by: Identity) -> None:
+        await self._register.whole(self._guard.unlock(requester, by))
+
+    async def broken_glass(self, *, waiting: bool = True) -> Sequence[GlassRow]:
+        """Return the approvals that broke the glass; with `waiting` only those that nobody else looked at yet."""
+        return await self._rows.vigilance.broken(waiting=waiting, limit=RECENT)
+
+    async def reviewed(self, request_id: str, *, reviewer: Identity, note: str) -> None:
+        """Somebody else looked at a broken glass. Raise VoteError when it is the one who broke it, or no person."""
+        await self._register.whole(self._reviewed(request_id, reviewer, clean(note, MAX_REASON)))
 
     async def tick(self) -> None:
         """Look at the clocks now: end what time has ended, and let everybody who waits look at theirs."""
-        await self._whole(self._end_due())
-        for line in list(self._lines.values()):
+        await self._register.whole(self._register.end_due())
+        for line in list(self._register.lines.values()):
             line.wake()
 
-    # -- answering ----------------------------------------------------------------------------------------------------
+    # -- answering --------------------------------------------------------------------------------------------------------
 
     async def _vote(self, request_id: str, ballot: Vote) -> ApprovalRequest:
-        line = await self._line(request_id)
+        register = self._register
+        line = await register.line(request_id)
         async with line.lock:
             reviewer, handle = self._electorate.known_as(ballot.reviewer)
             ballot = replace(ballot, reviewer=reviewer, reviewer_handle=handle)
@@ -221,103 +331,92 @@ class Inbox:
             def count(request: ApprovalRequest, now: datetime) -> ApprovalRequest:
                 # Asked again inside the transaction: whoever was disabled while the journal was synced does not count.
                 voter, barred = self._electorate.voter(reviewer), self._electorate.excluded(request.draft)
-                return desk.vote(request, replace(ballot, at=now), voter, now=now, validity=self._validity, excluded=barred)
+                return desk.vote(request, replace(ballot, at=now), voter, now=now, house=self.house, excluded=barred)
 
             try:
-                if count(line.request, self._time.now()) is line.request:
+                ballot = self._proven(line.request, ballot)
+                if count(line.request, register.time.now()) is line.request:
                     return line.request  # the same delivery again
-                await self._minute(answer_event(line.request, ballot, self._generation))
-                return await self._apply(line, count, in_time=True)
+                await register.minute(answer_event(line.request, ballot, register.generation))
+                fault_points.reached("vote.minuted")
+                request = await register.apply(line, count, in_time=True)
+                fault_points.reached("vote.stored")
             except (VoteError, StoreError) as error:
                 # A vote that was written down first and then failed is written down again: as not counted.
-                await self._minute(answer_event(line.request, ballot, self._generation, refused=error.code))
+                await register.minute(answer_event(line.request, ballot, register.generation, refused=error.code))
                 raise
+        await self._after(request, ballot)
+        return request
 
-    # -- submitting ---------------------------------------------------------------------------------------------------
+    def _proven(self, request: ApprovalRequest, ballot: Vote) -> Vote:
+        """Check a signature against the person's own keys, over exactly this answer."""
+        if ballot.signed is None:
+            return ballot
+        signed = proof.statement(request.digest, request.nonce, ballot.verdict, ballot.scope, ballot.valid_until)
+        return replace(ballot, signed=self._proofs.check(ballot.reviewer, ballot.signed, signed), proof=Proof.PERSONAL)
 
-    async def _submit(self, draft: RequestDraft) -> Place:
-        # One at a time: two sessions that ask the same at once get one request.
-        async with self._submitting:
-            if self._closing:
-                raise StoreError(reason=Reason.SHUTTING_DOWN)
-            await self._end_due()
-            match = match_of(draft, self._match_key)
-            states = (State.PENDING, State.APPROVED, State.DENIED)
-            outdated: Line | None = None
-            for known in reversed(await self._rows.with_match(match, states, SAME_THING)):
-                line = self._lines.get(known.id) or Line(known)
-                found = await self._answer_to(line, draft)
-                if found is not None:
-                    return found
-                if line.request.state is State.PENDING:
-                    outdated = line
-            return await self._open(draft, match, outdated)
+    async def _after(self, request: ApprovalRequest, ballot: Vote) -> None:
+        """What an answer says beyond its request: a grant began, a requester was denied once more, a glass was broken."""
+        register = self._register
+        if ballot.verdict is VoteVerdict.DENY:
+            await self._guard.denied(request.draft.principal.identity, register.time.now())
+        elif (grant := left_by(request, self.house)) is not None:
+            register.journal(grant_event(grant, register.generation))
+        if ballot.break_glass and request.state is State.APPROVED:
+            log.error("approvals.glass_broken", request=request.id, reviewer=ballot.reviewer_handle)
 
-    async def _answer_to(self, line: Line, draft: RequestDraft) -> Place | None:
-        """Return a place at a request for the same thing, or None when it says nothing about this one."""
-        async with line.lock:
-            request, now = line.request, self._time.now()
-            same_terms = request.draft.terms == draft.terms
+    def _consequences(self, now: datetime) -> Beside:
+        """Return what is written in the transaction of a change: grants and broken glass come and go with their request."""
+
+        def write(connection: Connection, request: ApprovalRequest) -> None:
             match request.state:
-                case State.DENIED if now < request.expires:
-                    return Place(self, line)
-                case State.APPROVED if desk.usable(request, now):
-                    if same_terms:
-                        return Place(self, line)
-                    await self._apply(line, lambda fresh, _: desk.revoke(fresh))
-                case State.PENDING if same_terms and now < request.expires:
-                    place = Place(self, line)
-                    try:
-                        if request.presence is Presence.RETURNED:
-                            await self._apply(line, lambda fresh, moment: desk.hold_again(fresh, now=moment))
-                    except BaseException:
-                        line.holding -= 1
-                        raise
-                    return place
-            return None
+                case State.APPROVED if not request.grant:
+                    if (grant := left_by(request, self.house)) is not None:
+                        keep(connection, grant)
+                    if any(vote.break_glass for vote in request.votes):
+                        broke(connection, request.id, now)
+                case State.APPROVED | State.CONSUMED if request.grant:
+                    demand(connection, request.grant, now)
+                case State.REVOKED:
+                    revoke_of(connection, request.id)
+                case _:
+                    pass
 
-    async def _open(self, draft: RequestDraft, match: str, outdated: Line | None) -> Place:
-        now = self._time.now()
-        request = desk.open_request(
-            draft, request_id=f"req_{ulid(self._clock, self._entropy)}", nonce=self._entropy(16).hex(),
-            match=match, now=now, excluded=self._electorate.excluded(draft),
-        )  # fmt: skip
-        line = Line(request)
-        if outdated is None:
-            written = await self._rows.insert(request, now=now)
-        else:
-            async with outdated.lock:
-                ended = desk.supersede(outdated.request, now=now)
-                written = await self._rows.insert(request, now=now, superseding=ended)
-                self._publish(outdated, Written(ended, written.generation))
-                self._note(ended, f"asked again under other terms as {request.id}")
-        place = Place(self, line)
-        self._publish(line, written)
-        return place
+        return write
 
-    async def _abandon(self, submitting: asyncio.Task[Place]) -> None:
-        try:
-            await (await submitting).give_back()
-        except InterlockError as error:
-            log.warning("approvals.not_handed_back", reason=str(error.code))
+    async def _edit(
+        self, request_id: str, editor: Identity, channel: str, actor: str, digest: str, draft: RequestDraft, said: str
+    ) -> ApprovalRequest:
+        register = self._register
+        line = await register.line(request_id)
+        async with self._submission.lock, line.lock:
+            voter = self._electorate.voter(self._electorate.known_as(editor)[0])
+            excluded = self._electorate.excluded(line.request.draft)
+            edited = self._submission.edited(line.request, draft, voter)
+            now = register.time.now()
+            ended = desk.edit(line.request, voter, digest, now=now, house=self.house, successor=edited.id, excluded=excluded)
+            if await self._rows.approvals.with_match(edited.match, (State.PENDING,), 1):
+                raise VoteError("that text waits for an answer already, as a request of its own", reason=Reason.NOT_EDITABLE)
+            await register.minute(edit_event(line.request, edited, channel, actor, said))
+            await self._submission.put(edited, instead_of=(line, ended), why=f"edited as {edited.id}")
+        return edited
 
-    # -- using --------------------------------------------------------------------------------------------------------
+    # -- using ------------------------------------------------------------------------------------------------------------
 
-    async def _consume(self, line: Line) -> ApprovalRequest | None:
+    async def _use(self, line: Line) -> ApprovalRequest | None:
         async with line.lock:
             if line.request.state is not State.APPROVED:
                 return None
             if not self._electorate.stands(line.request):
-                await self._end(line, lambda request, _: desk.revoke(request), "a voter is not active any more")
+                await self._register.end(line, lambda request, _: desk.revoke(request), "a voter is not active any more")
                 return None
-
-            def use(request: ApprovalRequest, now: datetime) -> ApprovalRequest:
-                return desk.consume(request, now=now)
-
+            fault_points.reached("consume.checked")
             try:
-                return await self._end(line, use, "", in_time=True)
+                used = await self._register.end(line, lambda request, now: desk.consume(request, now=now), "", in_time=True)
             except VoteError:
-                return None  # lapsed, or somebody else was first
+                return None  # lapsed, its grant ended, or somebody else was first
+            fault_points.reached("consume.stored")
+            return used
 
     async def _hand_back(self, line: Line) -> ApprovalRequest:
         async with line.lock:
@@ -325,176 +424,55 @@ class Inbox:
             if request.state is not State.PENDING or request.presence is Presence.RETURNED or line.holding > 0:
                 return request
             try:
-                return await self._end(line, lambda fresh, now: desk.give_back(fresh, now=now), "the client left")
+                return await self._register.end(line, lambda fresh, now: desk.give_back(fresh, now=now), "the client left")
             except VoteError:
-                return await self._overtaken(line)
+                # The row was decided, or its time was over, before ours came: say what it is now.
+                return await self._register.pass_time(line)
 
-    async def _overtaken(self, line: Line) -> ApprovalRequest:
-        """The row was decided, or its time was over, before ours came: say what it is now."""
-        now = self._time.now()
-        due = desk.deadline(line.request)
-        if due is not None and now >= due:
-            return await self._end(line, _out_of_time, "")
-        return line.request
+    async def _abandon(self, submitting: asyncio.Task[Place]) -> None:
+        try:
+            await (await submitting).give_back()
+        except InterlockError as error:
+            log.warning("approvals.not_handed_back", reason=str(error.code))
 
-    # -- time ---------------------------------------------------------------------------------------------------------
+    async def _revoke_grant(self, grant_id: str, by: Identity | None, why: str) -> Grant:
+        grant = await self._grants.revoke(grant_id)
+        self._register.journal(grant_event(grant, self._register.generation, by, why))
+        return grant
 
-    async def _end_due(self) -> None:
-        """End everything whose deadline is over. Raise StoreError; then the rest is tried again later."""
-        while (due := self._time.next_due()) is not None:
-            line = self._lines.get(due[1])
-            if line is not None:
-                async with line.lock:
-                    if desk.deadline(line.request) == due[0]:
-                        await self._end(line, _out_of_time, "")
-            self._time.done(due)
+    async def _reviewed(self, request_id: str, reviewer: Identity, note: str) -> None:
+        line = await self._register.line(request_id)
+        voter = self._electorate.voter(self._electorate.known_as(reviewer)[0])
+        desk.check_second_look(line.request, voter, note, self._electorate.excluded(line.request.draft))
+        now = self._register.time.now()
+        await self._register.minute(glass_event(line.request, voter.identity, note))
+        await self._rows.vigilance.reviewed(GlassRow(line.request.id, now, now, str(voter.identity)[: 2 * MAX_NAME], note))
+
+    # -- time -------------------------------------------------------------------------------------------------------------
 
     async def _keep_time(self) -> None:
-        await self._whole(self._end_due())
+        await self._register.whole(self._register.end_due())
 
     async def _keep_mark(self, now: datetime) -> None:
         """Keep the high-water mark fresh while a deadline depends on it."""
-        if self._lines:
-            await self._rows.advance(now)
+        await self._grants.tidy(now)
+        if self._register.lines or self._grants.in_force(now):
+            await self._rows.approvals.advance(now)
 
     async def _resume(self, line: Line, *, restored: bool) -> None:
+        register = self._register
         async with line.lock:
-            now = self._time.now()
+            register.take_up(line)
+            now = register.time.now()
             due = desk.deadline(line.request)
             if restored:
-                await self._end(line, _ended, "the store was restored from a backup")
-            elif due is not None and now >= due:
-                await self._end(line, _out_of_time, "")
-            elif line.request.state is State.PENDING and line.request.presence is Presence.HELD:
-                await self._end(line, lambda request, moment: desk.give_back(request, now=moment), "the proxy restarted")
-            else:
-                self._publish(line, Written(line.request, self._generation))
-
-    # -- the one way to change a request ------------------------------------------------------------------------------
-
-    async def _locked(self, line: Line, change: Change, why: str) -> ApprovalRequest:
-        async with line.lock:
-            return await self._end(line, change, why)
-
-    async def _apply(self, line: Line, change: Change, *, in_time: bool = False) -> ApprovalRequest:
-        """Let the desk change the row as it is in the store; tell everybody. The caller holds the line's lock."""
-        now = self._time.now()
-        written = await self._rows.apply(line.request, lambda fresh: change(fresh, now), now=now, in_time=in_time)
-        self._publish(line, written)
-        return written.request
-
-    async def _end(self, line: Line, change: Change, why: str, *, in_time: bool = False) -> ApprovalRequest:
-        """Apply a change and write a final state into the journal with the store's generation.
-
-        Raise EvidenceError when that fails for a consumed approval: then nothing may be released. Any other end stands.
-        """
-        request = await self._apply(line, change, in_time=in_time)
-        if request.state.terminal:
-            self._note(request, why)
-        return request
-
-    def _note(self, request: ApprovalRequest, why: str) -> None:
-        try:
-            self._journal.append(outcome_event(request, self._generation, why))
-        except EvidenceError:
-            if request.state is State.CONSUMED:
-                raise
-            log.error("approvals.end_not_recorded", request=request.id, state=str(request.state))
-
-    def _publish(self, line: Line, written: Written) -> None:
-        request = written.request
-        self._generation = max(self._generation, written.generation)
-        due, kept = desk.deadline(request), line.due
-        line.update(request)
-        line.due = due
-        if due is None:
-            self._lines.pop(request.id, None)
-        elif due != kept:
-            self._lines[request.id] = line
-            self._time.note(due, request.id)
-        for callback in tuple(self._subscribers):
-            try:
-                callback(request)
-            except Exception as error:
-                # A channel's defect is not the desk's: the change is stored already. No traceback: its frames hold the
-                # command.
-                log.error("approvals.subscriber_failed", request=request.id, error=type(error).__name__)
-
-    async def _line(self, request_id: str) -> Line:
-        line = self._lines.get(request_id)
-        if line is not None:
-            return line
-        request = await self._rows.get(request_id)
-        if request is None:
-            raise NotFoundError(f"there is no request {_clean(request_id, 40)}")
-        # Another task may have read the same row meanwhile; an open one is always in memory, so this one is finished.
-        return self._lines.get(request_id) or Line(request)
-
-    async def _minute(self, draft: EventDraft) -> None:
-        self._journal.append(draft)
-        await self._journal.sync()
-
-    def _keep(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # whoever still waits gets it through the shield
-
-    async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run `work` to its end even when the caller is cancelled."""
-        return await asyncio.shield(self._keep(work))
-
-
-class Place:
-    """A place in the line before one request: ports.Ticket."""
-
-    def __init__(self, inbox: Inbox, line: Line) -> None:
-        self._inbox = inbox
-        self._line = line
-        self._gone = False
-        line.holding += 1
-
-    @property
-    def request(self) -> ApprovalRequest:
-        """The request as it is known now."""
-        return self._line.request
-
-    async def settled(self, timeout: float) -> ApprovalRequest:
-        """Return the request once it is not pending any more, or as it is after `timeout` seconds."""
-        return await self._line.settled(self._inbox._clock, timeout)
-
-    async def consume(self) -> ApprovalRequest | None:
-        """Use the approval, once. None when it lapsed, was revoked or used, or a voter does not stand any more."""
-        return await self._inbox._whole(self._inbox._consume(self._line))
-
-    async def give_back(self) -> ApprovalRequest:
-        """Stop waiting in place. The last of several waiters hands the request back. Idempotent."""
-        if not self._gone:
-            self._gone = True
-            self._line.holding = max(0, self._line.holding - 1)
-        return await self._inbox._whole(self._inbox._hand_back(self._line))
-
-    async def revoke(self, why: str) -> None:
-        """Take the approval back; nothing happens when it is none any more."""
-        try:
-            await self._inbox._whole(self._inbox._locked(self._line, lambda request, _: desk.revoke(request), why))
-        except VoteError:
-            return
+                await register.end(line, _ended, "the store was restored from a backup")
+                return
+            if due is not None and now >= due:
+                await register.pass_time(line)
+            if line.request.state is State.PENDING and line.request.presence is Presence.HELD:
+                await register.end(line, lambda request, moment: desk.give_back(request, now=moment), "the proxy restarted")
 
 
 def _ended(request: ApprovalRequest, now: datetime) -> ApprovalRequest:
     return desk.cancel(request, now=now) if request.state is State.PENDING else desk.revoke(request)
-
-
-def _out_of_time(request: ApprovalRequest, now: datetime) -> ApprovalRequest:
-    return desk.expire(request, now=now) if request.state is State.PENDING else desk.lapse(request, now=now)
-
-
-def _clean(text: str, limit: int = MAX_NAME) -> str:
-    """Bound text from outside, and make it something that can be recorded: no lone surrogates."""
-    return text[:limit].encode("utf-8", "replace").decode()

@@ -131,6 +131,7 @@ class ApprovalRequest:
     grant: str = ""  # the grant that answered before anybody was asked
     edited_from: str = ""  # the request that a reviewer edited
     author: Identity | None = None  # who edited it, and so never votes on it
+    author_handle: str = ""
     successor: str = ""  # the request that took this one's place
     escalated_at: datetime | None = None
 

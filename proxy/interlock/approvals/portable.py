@@ -31,7 +31,7 @@ from interlock.evidence.events import Json
 VERSION = 1
 TAG = "is"
 
-_FROZEN = ("id", "nonce", "match", "draft", "created", "expires", "excluded", "grant", "edited_from", "author")
+_FROZEN = ("id", "nonce", "match", "draft", "created", "expires", "excluded", "grant", "edited_from", "author", "author_handle")
 """The fields of a request that never change after it was opened. The digest covers these and nothing else."""
 
 

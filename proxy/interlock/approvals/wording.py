@@ -34,7 +34,7 @@ class Notice:
 class Refusal:
     """A command that was not released. A front end renders it in its protocol's own words.
 
-    `retry_after` is in seconds, only for `approval-pending`.
+    `retry_after` is in seconds, for what may be run again later; `text` is what a reviewer proposes instead.
     """
 
     reason: Reason
@@ -43,12 +43,15 @@ class Refusal:
     request: str | None = None
     rule: str | None = None
     retry_after: int | None = None
+    text: str | None = None
 
     def detail(self) -> dict[str, object]:
         """Return the machine-readable part: DETAIL of a Postgres error (interface.md)."""
         shown: dict[str, object] = {"v": 1, "request": self.request}
         if self.reason is Reason.APPROVAL_PENDING:
             return {**shown, "retry_after": self.retry_after}
+        if self.reason is Reason.APPROVAL_EDITED:
+            shown |= {"retry_after": self.retry_after, "text": self.text}
         return {**shown, "reason_code": str(self.reason), "rule": self.rule, "reason": self.message, "hint": self.hint}
 
 
@@ -93,6 +96,21 @@ def pending(request: ApprovalRequest, retry_after: int) -> Refusal:
         request=request.id,
         rule=request.draft.decision.rule,
         retry_after=retry_after,
+    )
+
+
+def edited(request: ApprovalRequest, successor: ApprovalRequest, retry_after: int) -> Refusal:
+    """A reviewer proposes another text: the agent is shown it, and runs it itself once somebody else approved it."""
+    text = successor.draft.command.text.decode("utf-8", "backslashreplace")
+    author = successor.author_handle or "a reviewer"
+    return Refusal(
+        Reason.APPROVAL_EDITED,
+        f"edited by {author} as {successor.id}: run this instead after approval: {one_line(text, 2000)}",
+        hint=SENTENCES[Reason.APPROVAL_EDITED],
+        request=successor.id,
+        rule=request.draft.decision.rule,
+        retry_after=retry_after,
+        text=text,
     )
 
 

@@ -257,8 +257,14 @@ class PostgresListener:
             self._keys.withdraw(upstream.process, secret)
             raise
         self._sessions.add(session)
+        opened.on_kill = partial(self._killed, session)
         session.start(client, server)
         session.relay.to_client(greeting)
+
+    @staticmethod
+    def _killed(session: PostgresSession, why: str) -> None:
+        reason = Reason.SESSION_KILLED
+        session.end(str(reason), refusals.fatal(reason, f"an operator ended this session: {why}"))
 
     def _ended(self, process: int, secret: bytes, session: PostgresSession, why: str) -> None:
         self._keys.withdraw(process, secret)

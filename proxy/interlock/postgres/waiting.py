@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from interlock.approvals.wording import Moment, Notice, Refusal, duration
-from interlock.commands.model import HeldInput
+from interlock.commands.model import Analysis, Command, HeldInput
 from interlock.errors import SENTENCES, InputError, Reason
 from interlock.postgres.wire import answers
 
@@ -40,6 +40,13 @@ class HeldClient:
     def max_hold(self) -> float | None:
         """An open transaction keeps its locks while it waits, so that wait has its own bound."""
         return self._max_hold if self._session.transaction_open else None
+
+    @property
+    def said(self) -> str:
+        return ""
+
+    async def facts(self, command: Command, analysis: Analysis) -> tuple[str, ...]:
+        return ("A transaction is open: it keeps its locks while you think.",) if self._session.transaction_open else ()
 
     async def read_input(self) -> HeldInput:
         raise InputError("a Postgres command has no standard input")

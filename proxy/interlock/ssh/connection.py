@@ -186,6 +186,9 @@ class ClientConnection(asyncssh.SSHServerConnection):
         if not self.over.done():
             self.over.set_result(None)
 
+    def _killed(self, why: str) -> None:
+        self.leave(Refusal(Reason.SESSION_KILLED, f"an operator ended this session: {why}"))
+
     def leave(self, refusal: Refusal) -> None:
         """End the connection with a sentence that a stock client prints."""
         self._why = str(refusal.reason)
@@ -327,6 +330,7 @@ class ClientConnection(asyncssh.SSHServerConnection):
         if isinstance(opened, Refusal):
             return opened
         self._gate_session, self._target, self._address = opened, config, wanted
+        opened.on_kill = self._killed
         self._upstream = Upstream(self._house.config, config, account, self._house.credentials[config.name], self._house.limits)
         return None
 

@@ -17,7 +17,7 @@ from enum import StrEnum
 import structlog
 
 from interlock.approvals.wording import Notice, Refusal
-from interlock.commands.model import Command, HeldInput, Kind, ShellContext, Wire
+from interlock.commands.model import Analysis, Command, HeldInput, Kind, ShellContext, Wire
 from interlock.errors import SENTENCES, EvidenceError, Reason, TargetError
 from interlock.evidence.events import Json
 from interlock.gate import Release, Session
@@ -97,6 +97,13 @@ class Execution:
     @property
     def max_hold(self) -> float | None:
         return None
+
+    @property
+    def said(self) -> str:
+        return ""
+
+    async def facts(self, command: Command, analysis: Analysis) -> tuple[str, ...]:
+        return ()
 
     async def ready_to_wait(self) -> Refusal | None:
         try:
