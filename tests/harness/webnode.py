@@ -39,7 +39,8 @@ def gate_over(desk: Desk) -> Gate:
 
 
 @contextlib.asynccontextmanager
-async def open_web(desk: Desk, *, local: bool) -> AsyncIterator[str]:
+async def open_web(desk: Desk, *, local: bool, gate: Gate | None = None) -> AsyncIterator[str]:
+    """Serve the application; `gate` where a test needs one that classifies and decides."""
     parts = Parts(
         inbox=desk.inbox,
         directory=desk.directory,
@@ -48,7 +49,7 @@ async def open_web(desk: Desk, *, local: bool) -> AsyncIterator[str]:
         consoles=ConsoleSessions(desk.clock, system_entropy),
         archive=desk.archive,
         config=Config(version=1, node=Node(data_dir=Path("/nonexistent"))),
-        gate=gate_over(desk),
+        gate=gate or gate_over(desk),
         clock=desk.clock,
         teams=None,
         local=local,

@@ -36,7 +36,7 @@ def sessions_router(archive: Archive, gate: Gate, door: Doorkeeper) -> APIRouter
 
     @routes.post("/sessions/{session_id}/kill")
     async def kill(session_id: str, body: WhyIn, caller: Caller = admin) -> dict[str, Any]:
-        """End a live session: nothing more is released in it, and what it has open is withdrawn."""
+        """End a live session: nothing more is released in it, and its connection is closed."""
         if not gate.kill(session_id, caller.principal, body.reason):
             raise NotFoundError("there is no live session of this id; it may have ended by itself")
         return {"id": session_id, "killed": True}
