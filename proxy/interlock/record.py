@@ -12,7 +12,7 @@ import base64
 from collections import OrderedDict
 from typing import TypeVar
 
-from interlock.approvals.model import ApprovalRequest, State, VoteVerdict
+from interlock.approvals.model import ApprovalRequest, State, Vote, VoteVerdict
 from interlock.approvals.wording import Refusal
 from interlock.clock import rfc3339
 from interlock.commands.model import Analysis, Command
@@ -171,28 +171,45 @@ def blocked(decision_seq: int, refusal: Refusal) -> EventDraft:
 
 
 def requested(decision_seq: int, request: ApprovalRequest) -> EventDraft:
-    return EventDraft(
-        "approval.request",
-        {
-            "ref": decision_seq, "request": request.id, "digest": request.digest, "match": request.match,
-            "groups": list(request.draft.terms.groups), "quorum": request.draft.terms.quorum,
-            "expires": rfc3339(request.expires), "excluded": sorted(str(i) for i in request.excluded),
-        },
-    )  # fmt: skip
+    """Who is asked about which digest. `quorum` is how many people, `needs` says of which groups when there are several."""
+    terms = request.draft.terms
+    fields: dict[str, Json] = {
+        "ref": decision_seq, "request": request.id, "digest": request.digest, "match": request.match,
+        "groups": list(terms.all_groups), "quorum": sum(need.quorum for need in terms.needs),
+        "expires": rfc3339(request.expires), "excluded": sorted(str(i) for i in request.excluded),
+    }  # fmt: skip
+    if terms.also:
+        fields["needs"] = [{"groups": list(need.groups), "quorum": need.quorum} for need in terms.needs]
+    if request.grant:
+        fields["grant"] = request.grant
+    if request.author is not None:
+        fields |= {"edited_from": request.edited_from, "author": str(request.author)}
+    return EventDraft("approval.request", fields, {"said": request.draft.said} if request.draft.said else {})
 
 
 def answered(request: ApprovalRequest) -> EventDraft:
-    votes: list[Json] = [
-        {
-            "reviewer": str(v.reviewer), "handle": v.reviewer_handle, "channel": v.channel, "actor": v.channel_actor,
-            "verdict": str(v.verdict), "scope": v.scope, "proof": str(v.proof), "digest": v.digest, "at": rfc3339(v.at),
-        }
-        for v in request.votes
-    ]  # fmt: skip
+    """What became of a request, with every answer. Under a grant the answers are those that gave it, with their own digest."""
     verdict = "approve" if request.state in (State.APPROVED, State.CONSUMED) else str(request.state)
     reasons: list[Json] = [v.reason for v in request.votes if v.verdict is VoteVerdict.DENY or v.reason]
-    return EventDraft(
-        "approval.response",
-        {"request": request.id, "digest": request.digest, "state": str(request.state), "verdict": verdict, "votes": votes},
-        {"reasons": reasons} if any(reasons) else {},
-    )
+    fields: dict[str, Json] = {
+        "request": request.id, "digest": request.digest, "state": str(request.state), "verdict": verdict,
+        "votes": [_vote(vote) for vote in request.votes],
+    }  # fmt: skip
+    if request.grant:
+        fields["grant"] = request.grant
+    if request.successor:
+        fields["successor"] = request.successor
+    return EventDraft("approval.response", fields, {"reasons": reasons} if any(reasons) else {})
+
+
+def _vote(vote: Vote) -> Json:
+    fields: dict[str, Json] = {
+        "reviewer": str(vote.reviewer), "handle": vote.reviewer_handle, "channel": vote.channel, "actor": vote.channel_actor,
+        "verdict": str(vote.verdict), "scope": vote.scope, "proof": str(vote.proof), "digest": vote.digest,
+        "at": rfc3339(vote.at), "groups": list(vote.groups),
+    }  # fmt: skip
+    if vote.valid_until is not None:
+        fields["valid_until"] = rfc3339(vote.valid_until)
+    if vote.break_glass:
+        fields["break_glass"] = True
+    return fields

@@ -3,125 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import pytest
 
-from harness.clock import ManualClock
-from harness.journal import MemoryRecorder
+from harness.inbox import ALICE_AT_IDP, DAVE, Desk, Someone, waiting
 from harness.people import ALICE, BOB, CAROL, CLAUDE, agent, person
-from harness.requests import SHELL, START, TERMS, draft
-from interlock.approvals.desk import House
-from interlock.approvals.inbox import Inbox
+from harness.requests import SHELL, TERMS, draft
 from interlock.approvals.model import ApprovalRequest, Presence, Proof, State, VoteVerdict
 from interlock.approvals.place import Place
 from interlock.errors import EvidenceError, InterlockError, NotFoundError, Reason, StoreError, VoteError
 from interlock.identity.principal import Identity, Kind
 from interlock.policy.model import StepUp
-from interlock.store.engine import Store, open_store
-
-DAVE = Identity("local", "dave")
-ALICE_AT_IDP = Identity("https://idp", "00u1")
-
-
-@dataclass(frozen=True)
-class Someone:
-    identity: Identity
-    kind: Kind = Kind.HUMAN
-    groups: frozenset[str] = frozenset(("sre",))
-    owner: Identity | None = None
-    linked: frozenset[Identity] = frozenset()
-    disabled: bool = False
-    changed: datetime = START
-    confirmed: bool = False
-
-    @property
-    def handle(self) -> str:
-        return self.identity.subject
-
-
-@dataclass
-class People:
-    """The directory of these tests. Carol is Alice's second account; Dave is in no group of reviewers."""
-
-    entries: dict[Identity, Someone] = field(default_factory=dict)
-
-    def get(self, identity: Identity) -> Someone | None:
-        return self.entries.get(identity)
-
-    def put(self, someone: Someone) -> None:
-        self.entries[someone.identity] = someone
-
-
-def people() -> People:
-    found = People()
-    for someone in (
-        Someone(ALICE, linked=frozenset((CAROL, ALICE_AT_IDP))),
-        Someone(CAROL, linked=frozenset((ALICE, ALICE_AT_IDP))),
-        Someone(BOB),
-        Someone(DAVE, groups=frozenset(("dba",))),
-        Someone(CLAUDE, kind=Kind.AGENT, owner=ALICE),
-        Someone(Identity("local", "robot"), kind=Kind.SERVICE),
-    ):
-        found.put(someone)
-    return found
-
-
-class Desk:
-    """An inbox with everything it stands on."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.clock = ManualClock()
-        self.journal = MemoryRecorder()
-        self.people = people()
-        self.seen: list[ApprovalRequest] = []
-        self.store: Store
-        self.inbox: Inbox
-
-    async def open(self, mirrored: int = 0) -> None:
-        self.store = await open_store("sqlite:///interlock.db", self.path)
-        self.inbox = Inbox(
-            self.store, self.people, clock=self.clock, entropy=secrets.token_bytes,
-            journal=self.journal, public_url="https://proxy/", house=House(validity=600),
-        )  # fmt: skip
-        self.inbox.subscribe(self.seen.append)
-        await self.inbox.start(mirrored)
-
-    async def close(self) -> None:
-        await self.inbox.close()
-        await self.store.close()
-
-    async def restart(self, mirrored: int = 0, *, crash: bool = False) -> None:
-        """Open the store again. After a crash nobody handed anything back."""
-        if crash:
-            await self.inbox._register.time.stop()
-            await self.store.close()
-        else:
-            await self.close()
-        await self.open(mirrored)
-
-    async def vote(
-        self, request: ApprovalRequest, who: Identity = BOB, verdict: VoteVerdict = VoteVerdict.APPROVE, **more: Any
-    ) -> ApprovalRequest:
-        answer: dict[str, Any] = {"channel": "cli", "channel_actor": str(who), "digest": request.digest, **more}
-        return await self.inbox.vote(request.id, voter=who, verdict=verdict, **answer)
-
-    async def stored(self, request: ApprovalRequest) -> ApprovalRequest:
-        found = await self.store.approvals.get(request.id)
-        assert found is not None
-        return found
-
-    def refusals(self) -> list[Any]:
-        return [event.fields["reason"] for event in self.journal.of("vote") if not event.fields["counted"]]
 
 
 @pytest.fixture
@@ -130,16 +28,6 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     await made.open()
     yield made
     await made.close()
-
-
-@asynccontextmanager
-async def waiting(place: Place, timeout: float = 60) -> AsyncIterator[asyncio.Task[ApprovalRequest]]:
-    """A client that waits in place."""
-    task = asyncio.create_task(place.settled(timeout))
-    await asyncio.sleep(0)
-    yield task
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
 
 
 # -- the straight way -------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,10 +25,10 @@ from harness.transcripts import (
     vote,
 )
 from interlock import gate
-from interlock.approvals.model import ApprovalRequest, State, VoteVerdict
+from interlock.approvals.model import ApprovalRequest, Proof, State, VoteVerdict
 from interlock.evidence import transcript
 from interlock.evidence.events import TYPES, EventDraft, Recorder
-from interlock.policy.model import ReviewTerms, Verdict
+from interlock.policy.model import Need, ReviewTerms, Verdict
 from interlock.verify import Report, verify_bundle
 
 Lie = Callable[[Recorder, ManualClock], None]
@@ -135,7 +136,49 @@ def _silence(recorder: Recorder, clock: ManualClock) -> None:
     recorder.append(EventDraft("heartbeat"))
 
 
+GLASS = {"break_glass": True, "proof": Proof.PERSONAL}
+GRANTED = {"scope": "exact", "digest": "sha256:first"}
+BOTH = ReviewTerms(("sre",), also=(Need(("dba",)),))
+
+
+def _approvers(
+    recorder: Recorder, clock: ManualClock, terms: ReviewTerms, *votes: dict[str, Any], grant: str = "", **changes: Any
+) -> None:
+    """Record a release under these terms with one approval for each of `votes`."""
+    seq = asked(recorder)
+    waiting = request(command("rm x"), clock.now())
+    waiting = replace(waiting, draft=replace(waiting.draft, terms=terms), grant=grant, **changes)
+    recorder.append(gate.requested(seq, waiting))
+    given = tuple(replace(vote(waiting, clock.now()), **changed) for changed in votes)
+    recorder.append(gate.answered(replace(waiting, state=State.CONSUMED, votes=given)), forward(seq))
+
+
 LIES: dict[str, tuple[Lie, str]] = {
+    "glass-without-a-personal-proof": (
+        lambda r, c: _approvers(r, c, ReviewTerms(("sre",), 2), GLASS | {"proof": Proof.CHANNEL}),
+        "approved by 1 and needs 2",
+    ),
+    "glass-broken-by-the-owner": (
+        lambda r, c: _approvers(r, c, ReviewTerms(("sre",), 2), GLASS | {"reviewer": ALICE}),
+        "may not",
+    ),
+    "two-of-one-group": (
+        lambda r, c: _approvers(r, c, BOTH, {"groups": ("sre",)}, {"groups": ("sre",), "reviewer": CAROL}),
+        "of every group",
+    ),
+    "one-person-of-both-groups": (lambda r, c: _approvers(r, c, BOTH, {"groups": ("sre", "dba")}), "approved by 1 and needs 2"),
+    "a-grant-of-once": (lambda r, c: _approvers(r, c, ReviewTerms(("sre",)), {"scope": "once"}, grant="grt_1"), "under a grant"),
+    "a-grant-that-ended": (
+        lambda r, c: _approvers(
+            r, c, ReviewTerms(("sre",)), GRANTED | {"valid_until": c.now() - timedelta(seconds=1)}, grant="grt_1"
+        ),
+        "after the grant",
+    ),
+    "the-first-digest-without-a-grant": (lambda r, c: _approvers(r, c, ReviewTerms(("sre",)), GRANTED), "about something else"),
+    "approved-by-the-author": (
+        lambda r, c: _approvers(r, c, ReviewTerms(("sre",)), {}, edited_from="req_0", author=BOB),
+        "may not",
+    ),
     "released-without-decision": (lambda r, c: _do(r.append(forward(0))), "without a decision"),
     "released-before-decision": (lambda r, c: _do(r.append(forward(r.next_seq + 1))), "without a decision"),
     "released-although-denied": (lambda r, c: _do(r.append(forward(asked(r, Verdict.DENY)))), "denied command was released"),
@@ -212,6 +255,23 @@ async def test_a_lie_is_found(tmp_path: Path, name: str) -> None:
     assert report.result == "failed"
     assert words in said, said
     assert not any(p.check in ("chain", "signature", "files") for p in report.problems), "everything else is perfect"
+
+
+@pytest.mark.parametrize(
+    "honest",
+    [
+        lambda r, c: _approvers(r, c, ReviewTerms(("sre",), 2), GLASS),
+        lambda r, c: _approvers(r, c, BOTH, {"groups": ("sre", "dba")}, {"groups": ("sre",), "reviewer": CAROL}),
+        lambda r, c: _approvers(
+            r, c, ReviewTerms(("sre",)), GRANTED | {"valid_until": c.now() + timedelta(seconds=60)}, grant="grt_1"
+        ),
+        lambda r, c: _approvers(r, c, ReviewTerms(("sre",)), {}, edited_from="req_0", author=CAROL),
+    ],
+    ids=["broken glass", "several needs", "under a grant", "edited by another"],
+)  # fmt: skip
+async def test_other_honest_ways_to_an_approval_verify(tmp_path: Path, honest: Lie) -> None:
+    report = await told(tmp_path, honest)
+    assert report.problems == []
 
 
 async def test_two_reviewers_fulfil_a_quorum_of_two(tmp_path: Path) -> None:

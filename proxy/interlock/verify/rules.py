@@ -18,7 +18,8 @@ TYPES = COMMANDS | frozenset(
         "session.open", "session.close", "channel.open", "channel.close", "channel.refuse", "term.output", "term.input",
         "term.resize", "pg.copy", "pg.result", "decision", "approval.request", "approval.response", "forward", "block",
         "heartbeat", "clock.step", "gap", "recovery", "journal.open", "journal.close", "access.refused", "vote",
-        "identity.change", "config.change", "login", "message.given_up", "catalog",
+        "identity.change", "config.change", "login", "catalog", "session.kill", "approval.escalated", "approval.edited",
+        "grant", "requester.lock", "requester.unlock", "glass.reviewed", "message.given_up",
     )
 )  # fmt: skip
 """An event of another type fails verification: nobody has said what it means."""
@@ -53,8 +54,10 @@ class _Decision:
 class _Request:
     digest: str
     quorum: int
+    needs: tuple[tuple[frozenset[str], int], ...]  # (groups, people); empty when one list of groups has the whole quorum
     excluded: frozenset[str]
     expires: datetime | None
+    grant: str = ""
     approved_by: tuple[str, ...] | None = None  # set by an approval that was not used yet
     used: bool = False
 
@@ -206,7 +209,11 @@ class Rules:
         known = self._requests.get(ident)
         if known is None:
             expires = datetime.fromisoformat(event["expires"])
-            self._requests[ident] = _Request(str(event["digest"]), quorum, excluded | self._asking, expires)
+            needs = tuple((frozenset(map(str, need["groups"])), int(need["quorum"])) for need in event.get("needs", ()))
+            author = frozenset([str(event["author"])] if "author" in event else [])
+            self._requests[ident] = _Request(
+                str(event["digest"]), quorum, needs, excluded | self._asking | author, expires, str(event.get("grant", ""))
+            )
         elif known.digest != event["digest"] or known.quorum != quorum:
             self._bad("approvals", f"{ident} is asked twice and not the same", seq)
 
@@ -221,26 +228,47 @@ class Rules:
             return
         if event["verdict"] != "approve":
             return
+        if str(event.get("grant", "")) != request.grant:
+            self._bad("approvals", f"{ident} was asked and answered under different grants", seq)
+            return
         people: dict[str, str] = {}
+        groups: dict[str, frozenset[str]] = {}
+        alone = False
         for vote in event["votes"]:
             reviewer = str(vote["reviewer"])
             if vote["verdict"] != "approve":
                 self._bad("approvals", f"{ident} counts as approved and {reviewer} denied it", seq)
-            if vote["digest"] != request.digest:
-                self._bad("approvals", f"{reviewer}'s answer to {ident} is about something else", seq)
             if reviewer in request.excluded:
                 self._bad("approvals", f"{reviewer} answered {ident} and may not: asked for it, or stands behind it", seq)
                 continue
-            if request.expires is not None and datetime.fromisoformat(vote["at"]) > request.expires:
-                self._bad("approvals", f"{reviewer} answered {ident} after it had expired", seq)
+            self._answer(event, vote, reviewer, request)
             people[reviewer] = str(vote.get("handle") or reviewer)
-        if len(people) < request.quorum:
+            groups[reviewer] = frozenset(map(str, vote.get("groups", ())))
+            alone = alone or (vote.get("break_glass") is True and vote["proof"] == "personal")
+        if not alone and len(people) < request.quorum:
             self._bad("approvals", f"{ident} was approved by {len(people)} and needs {request.quorum}", seq)
+            return
+        if not alone and not _met(request.needs, list(groups.values())):
+            self._bad("approvals", f"{ident} was not approved by people of every group that it needs", seq)
             return
         if request.used or request.approved_by is not None:
             self._bad("approvals", f"{ident} is used a second time", seq)
             return
         request.approved_by = tuple(sorted(people.values()))
+
+    def _answer(self, event: dict[str, Any], vote: dict[str, Any], reviewer: str, request: _Request) -> None:
+        """One approval: about this request and in time, or what gave the grant and was still in force."""
+        seq, ident = event["seq"], str(event["request"])
+        if not request.grant:
+            if vote["digest"] != request.digest:
+                self._bad("approvals", f"{reviewer}'s answer to {ident} is about something else", seq)
+            if request.expires is not None and datetime.fromisoformat(vote["at"]) > request.expires:
+                self._bad("approvals", f"{reviewer} answered {ident} after it had expired", seq)
+            return
+        if vote["scope"] not in ("exact", "rule_in_session"):
+            self._bad("approvals", f"{reviewer} approved once, and {ident} was released under a grant", seq)
+        if "valid_until" in vote and datetime.fromisoformat(event["ts"]) > datetime.fromisoformat(vote["valid_until"]):
+            self._bad("approvals", f"{ident} was released after the grant of {reviewer} had ended", seq)
 
     def _forward(self, event: dict[str, Any], texts: dict[str, Any]) -> None:
         seq, sent = event["seq"], event["sent"]
@@ -288,6 +316,23 @@ class Rules:
 
     def _bad(self, check: str, message: str, seq: int | None = None) -> None:
         self._report.problem(check, message, seq)
+
+
+def _met(needs: tuple[tuple[frozenset[str], int], ...], people: list[frozenset[str]]) -> bool:
+    """Whether every need has people of its own: a matching between seats and people, found by augmenting paths."""
+    seats = [groups for groups, count in needs for _ in range(min(count, len(people) + 1))]
+    sits: dict[int, int] = {}
+
+    def seated(seat: int, asked: set[int]) -> bool:
+        for person, groups in enumerate(people):
+            if person not in asked and groups & seats[seat]:
+                asked.add(person)
+                if person not in sits or seated(sits[person], asked):
+                    sits[person] = seat
+                    return True
+        return False
+
+    return all(seated(seat, set()) for seat in range(len(seats)))
 
 
 def _microseconds(delta: Any) -> int:
