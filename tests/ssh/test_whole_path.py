@@ -122,6 +122,35 @@ async def test_a_held_rm_waits_for_another_person_and_its_status_arrives(whole: 
     assert kinds.index("approval.request") < kinds.index("approval.response") < kinds.index("forward")
 
 
+async def test_the_agents_reason_reaches_the_reviewer_and_never_the_target(whole: Whole) -> None:
+    victim = whole.bench.target.home / "victim"
+    victim.mkdir()
+    reason = "cleaning up \u202eafter\x1b[2K " + "x" * 600
+    async with await whole.bench.raw() as connection:
+        process = await connection.create_process(f"rm -rf {victim}", env={"INTERLOCK_REASON": reason, "LANG": "C.UTF-8"})
+        request = await whole.pending()
+        assert request.draft.said.startswith("cleaning up after [2K x")
+        assert len(request.draft.said) == 500
+        assert request.draft.command.env == (("LANG", "C.UTF-8"),)
+        await whole.vote(request, "bob", VoteVerdict.APPROVE)
+        assert (await process.wait()).exit_status == 0
+    seen = await whole.bench.ssh("printenv INTERLOCK_REASON", options=("-o", "SetEnv=INTERLOCK_REASON=why"))
+    assert (seen.status, seen.out) == (1, b"")
+    (asked,) = [event for event in await whole.events() if event["type"] == "approval.request"]
+    assert asked["disclosed"]["said"].startswith("cleaning up")
+
+
+@pytest.mark.parametrize("whole", [0], indirect=True)
+async def test_another_reason_is_another_digest_and_the_same_match(whole: Whole) -> None:
+    victim = whole.bench.target.home / "victim"
+    victim.mkdir()
+    command = f"rm -rf {victim}"
+    assert (await whole.bench.ssh(command, options=("-o", "SetEnv=INTERLOCK_REASON=one"))).status == 75
+    await whole.vote(await whole.pending(), "bob", VoteVerdict.APPROVE)
+    assert (await whole.bench.ssh(command, options=("-o", "SetEnv=INTERLOCK_REASON=other"))).status == 0
+    assert not victim.exists()
+
+
 async def test_a_denial_is_126_with_the_reason(whole: Whole) -> None:
     victim = whole.bench.target.home / "victim"
     victim.mkdir()

@@ -11,21 +11,26 @@ Knows words. Must not know who is looking, nor how a channel draws.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import datetime
 
+from interlock.approvals import grants
 from interlock.approvals.model import ApprovalRequest, Presence, Proof, RequestDraft, Scope, State, Vote, VoteVerdict
+from interlock.approvals.redaction import Redaction, redacted
 from interlock.approvals.wording import duration, one_line
 from interlock.commands import wording
 from interlock.commands.display import Display, display, inline, whole
-from interlock.commands.model import BindValue, Command, Wire
+from interlock.commands.model import Analysis, Command, Wire
+from interlock.commands.remarks import remarks
 from interlock.policy.model import Need, StepUp, Target
 
 CHAT_LINES = 30
 CHAT_WIDTH = 400
 CHAT_BINDS = 20
-CHAT_EFFECTS = 12
 """What a message on a phone can hold. More is cut there, and answered on the page."""
+LONGEST = 3600.0
+"""Seconds that a grant may last when the configuration says nothing else (`approvals.grants`)."""
 
 _TITLES = {
     State.APPROVED: "Approved",
@@ -70,60 +75,85 @@ class Portrait:
     chat_approvable: bool
 
 
-def portrait(request: ApprovalRequest, now: datetime | None = None) -> Portrait:
+def portrait(request: ApprovalRequest, now: datetime | None = None, *, longest: float = LONGEST) -> Portrait:
     """Return everything of a request, for the page and the command line: nothing is cut, nothing hidden."""
     command = request.draft.command
-    shown = whole(command.text)
     stdin = None if command.stdin is None else whole(command.stdin.data)
-    return _portrait(request, now, shown, stdin, command.binds, ())
+    binds = tuple(_bind(value.raw, value.shown) for value in command.binds)
+    return _portrait(request, now, _View(whole(command.text), stdin, binds, redacted(request.draft), longest))
 
 
-def chat_portrait(request: ApprovalRequest, now: datetime | None = None) -> Portrait:
-    """Return what a message in chat may show."""
-    command = request.draft.command
-    shown = display(command.text, lines=CHAT_LINES, width=CHAT_WIDTH)
-    stdin = None if command.stdin is None else display(command.stdin.data, lines=CHAT_LINES, width=CHAT_WIDTH)
-    return _portrait(request, now, shown, stdin, command.binds[:CHAT_BINDS], ())
+def chat_portrait(request: ApprovalRequest, now: datetime | None = None, *, longest: float = LONGEST) -> Portrait:
+    """Return what a message in chat may show: the same, with secrets hidden, cut to what a message holds."""
+    found = redacted(request.draft)
+    stdin = None if found.stdin is None else found.stdin.display(CHAT_LINES, CHAT_WIDTH)
+    values = zip(request.draft.command.binds, found.binds, strict=True)
+    binds = tuple(_bind(value.raw, shown) for value, shown in values)
+    view = _View(found.text.display(CHAT_LINES, CHAT_WIDTH), stdin, binds[:CHAT_BINDS], found, longest, found.notes, found.words)
+    return _portrait(request, now, view)
 
 
-def _portrait(
-    request: ApprovalRequest,
-    now: datetime | None,
-    shown: Display,
-    stdin: Display | None,
-    binds: tuple[BindValue, ...],
-    notes: tuple[str, ...],
-) -> Portrait:
-    draft = request.draft
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What one of the two portraits is drawn from; `words` is applied to every name and text of the request."""
+
+    command: Display
+    stdin: Display | None
+    binds: tuple[str, ...]
+    redaction: Redaction
+    longest: float
+    notes: tuple[str, ...] = ()
+    words: Callable[[str], str] = str
+
+
+def _portrait(request: ApprovalRequest, now: datetime | None, view: _View) -> Portrait:
+    draft, stdin, words = request.draft, view.stdin, view.words
     command = draft.command
-    complete = not shown.cut and not (stdin is not None and stdin.cut) and len(binds) == len(command.binds)
-    warnings = [*shown.deceptions, *(stdin.deceptions if stdin is not None else ())]
+    analysis = draft.analysis if view.words is str else _hidden(draft.analysis, words)
+    warnings = [*view.command.deceptions, *(stdin.deceptions if stdin is not None else ())]
+    notes = (*view.notes, *(f"Careful: {w}" for w in warnings), *(inline(words(note)) for note in analysis.notes))
     return Portrait(
         title=title(request),
         who=who(draft),
         place=place(draft.target),
-        held_by=f"{draft.decision.rule}: {one_line(draft.decision.reason)}",
-        command=shown,
+        held_by=inline(f"{draft.decision.rule}: {one_line(draft.decision.reason)}", 400),
+        command=view.command,
         stdin=stdin if stdin is not None and stdin.length else None,
-        binds=tuple(f"${number} = {_bind(value)}" for number, value in enumerate(binds, 1)),
-        surroundings=_surroundings(command),
-        effects=wording.sentences(draft.analysis, command.wire),
-        opaque=wording.unknowns(draft.analysis),
-        said=inline(draft.said, 500),
-        remarks=(),
-        facts=tuple(inline(fact, 300) for fact in draft.facts),
+        binds=tuple(f"${number} = {value}" for number, value in enumerate(view.binds, 1)),
+        surroundings=_surroundings(command, words),
+        effects=wording.sentences(analysis, command.wire),
+        opaque=wording.unknowns(analysis),
+        said=inline(words(draft.said), 600),
+        remarks=tuple(f"{remark.kind}: {inline(words(remark.text), 400)}" for remark in remarks(command)),
+        facts=tuple(inline(words(fact), 300) for fact in draft.facts),
         needs=needs(request),
-        scopes=((Scope.ONCE, "this once"),),
+        scopes=tuple((scope, inline(words(grants.words(draft, scope, view.longest)), 600)) for scope in grants.offered(draft)),
         votes=tuple(_vote(vote) for vote in request.votes),
-        notes=tuple(dict.fromkeys((*notes, *(f"Careful: {w}" for w in warnings), *map(inline, draft.analysis.notes)))),
+        notes=tuple(dict.fromkeys(notes)),
         left=_left(request, now),
-        complete=complete,
-        chat_approvable=_chat_approvable(request),
+        complete=not view.command.cut and not (stdin is not None and stdin.cut) and len(view.binds) == len(command.binds),
+        chat_approvable=view.redaction.chat_approvable and _fits_chat(request),
     )
 
 
-def _chat_approvable(request: ApprovalRequest) -> bool:
-    """Whether chat may offer the button: no personal proof is asked for, and a message holds everything."""
+def _hidden(analysis: Analysis, words: Callable[[str], str]) -> Analysis:
+    """Hide in the effects what is hidden in the text."""
+    effects = tuple(
+        replace(
+            effect,
+            object=words(effect.object),
+            detail=words(effect.detail),
+            host=words(effect.host),
+            functions=tuple(map(words, effect.functions)),
+            columns=tuple(map(words, effect.columns)),
+        )
+        for effect in analysis.effects
+    )
+    return replace(analysis, effects=effects, opaque=tuple(replace(o, text=words(o.text)) for o in analysis.opaque))
+
+
+def _fits_chat(request: ApprovalRequest) -> bool:
+    """Whether a message may hold the question at all: no personal proof is asked for, and it shows everything."""
     terms, command = request.draft.terms, request.draft.command
     if terms.critical or terms.step_up is not StepUp.NONE:
         return False
@@ -131,7 +161,7 @@ def _chat_approvable(request: ApprovalRequest) -> bool:
     return (
         not any(display(text, lines=CHAT_LINES, width=CHAT_WIDTH).cut for text in texts)
         and len(command.binds) <= CHAT_BINDS
-        and all(value.raw is None or value.shown is not None for value in command.binds)
+        and all(value.raw is None or (value.shown is not None and len(value.shown) <= CHAT_WIDTH) for value in command.binds)
     )
 
 
@@ -197,20 +227,20 @@ def _left(request: ApprovalRequest, now: datetime | None) -> str:
     return f"expires in {duration(seconds)}" if seconds > 0 else "expires now"
 
 
-def _bind(value: BindValue) -> str:
-    if value.raw is None:
+def _bind(raw: bytes | None, shown: str | None) -> str:
+    if raw is None:
         return "NULL"
-    if value.shown is None:
-        return f"{len(value.raw)} bytes that can't be read here: {value.raw[:64].hex()}" + ("…" if len(value.raw) > 64 else "")
-    return inline(value.shown, 2000)
+    if shown is None:
+        return f"{len(raw)} bytes that can't be read here: {raw[:64].hex()}" + ("…" if len(raw) > 64 else "")
+    return inline(shown, 4000)
 
 
-def _surroundings(command: Command) -> tuple[str, ...]:
-    told = [f"variable {inline(name)} = {inline(value)}" for name, value in command.env]
+def _surroundings(command: Command, words: Callable[[str], str]) -> tuple[str, ...]:
+    told = [f"variable {inline(name)} = {inline(words(value))}" for name, value in command.env]
     if command.cwd:
-        told.append(f"in the directory {inline(command.cwd)}")
+        told.append(f"in the directory {inline(words(command.cwd))}")
     if command.pty:
         told.append("on a terminal")
     if command.wire is Wire.POSTGRES:
-        told += [f"setting {inline(name)} = {inline(value)}" for name, value in command.settings]
+        told += [f"setting {inline(name)} = {inline(words(value))}" for name, value in command.settings]
     return tuple(told)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 import sys
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import groupby
 
 MAX_LINES = 400
 MAX_LINE = 2000
@@ -21,6 +23,18 @@ PADDING = 40
 
 OPEN, CLOSE = "⟦", "⟧"
 """Marks around what is not in the text as shown. The marks themselves are escaped when the text holds them."""
+
+MAX_NAMED = 12
+"""So many deceptions of one text are named one by one."""
+
+_LOOK_ALIKES = str.maketrans(
+    "абвгеѕіјорсухһԁԛԝӏкмнтьАВЕЅІЈКМНОРСТУХҺԚԜӀαγικνοπρτυωχΑΒΕΖΗΙΚΜΝΟΡΤΥΧɑɡıƖǀաոսօց",  # look-alikes are the point
+    "a6bresijopcyxhdqwlkmhtbABESIJKMHOPCTYXHQWlayikvonptuwxABEZHIKMNOPTYXagilluunog",
+)
+"""Letters of other scripts by the Latin one that they are taken for (after UTS #39, confusables)."""
+_WORD = re.compile(r"\w+")
+
+_HIDDEN, _HIDDEN_MOST = 0xD800, 0x3FF
 
 _BLANKS = re.compile(r" +|\t+")
 _NAMED = {
@@ -46,14 +60,17 @@ class Display:
     length: int
 
 
-def display(text: bytes, *, lines: int = MAX_LINES, width: int = MAX_LINE) -> Display:
+def display(
+    text: bytes, *, lines: int = MAX_LINES, width: int = MAX_LINE, hidden: Sequence[tuple[int, int]] = (), more: int = 0
+) -> Display:
     """Return the text as a reviewer may see it. Any bytes are accepted; nothing is dropped without `cut`.
 
-    Two different texts never look the same: of what is cut, length and SHA-256 are shown.
+    Two different texts never look the same: of what is cut, length and SHA-256 are shown. `hidden` are ranges of bytes, in
+    order, in whose place a mark stands (approvals/redaction.py); `more` bytes follow that were not even given here.
     """
     deceptions: dict[str, None] = {}
-    raw = text.decode("utf-8", "surrogateescape").split("\n")
-    cut = len(raw) > lines
+    raw = _without(text, hidden).split("\n")
+    cut = len(raw) > lines or more > 0
     if any(a == "" and b == "" and c == "" for a, b, c in zip(raw, raw[1:], raw[2:], strict=False)):
         deceptions["many empty lines in a row"] = None
     found: list[str] = []
@@ -74,7 +91,34 @@ def display(text: bytes, *, lines: int = MAX_LINES, width: int = MAX_LINE) -> Di
     if len(raw) > lines:
         rest = "\n".join(raw[lines:])
         found.append(f"{OPEN}cut: {len(raw) - lines} more lines, {_hash(rest)}{CLOSE}")
-    return Display(tuple(found), tuple(deceptions), cut, len(text))
+    if more:
+        found.append(f"{OPEN}cut: {more} more bytes{CLOSE}")
+    named = list(deceptions)
+    if len(named) > MAX_NAMED:
+        named[MAX_NAMED:] = [f"and {len(named) - MAX_NAMED} more of such kinds"]
+    return Display(tuple(found), tuple(named), cut, len(text) + more)
+
+
+def hide(length: int) -> str:
+    """Return what stands for a hidden piece of text until `display` or `inline` draws its mark.
+
+    It is a lone high surrogate, which no decoded text holds: nobody can write one and so pretend that something is hidden.
+    """
+    return chr(_HIDDEN + min(about(length), _HIDDEN_MOST))
+
+
+def about(length: int) -> int:
+    """Round a length: exactly how long a password is helps who wants to guess it."""
+    return max(10, round(length / 10) * 10)
+
+
+def _without(text: bytes, hidden: Sequence[tuple[int, int]]) -> str:
+    out: list[str] = []
+    position = 0
+    for start, end in hidden:
+        out += [text[position:start].decode("utf-8", "surrogateescape"), hide(end - start)]
+        position = end
+    return "".join(out) + text[position:].decode("utf-8", "surrogateescape")
 
 
 def whole(text: bytes) -> Display:
@@ -100,7 +144,7 @@ def _split(shown: str, width: int) -> tuple[str, str]:
 
 
 def _hash(text: str) -> str:
-    return f"SHA-256 {sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()}"
+    return f"SHA-256 {sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
 def _blank_lines(count: int) -> list[str]:
@@ -135,11 +179,38 @@ def _blanks(run: str) -> str:
 def _characters(text: str, deceptions: dict[str, None]) -> str:
     if text.isascii() and text.isprintable():
         return text
-    return "".join(char if " " <= char <= "~" else _escaped(char, deceptions) for char in text)
+    _look_alikes(text, deceptions)
+    out: list[str] = []
+    for char, run in groupby(text):
+        count = sum(1 for _ in run)
+        if " " <= char <= "~":
+            out.append(char * count)
+            continue
+        shown = _escaped(char, deceptions)
+        out.append(shown * count if count < COLLAPSED else f"{OPEN}{count} times {shown[1:]}")
+    return "".join(out)
+
+
+def _look_alikes(text: str, deceptions: dict[str, None]) -> None:
+    """Name the words that would be read as other words: `pass` with a Cyrillic letter, full-width or mathematical letters."""
+    if text.isascii():
+        return
+    for word in _WORD.findall(text):
+        if word.isascii():
+            continue
+        looks = unicodedata.normalize("NFKC", word).translate(_LOOK_ALIKES)
+        if looks.isascii() and looks != word:
+            deceptions[f"a word that only looks like {looks[:60]!r}: {OPEN}{_points(word)}{CLOSE}"] = None
+
+
+def _points(word: str) -> str:
+    return " ".join(c if c.isascii() else f"U+{ord(c):04X}" for c in word[:40])
 
 
 def _escaped(char: str, deceptions: dict[str, None]) -> str:
     code = ord(char)
+    if _HIDDEN <= code <= _HIDDEN + _HIDDEN_MOST:
+        return f"{OPEN}hidden: about {code - _HIDDEN} characters{CLOSE}"
     if 0xDC80 <= code <= 0xDCFF:
         deceptions["bytes that are not UTF-8"] = None
         return f"{OPEN}byte 0x{code - 0xDC00:02X}{CLOSE}"

@@ -31,7 +31,7 @@ from interlock.postgres.cancel import CancelKeys
 from interlock.postgres.catalog import CatalogSource
 from interlock.postgres.dialogue import Dialogue, LeftError
 from interlock.postgres.session import PostgresSession
-from interlock.postgres.settings import StartupRefusedError, pinned, search_path, server_parameters
+from interlock.postgres.settings import StartupRefusedError, pinned, search_path, server_parameters, stated_reason
 from interlock.postgres.startup import Admitted, Authenticator, Reception, RejectedError
 from interlock.postgres.upstream import Connector, ServerRefusedError, Upstream
 from interlock.postgres.wire import answers
@@ -235,6 +235,7 @@ class PostgresListener:
             entropy=self._entropy,
             cancel_server=partial(connector.cancel, upstream.process, upstream.secret),
             catalog=catalog,
+            said=stated_reason(admitted.startup),
         )
         for name, value in upstream.parameters.items():
             if (poison := session.watch.take(name, value)) is not None:

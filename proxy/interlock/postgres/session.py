@@ -62,6 +62,7 @@ class PostgresSession:
         entropy: Entropy,
         cancel_server: Callable[[], Coroutine[Any, Any, None]],
         catalog: CatalogSource,
+        said: str = "",
     ) -> None:
         self.gate_session = session
         self.relay = Relay(self)
@@ -69,7 +70,7 @@ class PostgresSession:
         self._schema = schema = SchemaView(catalog)
         self._names = SessionNames(search_path, lambda: schema.known)
         self._settings = settings
-        self._caller = HeldClient(self, max_hold)
+        self._caller = HeldClient(self, max_hold, said)
         self._cancel_server = cancel_server
         self._ended: Callable[[PostgresSession, str], None] = lambda _session, _why: None
         self._refused_portal = answers.REFUSED_PORTAL + entropy(16).hex()

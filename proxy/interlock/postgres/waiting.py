@@ -29,21 +29,18 @@ class Waiting(Protocol):
 
 
 class HeldClient:
-    """Implements `ports.Caller`. `request` is the last request the client was told of."""
+    """Implements `ports.Caller`. `request` is the last request the client was told of, `said` the agent's own reason."""
 
-    def __init__(self, session: Waiting, max_hold: float) -> None:
+    def __init__(self, session: Waiting, max_hold: float, said: str = "") -> None:
         self._session = session
         self._max_hold = max_hold
         self.request: str | None = None
+        self.said = said
 
     @property
     def max_hold(self) -> float | None:
         """An open transaction keeps its locks while it waits, so that wait has its own bound."""
         return self._max_hold if self._session.transaction_open else None
-
-    @property
-    def said(self) -> str:
-        return ""
 
     async def facts(self, command: Command, analysis: Analysis) -> tuple[str, ...]:
         return ("A transaction is open: it keeps its locks while you think.",) if self._session.transaction_open else ()
