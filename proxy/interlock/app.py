@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import structlog
@@ -25,6 +26,9 @@ from interlock.approvals.channels.teams.inbound import ISSUER as BOT_ISSUER
 from interlock.approvals.channels.teams.inbound import Expected, service_allowed
 from interlock.approvals.desk import House
 from interlock.approvals.fatigue import Limits
+from interlock.approvals.channels.webhook import signing
+from interlock.approvals.channels.webhook.address import Guarded
+from interlock.approvals.channels.webhook.sender import WebhookChannel
 from interlock.approvals.inbox import Inbox
 from interlock.clock import Clock, Entropy, SystemClock, system_entropy
 from interlock.commands.analyzer import Analyzer
@@ -46,7 +50,7 @@ from interlock.policy.loader import configured
 from interlock.policy.source import LivePolicy
 from interlock.postgres.listener import PostgresListener
 from interlock.ssh.listener import SshListener
-from interlock.store.engine import open_store
+from interlock.store.engine import Store, open_store
 from interlock.web.app import Parts, TeamsParts, create_app
 from interlock.web.console.sessions import ConsoleSessions
 from interlock.web.metrics import metrics_app
@@ -150,6 +154,7 @@ class Daemon:
         self._directory = directory
         directory.subscribe(self._directory_changed)
         teams = await self._teams(inbox, directory, store, transcripts, http)
+        await self._webhook(inbox, store, transcripts)
 
         ssh = postgres = None
         if config.listen.ssh:
@@ -173,6 +178,7 @@ class Daemon:
                 archive=Archive(data_dir),
                 config=config,
                 gate=self.gate,
+                policies=policies,
                 clock=clock,
                 teams=teams,
                 local=local,
@@ -263,6 +269,25 @@ class Daemon:
         await channel.start()
         self._stops.append(("teams", channel.close))
         return TeamsParts(channel, expected, keys)
+
+    async def _webhook(self, inbox: Inbox, store: Store, transcripts: TranscriptStore) -> None:
+        webhook = self.config.approvals.channels.webhook
+        if webhook is None:
+            return
+        loopback = is_loopback(urlsplit(webhook.url).hostname or "")
+        channel = WebhookChannel(
+            url=webhook.url,
+            key=signing.key_of(webhook.secret.resolve(self.config.base)),
+            events=frozenset(webhook.events),
+            inbox=inbox,
+            rows=store.outbox,
+            journal=transcripts.journal,
+            clock=self.clock,
+            entropy=self._entropy,
+            transport=Guarded(httpx.AsyncHTTPTransport(), loopback=loopback),
+        )
+        await channel.start()
+        self._stops.append(("webhook", channel.close))
 
     async def _serve(self, name: str, app: ASGIApp, where: str | Path, *, tls: bool = False) -> int:
         """Start one HTTP server; return its port."""

@@ -14,6 +14,7 @@ from interlock.gate import Gate
 from interlock.identity.stepup import DecisionSessions
 from interlock.policy import packs
 from interlock.policy.source import LivePolicy
+from interlock.ports import Classifier
 from interlock.web.app import Parts, create_app
 from interlock.web.console.sessions import ConsoleSessions
 
@@ -28,10 +29,10 @@ class Unused:
         raise AssertionError("HTTP classified a command")
 
 
-def gate_over(desk: Desk) -> Gate:
+def gate_over(desk: Desk, classifier: Classifier | None = None) -> Gate:
     return Gate(
         policies=LivePolicy([packs.shipped()]),
-        classifier=Unused(),  # type: ignore[arg-type]  # must never be asked
+        classifier=classifier or Unused(),  # type: ignore[arg-type]  # must never be asked
         approvals=desk.inbox,
         transcripts=desk.transcripts,
         clock=desk.clock,
@@ -39,8 +40,10 @@ def gate_over(desk: Desk) -> Gate:
 
 
 @contextlib.asynccontextmanager
-async def open_web(desk: Desk, *, local: bool, gate: Gate | None = None) -> AsyncIterator[str]:
-    """Serve the application; `gate` where a test needs one that classifies and decides."""
+async def open_web(
+    desk: Desk, *, local: bool, classifier: Classifier | None = None, gate: Gate | None = None
+) -> AsyncIterator[str]:
+    """Without a `classifier`, no route may ask for one: deciding classifies nothing."""
     parts = Parts(
         inbox=desk.inbox,
         directory=desk.directory,
@@ -49,7 +52,8 @@ async def open_web(desk: Desk, *, local: bool, gate: Gate | None = None) -> Asyn
         consoles=ConsoleSessions(desk.clock, system_entropy),
         archive=desk.archive,
         config=Config(version=1, node=Node(data_dir=Path("/nonexistent"))),
-        gate=gate or gate_over(desk),
+        gate=gate or gate_over(desk, classifier),
+        policies=LivePolicy([packs.shipped()]),
         clock=desk.clock,
         teams=None,
         local=local,

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from interlock.cli.asker import parse_who
-from interlock.cli.explain import EXAMPLES, _bytes, decide
+from interlock.cli.explain import _bytes
 from interlock.cli.policy import run_cases
 from interlock.commands.model import Analysis, Command, Kind, SqlContext, Wire
 from interlock.commands.sql.analysis import analyze_sql
@@ -23,6 +23,7 @@ from interlock.policy.condition import compile_condition
 from interlock.policy.engine import PolicySet
 from interlock.policy.loader import load
 from interlock.policy.model import Decision, Verdict
+from interlock.policy.question import EXAMPLES, decide
 from interlock.policy.rule import Match, Rule
 
 NAMES = ("linux", "linux-deny", "postgres", "postgres-deny")
@@ -211,8 +212,9 @@ def test_sql_corpus() -> None:
 
 
 async def test_shell_corpus() -> None:
-    from interlock.cli.explain import Question, classifier
-    from interlock.cli.explain import classified as understood
+    from interlock.cli.explain import classifier
+    from interlock.policy.question import Question
+    from interlock.policy.question import classified as understood
 
     counts: Counter[tuple[str, str]] = Counter()
     wrong: list[str] = []

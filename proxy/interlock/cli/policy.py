@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from interlock.cli.explain import classified, classifier
+from interlock.cli.explain import classifier
 from interlock.cli.output import Output, data, emit_json, reporting, say, talk
 from interlock.commands.model import Analysis, Command
 from interlock.config import load as load_config
@@ -19,6 +19,7 @@ from interlock.policy import packs
 from interlock.policy.cases import Outcome, run
 from interlock.policy.engine import PolicySet
 from interlock.policy.loader import load
+from interlock.policy.question import classified
 
 app = typer.Typer(name="policy", help="Check and test policies.", no_args_is_help=True, rich_markup_mode=None)
 

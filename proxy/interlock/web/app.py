@@ -14,14 +14,16 @@ from interlock import __version__
 from interlock.approvals.channels.teams.channel import TeamsChannel
 from interlock.approvals.channels.teams.inbound import Expected
 from interlock.approvals.inbox import Inbox
-from interlock.clock import Clock
+from interlock.clock import Clock, system_entropy
 from interlock.config import Config
 from interlock.evidence.archive import Archive
 from interlock.gate import Gate
 from interlock.identity.authenticate import Authenticator
 from interlock.identity.directory import Directory
 from interlock.identity.keyset import KeySet
+from interlock.identity.passkeys import Registrations, relying_party
 from interlock.identity.stepup import DecisionSessions
+from interlock.policy.source import LivePolicy
 from interlock.web import principals, problems
 from interlock.web.access import Doorkeeper
 from interlock.web.approvals import approvals_router
@@ -31,6 +33,7 @@ from interlock.web.events import events_router
 from interlock.web.feed import Feed
 from interlock.web.grants import grants_router
 from interlock.web.health import health_router
+from interlock.web.passkeys import passkeys_router
 from interlock.web.sessions import sessions_router
 from interlock.web.shown import Shown
 from interlock.web.stepup import person_router, stepup_router
@@ -61,6 +64,7 @@ class Parts:
     archive: Archive
     config: Config
     gate: Gate
+    policies: LivePolicy
     clock: Clock
     teams: TeamsParts | None
     local: bool
@@ -87,16 +91,24 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(sessions_router(parts.archive, parts.gate, door))
     app.include_router(person_router(door))
     app.include_router(principals.router(parts.directory, door.require_scope))
+    party = relying_party(parts.config.public_url)
+    registrations = Registrations(party, clock=parts.clock, entropy=system_entropy)
+    app.include_router(passkeys_router(parts.directory, registrations, door.require_scope))
     app.include_router(health_router(parts.gate, parts.config, door))
     if not parts.local:
         app.include_router(
             console_router(
-                inbox=parts.inbox,
+                desk=parts.inbox,
                 authenticator=parts.authenticator,
                 directory=parts.directory,
                 sessions=parts.consoles,
+                archive=parts.archive,
+                gate=parts.gate,
+                policies=parts.policies,
+                config=parts.config,
+                clock=parts.clock,
+                stopping=parts.stopping,
                 secure=parts.secure,
-                public_url=parts.config.public_url,
             )
         )
         if parts.teams is not None:

@@ -10,11 +10,10 @@ import base64
 from dataclasses import dataclass
 from typing import Any
 
-from interlock.approvals import grants
 from interlock.approvals.model import ApprovalRequest, Vote
 from interlock.approvals.portrait import portrait
 from interlock.clock import rfc3339
-from interlock.commands.display import display, inline
+from interlock.commands.display import display
 from interlock.commands.model import BindValue
 
 FIRST_LINE = 200
@@ -72,7 +71,7 @@ class Shown:
     def whole(self, request: ApprovalRequest) -> dict[str, Any]:
         """Return everything. `words` are the effects in sentences, `remarks` and `said` what only the agent wrote."""
         draft = request.draft
-        view = portrait(request)
+        view = portrait(request, longest=self.longest)
         return {
             **self.row(request),
             "title": view.title,
@@ -92,16 +91,8 @@ class Shown:
             "said": view.said,
             "remarks": list(view.remarks),
             "must": list(view.needs),
-            "scopes": self.scopes(request),
+            "scopes": [{"scope": str(scope), "words": words} for scope, words in view.scopes],
         }
-
-    def scopes(self, request: ApprovalRequest) -> list[dict[str, str]]:
-        """Return what a reviewer may choose, each with the words of what it would cover."""
-        draft = request.draft
-        return [
-            {"scope": str(scope), "words": inline(grants.words(draft, scope, self.longest), 2000)}
-            for scope in grants.offered(draft)
-        ]
 
 
 shown = Shown().whole
