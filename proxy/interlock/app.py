@@ -24,11 +24,11 @@ from interlock.approvals.channels.teams.channel import TeamsChannel
 from interlock.approvals.channels.teams.connector import Connector
 from interlock.approvals.channels.teams.inbound import ISSUER as BOT_ISSUER
 from interlock.approvals.channels.teams.inbound import Expected, service_allowed
-from interlock.approvals.desk import House
-from interlock.approvals.fatigue import Limits
 from interlock.approvals.channels.webhook import signing
 from interlock.approvals.channels.webhook.address import Guarded
 from interlock.approvals.channels.webhook.sender import WebhookChannel
+from interlock.approvals.desk import House
+from interlock.approvals.fatigue import Limits
 from interlock.approvals.inbox import Inbox
 from interlock.clock import Clock, Entropy, SystemClock, system_entropy
 from interlock.commands.analyzer import Analyzer

@@ -51,7 +51,7 @@ def describe(row: dict[str, Any]) -> list[str]:
         lines.append(f"replaced  by {row['successor']}")
     if row["grant"]:
         lines.append(f"grant     {row['grant']}")
-    lines += [f"scope     {scope['scope']}: {scope['words']}" for scope in row["scopes"]]
+    lines += [f"scope     {scope['scope']}: {scope['words'].removeprefix('once: ')}" for scope in row["scopes"]]
     lines += [f"vote      {_vote(vote)}" for vote in row["votes"]]
     return [safe(line) for line in lines]
 

@@ -95,9 +95,6 @@ class Shown:
         }
 
 
-shown = Shown().whole
-
-
 def first_line(text: bytes) -> str:
     """Return the beginning of a text, safe to print, with a mark when there is more."""
     beginning = text[: 4 * FIRST_LINE]

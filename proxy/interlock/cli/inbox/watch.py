@@ -80,12 +80,16 @@ def run(client: Client, reviewer: str) -> None:
     follower.start()
     try:
         with keyboard.raw(), Live(console=console, screen=True, auto_refresh=False) as live:
+
+            def draw() -> None:
+                live.update(picture(board, clock.now(), console.width, console.height), refresh=True)
+
             while True:
                 while not said.empty():
                     _hear(board, *said.get())
                 if (wish := board.wants()) is not None:
                     _load(board, client, wish)
-                live.update(picture(board, clock.now(), console.width, console.height), refresh=True)
+                draw()
                 keys = keyboard.read(woken, REDRAW_S)
                 if keys is None:
                     return
@@ -98,6 +102,7 @@ def run(client: Client, reviewer: str) -> None:
                         case _:
                             pass
                     board.stepped_up = desk.open
+                    draw()  # after each key: what a held key scrolled past was on the screen
     finally:
         follower.stop()
 
@@ -134,7 +139,7 @@ def _send(board: Board, desk: Desk, wish: Send) -> None:
             desk.step_up(wish.passphrase)
         row = desk.decide(wish.row, wish.answer)
     except InterlockError as error:
-        board.message = f"{error} {error.next_step}" if error.next_step != str(error) else str(error)
+        board.message = str(error)
         return
     board.change(row)
     board.message = f"{row['id']} is {row['state']}"
