@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.bot_connector import ALICE_OID, BOB_OID, TENANT
 from interlock.approvals.inbox import Inbox
+from interlock.approvals.reviewer_keys import ReviewerKeys
 from interlock.clock import SystemClock, system_entropy
 from interlock.evidence.archive import Archive
 from interlock.evidence.seal import SealCa
@@ -69,7 +70,9 @@ async def open_desk(directory: Path) -> AsyncIterator[Desk]:
         await people.add("bob", Kind.HUMAN, groups=["sre"], passphrase=PASSPHRASE, teams=[(TENANT, BOB_OID)])
         await people.add("carol", Kind.HUMAN, groups=["interlock-admins"], passphrase=PASSPHRASE)
         await people.add("claude", Kind.AGENT, groups=["agents"], owner="alice")
-        inbox = Inbox(store, people, clock=clock, entropy=system_entropy, journal=transcripts.journal)
+        keys = ReviewerKeys(people, None, journal=transcripts.journal)
+        stack.push_async_callback(keys.close)
+        inbox = Inbox(store, people, clock=clock, entropy=system_entropy, journal=transcripts.journal, proofs=keys)
         await inbox.start()
         stack.push_async_callback(inbox.close)
         authenticator = Authenticator(people, clock=clock, journal=transcripts.journal, passphrases=passphrases)

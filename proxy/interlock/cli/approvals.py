@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
@@ -175,10 +176,10 @@ def watch(
         return
     try:
         for event in client.events("/v1/events"):
-            if event.kind == "resync":
+            if event.kind != "approval":
                 continue
             if output is Output.JSON:
-                sys.stdout.write(event.data + "\n")
+                sys.stdout.write(json.dumps({"v": 1, **event.json()}) + "\n")
                 sys.stdout.flush()
             else:
                 row = event.json()
