@@ -30,6 +30,7 @@ from interlock.approvals.channels.webhook.sender import WebhookChannel
 from interlock.approvals.desk import House
 from interlock.approvals.fatigue import Limits
 from interlock.approvals.inbox import Inbox
+from interlock.approvals.reviewer_keys import ReviewerKeys
 from interlock.clock import Clock, Entropy, SystemClock, system_entropy
 from interlock.commands.analyzer import Analyzer
 from interlock.commands.pool import ShellPool
@@ -45,6 +46,7 @@ from interlock.gate import Gate
 from interlock.identity.authenticate import Authenticator
 from interlock.identity.directory import Change, ChangeKind, Directory
 from interlock.identity.keyset import KeySet
+from interlock.identity.passkeys import relying_party
 from interlock.identity.stepup import DecisionSessions
 from interlock.policy.loader import configured
 from interlock.policy.source import LivePolicy
@@ -129,6 +131,8 @@ class Daemon:
             salt_secret=_salt_secret(data_dir, self._entropy),
         )
         await directory.load()
+        keys = ReviewerKeys(directory, relying_party(config.public_url), journal=journal)
+        self._stops.append(("reviewers' keys", keys.close))
         inbox = Inbox(
             store,
             directory,
@@ -138,6 +142,7 @@ class Daemon:
             public_url=config.public_url,
             house=_house(config),
             limits=_limits(config),
+            proofs=keys,
         )
         self._inbox = inbox
         await inbox.start(highest_generation(data_dir))

@@ -17,6 +17,7 @@ from interlock.evidence.writer import TranscriptStore
 from interlock.identity.authenticate import Authenticator
 from interlock.identity.directory import Directory
 from interlock.identity.entries import Entry
+from interlock.identity.passkeys import relying_party
 from interlock.identity.passphrase import Passphrases
 from interlock.identity.principal import Credential, CredentialKind, Kind, Principal
 from interlock.store.engine import Store, open_store
@@ -50,7 +51,8 @@ class Desk:
 
 
 @contextlib.asynccontextmanager
-async def open_desk(directory: Path) -> AsyncIterator[Desk]:
+async def open_desk(directory: Path, *, public_url: str = "") -> AsyncIterator[Desk]:
+    """`public_url` is the page that passkeys belong to."""
     data = directory / "data"
     data.mkdir(mode=0o700)
     clock = SystemClock()
@@ -70,9 +72,11 @@ async def open_desk(directory: Path) -> AsyncIterator[Desk]:
         await people.add("bob", Kind.HUMAN, groups=["sre"], passphrase=PASSPHRASE, teams=[(TENANT, BOB_OID)])
         await people.add("carol", Kind.HUMAN, groups=["interlock-admins"], passphrase=PASSPHRASE)
         await people.add("claude", Kind.AGENT, groups=["agents"], owner="alice")
-        keys = ReviewerKeys(people, None, journal=transcripts.journal)
+        keys = ReviewerKeys(people, relying_party(public_url), journal=transcripts.journal)
         stack.push_async_callback(keys.close)
-        inbox = Inbox(store, people, clock=clock, entropy=system_entropy, journal=transcripts.journal, proofs=keys)
+        inbox = Inbox(
+            store, people, clock=clock, entropy=system_entropy, journal=transcripts.journal, public_url=public_url, proofs=keys
+        )
         await inbox.start()
         stack.push_async_callback(inbox.close)
         authenticator = Authenticator(people, clock=clock, journal=transcripts.journal, passphrases=passphrases)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from harness.desk import Desk
 from harness.webserver import serving
@@ -41,17 +42,23 @@ def gate_over(desk: Desk, classifier: Classifier | None = None) -> Gate:
 
 @contextlib.asynccontextmanager
 async def open_web(
-    desk: Desk, *, local: bool, classifier: Classifier | None = None, gate: Gate | None = None
+    desk: Desk,
+    *,
+    local: bool,
+    classifier: Classifier | None = None,
+    gate: Gate | None = None,
+    public_url: str = "",
+    consoles: ConsoleSessions | None = None,
 ) -> AsyncIterator[str]:
-    """Without a `classifier`, no route may ask for one: deciding classifies nothing."""
+    """Without a `classifier`, no route may ask for one: deciding classifies nothing. A `public_url` names the port."""
     parts = Parts(
         inbox=desk.inbox,
         directory=desk.directory,
         authenticator=desk.authenticator,
         deciding=DecisionSessions(desk.directory, clock=desk.clock, entropy=system_entropy),
-        consoles=ConsoleSessions(desk.clock, system_entropy),
+        consoles=consoles or ConsoleSessions(desk.clock, system_entropy),
         archive=desk.archive,
-        config=Config(version=1, node=Node(data_dir=Path("/nonexistent"))),
+        config=Config(version=1, node=Node(data_dir=Path("/nonexistent")), public_url=public_url),
         gate=gate or gate_over(desk, classifier),
         policies=LivePolicy([packs.shipped()]),
         clock=desk.clock,
@@ -59,5 +66,5 @@ async def open_web(
         local=local,
         secure=False,
     )
-    async with serving(create_app(parts)) as url:
+    async with serving(create_app(parts), urlsplit(public_url).port or 0) as url:
         yield url

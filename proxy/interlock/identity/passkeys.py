@@ -86,14 +86,14 @@ class Registrations:
     """Ceremonies that bring a passkey: one at a time for a person, each answered once and within five minutes."""
 
     def __init__(self, party: RelyingParty | None, *, clock: Clock, entropy: Entropy) -> None:
-        self._party = party
+        self.party = party
         self._clock = clock
         self._entropy = entropy
         self._pending: dict[Identity, tuple[bytes, int]] = {}
 
     def begin(self, person: Entry) -> dict[str, Any]:
         """Return the creation options for the browser, as JSON. A second call ends the first ceremony."""
-        party = required(self._party)
+        party = required(self.party)
         challenge, now = self._entropy(32), self._clock.monotonic_us()
         self._pending.pop(person.identity, None)
         for identity in [i for i, (_, until) in self._pending.items() if until <= now]:
@@ -118,7 +118,7 @@ class Registrations:
 
     def finish(self, person: Entry, credential: str, name: str) -> NewPasskey:
         """Check what the browser returned (`RegistrationResponseJSON`). Raise AuthenticationError, ConfigError."""
-        party = required(self._party)
+        party = required(self.party)
         challenge, until = self._pending.pop(person.identity, (b"", 0))
         if not challenge or until <= self._clock.monotonic_us():
             raise AuthenticationError("no registration waits for this answer; begin again", reason=Reason.PROOF_REJECTED)

@@ -13,8 +13,9 @@ from interlock.evidence.archive import Archive
 from interlock.gate import Gate
 from interlock.identity.authenticate import Authenticator
 from interlock.identity.directory import Directory
+from interlock.identity.passkeys import Registrations
 from interlock.policy.source import LivePolicy
-from interlock.web.console import decisions, grants, health, history, inbox, login, people, policy, request, transcripts
+from interlock.web.console import decisions, grants, health, history, inbox, login, passkeys, people, policy, request, transcripts
 from interlock.web.console.guard import Guard
 from interlock.web.console.pages import Pages
 from interlock.web.console.sessions import ConsoleSessions
@@ -32,6 +33,7 @@ def console_router(
     config: Config,
     clock: Clock,
     stopping: asyncio.Event,
+    registrations: Registrations,
     secure: bool,
 ) -> APIRouter:
     """`secure` marks the cookie Secure (HTTPS). `stopping` ends the event streams, which nothing else would."""
@@ -43,6 +45,7 @@ def console_router(
     inbox.add(routes, pages, guard, desk, stopping)
     request.add(routes, requests, guard)
     decisions.add(routes, pages, guard, requests, inbox=desk, gate=gate, clock=clock)
+    passkeys.add(routes, pages, guard, directory=directory, inbox=desk, registrations=registrations)
     history.add(routes, pages, guard, desk)
     grants.add(routes, pages, guard, desk)
     people.add(routes, pages, guard, directory=directory, inbox=desk, policies=policies, clock=clock)
