@@ -24,6 +24,7 @@ from interlock.store.database import Database
 from interlock.store.deliveries import DeliveryRows
 from interlock.store.grants import GrantRows
 from interlock.store.messages import MessageRows
+from interlock.store.outbox import OutboxRows
 from interlock.store.principals import PrincipalRows
 from interlock.store.schema import ledger
 from interlock.store.vigilance import VigilanceRows
@@ -43,6 +44,7 @@ class Store:
         self.messages = MessageRows(database)
         self.conversations = ConversationRows(database)
         self.deliveries = DeliveryRows(database)
+        self.outbox = OutboxRows(database)
         self._database = database
         self._lock = lock
 
