@@ -196,6 +196,12 @@ def test_a_value_is_hidden_in_the_words_about_it_as_well() -> None:
     assert view.effects == ("deletes /srv/⟦hidden: about 20 characters⟧ and everything below it, by force",)
 
 
+def test_words_are_ready_to_print_in_any_encoding() -> None:
+    found = redacted(asked(analyses.shell(f"echo {AWS}")))
+    assert found.shown(f"uses {AWS} \u202e") == "uses ⟦hidden: about 20 characters⟧ ⟦U+202E right-to-left override⟧"
+    found.shown(f"{GITHUB}").encode()  # no stand-in is left in it
+
+
 def test_a_private_key_is_hidden_to_its_end_or_to_the_end_of_all() -> None:
     begin, end = "-----BEGIN OPENSSH PRIVATE KEY-----", "-----END OPENSSH PRIVATE KEY-----"
     (hit,) = detectors.find(f"x {begin}\nabc\n{end} y".encode())

@@ -17,8 +17,6 @@ from harness.desk import PASSPHRASE, Desk, open_desk
 from harness.requests import draft
 from harness.webnode import gate_over, parts_over
 from harness.webserver import serving
-from interlock.approvals.desk import House as DeskHouse
-from interlock.approvals.fatigue import Limits
 from interlock.approvals.model import ApprovalRequest, State, VoteVerdict
 from interlock.gate import Gate
 from interlock.policy import packs
@@ -62,16 +60,16 @@ async def open_house(
     directory: Path,
     classifier: Classifier | None = None,
     *,
-    house: DeskHouse | None = None,
-    limits: Limits | None = None,
     policies: Sequence[Path] = (),
     public_url: str = "",
+    **settings: Any,
 ) -> AsyncIterator[House]:
-    """With the shipped packs, every target open to agents, and more policies where a test wants them."""
+    """With the shipped packs, every target open to agents, and more policies where a test wants them. `settings` are the
+    inbox's own."""
     own = directory / "own.yaml"
     own.write_text(OPENED)
     live = LivePolicy([packs.shipped(), own, *policies])
-    async with open_desk(directory, public_url=public_url, house=house, limits=limits) as desk:
+    async with open_desk(directory, public_url=public_url, **settings) as desk:
         gate = gate_over(desk, classifier, live)
         parts = parts_over(desk, local=False, gate=gate, policies=live, public_url=public_url)
         app = create_app(parts)

@@ -16,7 +16,7 @@ from interlock.identity.stepup import DecisionSessions
 from interlock.policy import packs
 from interlock.policy.source import LivePolicy
 from interlock.ports import Classifier
-from interlock.web.app import Parts, create_app
+from interlock.web.app import Parts, SlackParts, create_app
 from interlock.web.console.sessions import ConsoleSessions
 
 
@@ -48,6 +48,7 @@ def parts_over(
     policies: LivePolicy | None = None,
     public_url: str = "",
     consoles: ConsoleSessions | None = None,
+    slack: SlackParts | None = None,
 ) -> Parts:
     policies = policies or LivePolicy([packs.shipped()])
     return Parts(
@@ -64,6 +65,7 @@ def parts_over(
         teams=None,
         local=local,
         secure=False,
+        slack=slack,
     )
 
 
@@ -76,9 +78,10 @@ async def open_web(
     gate: Gate | None = None,
     public_url: str = "",
     consoles: ConsoleSessions | None = None,
+    slack: SlackParts | None = None,
 ) -> AsyncIterator[str]:
     """Without a `classifier`, no route may ask for one: deciding classifies nothing. A `public_url` names the port."""
     found = gate or gate_over(desk, classifier)
-    parts = parts_over(desk, local=local, gate=found, public_url=public_url, consoles=consoles)
+    parts = parts_over(desk, local=local, gate=found, public_url=public_url, consoles=consoles, slack=slack)
     async with serving(create_app(parts), urlsplit(public_url).port or 0) as url:
         yield url

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 from interlock.approvals.detectors import Hit, find
 from interlock.approvals.model import RequestDraft
-from interlock.commands.display import Display, about, display, hide
+from interlock.commands.display import MAX_LINE, Display, about, display, hide, inline
 from interlock.commands.model import Analysis, BindValue, Command, Effect, Wire
 from interlock.commands.programs.loader import programs
 from interlock.commands.shell.operands import operands
@@ -66,11 +66,18 @@ class Redaction:
     values: tuple[str, ...] = field(default=(), repr=False)
 
     def words(self, text: str) -> str:
-        """Return a text that was made from the request, such as the object of an effect, with its secrets hidden."""
+        """Return a text that was made from the request, such as the object of an effect, with its secrets hidden.
+
+        What stands for a secret is `display.hide`'s: the result is for `inline` or `display`, which draw the marks.
+        """
         for value in self.values:
             text = text.replace(value, hide(len(value)))
         raw = text.encode("utf-8", "surrogatepass")[:MAX_READ]
         return _hidden_text(raw, [(hit.start, hit.end) for hit in find(raw)])
+
+    def shown(self, text: str, limit: int = MAX_LINE) -> str:
+        """Return such a text ready to print, on one line and with its marks."""
+        return inline(self.words(text), limit)
 
 
 def redacted(draft: RequestDraft) -> Redaction:
