@@ -25,6 +25,7 @@ from harness.desk import PASSPHRASE, Desk, open_desk
 from harness.postgres_server import free_port
 from harness.requests import TERMS, draft
 from harness.webnode import open_web
+from interlock.approvals.desk import House as DeskHouse
 from interlock.approvals.model import ApprovalRequest, Proof, Scope, State
 from interlock.approvals.proof import challenge, statement
 from interlock.clock import system_entropy
@@ -59,14 +60,20 @@ class House:
         return authenticator(name, host="localhost", origin=self.url, **changes)
 
 
-@pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
+@contextlib.asynccontextmanager
+async def opened(tmp_path: Path, **settings: Any) -> AsyncIterator[House]:
     url, clock = f"http://localhost:{free_port()}", ManualClock()
     consoles = ConsoleSessions(clock, system_entropy)
     async with contextlib.AsyncExitStack() as stack:
-        desk = await stack.enter_async_context(open_desk(tmp_path, public_url=url))
+        desk = await stack.enter_async_context(open_desk(tmp_path, public_url=url, **settings))
         await stack.enter_async_context(open_web(desk, local=False, public_url=url, consoles=consoles))
         yield House(desk, url, clock)
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    async with opened(tmp_path) as house:
+        yield house
 
 
 @contextlib.asynccontextmanager
@@ -135,6 +142,23 @@ async def test_a_browser_that_reads_no_json_registers_and_signs_the_long_way(hou
         await seen.page.click("button[data-approve]")
         await seen.page.wait_for_selector(".chip.approved")
     assert (await house.now(request)).votes[0].proof is Proof.PERSONAL
+
+
+@pytest.mark.interop
+async def test_the_glass_is_broken_with_a_signature_made_in_the_browser(tmp_path: Path) -> None:
+    async with opened(tmp_path, house=DeskHouse(glass=frozenset(("leads",)))) as house:
+        await house.desk.directory.set_groups("bob", ["leads"])
+        request = await house.ask()
+        async with browser(house) as seen:
+            await seen.log_in("bob")
+            await register(seen)
+            await seen.open(f"/console/approvals/{request.id}")
+            await seen.page.click(".glass summary")
+            await seen.page.fill(".glass textarea", "the site is down and nobody else is awake")
+            await seen.page.click(".glass button")
+            await seen.page.wait_for_selector(".chip.approved")
+        (vote,) = (await house.now(request)).votes
+    assert (vote.break_glass, vote.proof, vote.reviewer_handle) == (True, Proof.PERSONAL, "bob")
 
 
 @pytest.mark.interop
