@@ -60,6 +60,9 @@ HARMLESS = [
 HIDING = {
     "what is deleted": f"rm -rf {AWS}",
     "a part of what is deleted": f"rm -rf /srv/{AWS}",
+    "what is read": f"cat /srv/{AWS}",
+    "the new owner of a file": f"chown {AWS} /srv/x",
+    "what else changes": f"echo {AWS}; touch /srv/x",
     "an expansion": f"rm -rf ${{{AWS}}}",
     "the program": f"{AWS} /srv",
     "a program in a folder": f"/usr/bin/{GITHUB}",
@@ -100,6 +103,7 @@ STAYS = [
     f"grep '{GITHUB}' /var/log/syslog",
     f"grep -c {GITHUB} /var/log/syslog; uptime",
     f"curl https://bob:{WORD}@example.com/x",
+    f"curl -o /tmp/x https://bob:{WORD}@example.com/x; uptime",
 ]
 
 
