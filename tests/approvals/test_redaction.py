@@ -36,6 +36,13 @@ SECRETS = {
     f"mysqldump --password={WORD} shop": WORD,
     f"deploy --token {WORD}": WORD,
     f"mysql -u root -p{WORD} shop": WORD,
+    "mysqldump --password 'two words' shop": "words",
+    'mysqldump --password="quo\\"ted-end" shop': "ted-end",
+    f"mysql -p'{WORD} {WORD}' shop": WORD,
+    f"sshpass -p {WORD} ssh web": WORD,
+    f"AWS_SECRET_ACCESS_KEY={WORD} aws s3 ls": WORD,
+    f"redis-cli -u redis://:{WORD}@cache:6379": WORD,
+    f'curl -d \'{{"password": "{WORD} {WORD}"}}\' https://example.com': WORD,
     f"curl -H 'Authorization: Bearer {WORD}' https://example.com": WORD,
     f"curl -u bob:{WORD} https://example.com": WORD,
     f"echo 'password={WORD}'": WORD,
@@ -193,6 +200,12 @@ def test_secrets_in_input_values_and_prose_are_hidden_too() -> None:
     said = chat(replace(asked(analyses.shell("uptime")), said=f"I use {GITHUB}"))
     assert GITHUB not in everything(said)
     assert not said.chat_approvable
+
+
+def test_a_doubled_quote_does_not_end_a_password() -> None:
+    view = chat(asked(analyses.sql("ALTER ROLE bob PASSWORD 'it''s-hunter2'")))
+    assert "hunter2" not in everything(view)
+    assert not view.chat_approvable
 
 
 def test_a_value_is_hidden_in_the_words_about_it_as_well() -> None:

@@ -40,6 +40,7 @@ _WITH_URL = frozenset(("read", "write", "delete", "network"))
 _WITH_PASSWORD = frozenset(("create", "alter"))
 _PASSWORD_OF_ROLE = re.compile(rb"(?i)\bpassword[ \t\n]{1,8}'\Z")
 _NEVER_HIDDEN = frozenset(b"'\"\\`\n\r$\x00")
+_ESCAPED = re.compile(r"\\(.)")
 _URL_PASSWORD = re.compile(rb"[a-z][a-z0-9+.-]{0,20}+://[^\s/?#@:'\"\\]{0,128}+:\Z")
 _URL_HOST = re.compile(rb"@[A-Za-z0-9.-]{1,255}+(?::[0-9]{1,5})?(?![^/?#\s'\"])")
 
@@ -110,7 +111,7 @@ def redacted(draft: RequestDraft) -> Redaction:
     sure = sure and not around and not beside
     return Redaction(
         text, stdin, tuple(binds), _notes(counted + around + beside), sure,
-        tuple(sorted({v.decode("utf-8", "replace") for v in values if len(v) > 3}, key=len, reverse=True)),
+        _spellings(values),
     )  # fmt: skip
 
 
@@ -139,6 +140,15 @@ def _hidden_text(raw: bytes, spans: Iterable[tuple[int, int]]) -> str:
         out += [raw[position:start].decode("utf-8", "surrogatepass"), hide(end - start)]
         position = end
     return "".join(out) + raw[position:].decode("utf-8", "surrogatepass")
+
+
+def _spellings(values: list[bytes]) -> tuple[str, ...]:
+    """Return the secrets as they may stand in words about the command, longest first: as written, and without escapes."""
+    found: set[str] = set()
+    for value in values:
+        written = value.decode("utf-8", "replace")
+        found |= {written, _ESCAPED.sub(r"\1", written), written.replace("''", "'")}
+    return tuple(sorted((text for text in found if len(text) > 3), key=lambda text: (-len(text), text)))
 
 
 # -- proving -----------------------------------------------------------------------------------------------------------
