@@ -335,9 +335,9 @@ class TeamsChannel:
             self._board.show(request.id)
 
     async def _greet(self, account: Account, delivery: Delivery) -> None:
-        entry = self._roster.entry(account)
-        if entry is not None and not entry.disabled:
-            lines = [f"You are {entry.handle}. What you may answer is shown to you as a card."]
+        known = self._roster.entry(account)
+        if known is not None and not known.disabled:
+            lines = [f"You are {known.handle}. What you may answer is shown to you as a card."]
         else:
             lines = [
                 "Your account is linked to nobody yet. Ask an administrator to run:",
