@@ -399,7 +399,8 @@ def test_a_missing_configuration_is_a_finding_and_not_a_crash(tmp_path: Path) ->
 
 
 @pytest.mark.blackbox
-async def test_a_daemon_as_it_is_set_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize("transport", ["native", "botbuilder"])
+async def test_a_daemon_as_it_is_set_up(tmp_path: Path, transport: str) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -409,6 +410,7 @@ async def test_a_daemon_as_it_is_set_up(tmp_path: Path) -> None:
         teams = {
             "app_id": APP_ID, "app_password": "env:TEAMS_PASSWORD", "tenants": [TENANT], "conversation": CONVERSATION,
             "service_url": service.url, "keys_url": f"{service.url}/keys", "token_url": f"{service.url}/token",
+            "transport": transport,
         }  # fmt: skip
         node = Node(
             tmp_path / "node",

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 from fastapi import Request
 from fastapi.responses import Response
 
@@ -81,13 +82,17 @@ async def signing() -> AsyncIterator[tuple[SigningProxy, str]]:
 
 
 @contextlib.asynccontextmanager
-async def running(program: Path, endpoint: str, directory: Path, port: int) -> AsyncIterator[str]:
-    """Run the Playground against an endpoint; yield its URL. Its connector is at `/_connector`.
+async def running(program: Path, endpoint: str, directory: Path, port: int, *, user: str = "29:bob") -> AsyncIterator[str]:
+    """Run the Playground against an endpoint, seen by one of its users; yield its URL. Its connector is at `/_connector`.
 
     The endpoint must answer: the Playground tells it at once that the bot was installed, and ends on an error.
     """
     directory.mkdir(exist_ok=True)
-    (directory / ".m365agentsplayground.yml").write_text(SETTINGS.read_text())
+    settings = yaml.safe_load(SETTINGS.read_text())
+    people = [settings["currentUser"], *settings["users"]]
+    settings["currentUser"] = next(person for person in people if person["id"] == user)
+    settings["users"] = [person for person in people if person["id"] != user]
+    (directory / ".m365agentsplayground.yml").write_text(yaml.safe_dump(settings))
     process = await asyncio.create_subprocess_exec(
         program, "--app-endpoint", endpoint, "--channel-id", "msteams", "--port", str(port), "--disable-telemetry",
         cwd=directory, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,

@@ -22,6 +22,7 @@ from harness.bot_connector import ALICE_OID, APP_ID, APP_PASSWORD, BOB_OID, TENA
 from harness.node import Node
 from harness.openssh_server import OpenSshServer, free_port
 from harness.playground import SigningProxy
+from interlock.errors import SENTENCES, Reason
 
 pytestmark = pytest.mark.interop
 
@@ -61,7 +62,12 @@ class Office:
 
 @contextlib.asynccontextmanager
 async def open_office(
-    directory: Path, *, conversation: str = playground.CHANNEL, transport: str = "native", scopes: str = "once"
+    directory: Path,
+    *,
+    conversation: str = playground.CHANNEL,
+    transport: str = "native",
+    scopes: str = "once",
+    user: str = "29:bob",
 ) -> AsyncIterator[Office]:
     program = await asyncio.to_thread(playground.installed)
     async with contextlib.AsyncExitStack() as stack:
@@ -113,7 +119,7 @@ async def open_office(
             "-o", f"UserKnownHostsFile={home / 'known_hosts'}", "-p", str(node.port("ssh")), "web-1@127.0.0.1",
         ]  # fmt: skip
         url = await stack.enter_async_context(
-            playground.running(program, f"{signer}/api/messages", directory / "playground", port)
+            playground.running(program, f"{signer}/api/messages", directory / "playground", port, user=user)
         )
         yield Office(node, sshd, proxy, url, ssh)
 
@@ -237,3 +243,19 @@ async def test_what_a_command_says_is_text_in_the_client(tmp_path: Path) -> None
         await card.get_by_role("button", name="Deny", exact=True).first.click()
         await asyncio.to_thread(agent.communicate, None, 60)
         assert agent.returncode == 126
+
+
+async def test_the_owner_of_the_agent_presses_approve_and_is_refused(tmp_path: Path) -> None:
+    async with open_office(tmp_path, user="29:alice") as office, browser(office) as page:
+        victim = office.victim()
+        agent = await asyncio.to_thread(office.start, COMMAND)
+        card = await shown(page, playground.CHANNEL, COMMAND)
+
+        await card.get_by_role("button", name="Approve").first.click()
+
+        await page.get_by_text(SENTENCES[Reason.SELF_APPROVAL]).last.wait_for(timeout=30_000)
+        (request,) = await asyncio.to_thread(office.node.pending)
+        assert request["state"] == "pending" and agent.poll() is None and victim.exists()
+        assert await page.locator(".ac-adaptiveCard").last.get_by_role("button", name="Approve").count() == 0
+        await asyncio.to_thread(office.node.vote, "deny", request["id"], "bob")
+        await asyncio.to_thread(agent.communicate, None, 60)

@@ -5,6 +5,7 @@ Each trap is first measured in the installed package, so that this file says so 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -19,7 +20,11 @@ from botbuilder.core import ActivityHandler
 from botbuilder.core.cloud_adapter_base import CloudAdapterBase
 from botbuilder.core.serializer_helper import serializer_helper
 from botbuilder.schema import Activity, AdaptiveCardInvokeResponse
-from botframework.connector.auth import BotFrameworkAuthenticationFactory
+from botframework.connector.auth import (
+    AuthenticationConfiguration,
+    BotFrameworkAuthenticationFactory,
+    PasswordServiceClientCredentialFactory,
+)
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse, RedirectResponse
 
@@ -155,6 +160,60 @@ async def test_an_error_of_the_channel_is_the_channels(service: BotConnector, ht
         await over(service, http).receive(f"Bearer {service.token()}", json.dumps(invoke(service)).encode(), breaks)
 
 
+class Metadata:
+    """What botbuilder's own authentication is given to fetch, with the connector's keys behind it."""
+
+    def __init__(self, service: BotConnector) -> None:
+        self._service = service
+
+        @service.app.get("/openidconfiguration")
+        async def openid() -> dict[str, Any]:
+            return {"issuer": ISSUER, "jwks_uri": f"{service.url}/keys"}
+
+        self._theirs = BotFrameworkAuthenticationFactory.create(
+            validate_authority=True, to_channel_from_bot_login_url="https://login.invalid", oauth_url="https://oauth.invalid",
+            to_channel_from_bot_oauth_scope="https://api.botframework.com", to_bot_from_channel_token_issuer=ISSUER,
+            to_bot_from_channel_open_id_metadata_url=f"{service.url}/openidconfiguration",
+            to_bot_from_emulator_open_id_metadata_url=f"{service.url}/openidconfiguration",
+            caller_id="", credential_factory=PasswordServiceClientCredentialFactory(APP_ID, APP_PASSWORD),
+            auth_configuration=AuthenticationConfiguration(),
+        )  # fmt: skip
+
+    async def accepts(self, token: str) -> bool:
+        """Ask it in a thread: it fetches keys with `requests`, which would stop this loop for ever."""
+        activity = Activity().deserialize(invoke(self._service))
+        try:
+            await asyncio.to_thread(lambda: asyncio.run(self._theirs.authenticate_request(activity, f"Bearer {token}")))
+        except PermissionError:
+            return False
+        return True
+
+
+async def test_their_authentication_takes_a_token_that_never_ends_and_ours_does_not(
+    service: BotConnector, http: httpx.AsyncClient
+) -> None:
+    theirs = Metadata(service)
+    assert await theirs.accepts(service.token())
+    assert not await theirs.accepts(service.token(iss="https://evil.example"))
+    endless = service.token(drop=("exp",))
+    assert await theirs.accepts(endless)  # the trap
+    with pytest.raises(AuthenticationError):
+        await over(service, http).admit(f"Bearer {endless}", json.dumps(invoke(service)).encode())
+
+
+async def test_their_authentication_breaks_on_a_rotated_key_and_ours_finds_it(
+    service: BotConnector, http: httpx.AsyncClient
+) -> None:
+    theirs, transport = Metadata(service), over(service, http)
+    body = json.dumps(invoke(service)).encode()
+    assert await theirs.accepts(service.token())
+    await transport.admit(f"Bearer {service.token()}", body)
+    service.add_key("k2")
+    with pytest.raises(IndexError):  # the trap: an HTTP 500, until its keys are a day old
+        await theirs.accepts(service.token(kid="k2"))
+    assert (await transport.admit(f"Bearer {service.token(kid='k2')}", body)).kind == "invoke"
+
+
 # -- out -------------------------------------------------------------------------------------------------------------------
 
 
@@ -201,6 +260,25 @@ async def test_a_redirect_is_not_followed_with_our_token(service: BotConnector, 
         async with serving(beyond) as url:
             with pytest.raises(TransportError):
                 await over(service, http, service_url=url).send(CONVERSATION, CARD, "")
+    assert seen == []
+
+
+async def test_no_other_service_is_called_whatever_botbuilder_makes_of_an_address(
+    service: BotConnector, http: httpx.AsyncClient
+) -> None:
+    seen: list[str] = []
+    elsewhere = FastAPI()
+
+    @elsewhere.api_route("/{path:path}", methods=["GET", "POST", "PUT"])
+    async def taken(path: str) -> dict[str, str]:
+        seen.append(path)
+        return {"id": "m1"}
+
+    transport = over(service, http)
+    async with serving(elsewhere) as other:
+        transport._client.config.base_url = other
+        with pytest.raises(TransportError, match="another service"):
+            await transport.send(CONVERSATION, CARD, "")
     assert seen == []
 
 
