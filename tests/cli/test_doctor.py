@@ -324,6 +324,14 @@ async def test_a_conversation_that_cannot_be_read(setup: Setup, status: int, fix
     assert fix in (await setup.only("conversation")).fix
 
 
+async def test_the_place_of_escalations_is_read_too(setup: Setup) -> None:
+    setup.teams["escalation"] = "19:leads@thread.tacv2"
+    assert "19:leads@thread.tacv2" in (await setup.findings())["conversation"].said
+    setup.service.not_installed.add("19:leads@thread.tacv2")
+    finding = await setup.only("conversation")
+    assert "19:leads@thread.tacv2" in finding.said and "add the app" in finding.fix
+
+
 async def test_a_conversation_that_is_not_named(setup: Setup) -> None:
     setup.teams["conversation"] = ""
     assert "direct: true" in (await setup.only("conversation")).fix

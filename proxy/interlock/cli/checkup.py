@@ -231,14 +231,25 @@ class TeamsCheckup:
 
     async def _conversation(self) -> str:
         teams = self._teams()
-        if not teams.conversation:
-            if teams.direct:
-                return "none: cards go to each reviewer"
-            raise _FailedError("no conversation is set", "set conversation: to the channel's id, or direct: true")
+        places = [place for place in (teams.conversation, teams.escalation) if place]
+        if not teams.conversation and not teams.direct:
+            raise _FailedError(
+                "no conversation is set",
+                "add the app to the channel and write the line that the bot says there, or set direct: true",
+            )
+        if not places:
+            return "none: cards go to each reviewer"
         connector = self._connector()
-        path = f"/v3/conversations/{quote(teams.conversation, safe='')}/pagedmembers?pageSize=50"
+        for place in places:
+            await self._read_members(connector, place)
+        return f"the bot is in {' and '.join(places)} and reads the members"
+
+    async def _read_members(self, connector: Connector, conversation: str) -> None:
+        """Ask for the members of a conversation: only a bot that is in it is told."""
         try:
-            answer = await connector.call("GET", path, None)
+            answer = await connector.call(
+                "GET", f"/v3/conversations/{quote(conversation, safe='')}/pagedmembers?pageSize=50", None
+            )
         except TransportError as error:
             fixes = {
                 401: "the service takes no token of this app: is the Azure Bot resource made for this app_id?",
@@ -246,13 +257,12 @@ class TeamsCheckup:
                 404: "there is no such conversation for this bot: check its id and the region in service_url",
             }
             raise _FailedError(
-                f"the members of {teams.conversation} can't be read: {error}",
+                f"the members of {conversation} can't be read: {error}",
                 fixes.get(error.status, "correct what the steps above found, then try again"),
             ) from None
         members = answer.get("members")
         if not isinstance(members, list) or not members:
-            raise _FailedError(f"{teams.conversation} has no members", "name the conversation that the reviewers are in")
-        return f"the bot is in {teams.conversation} and reads its members"
+            raise _FailedError(f"{conversation} has no members", "name the conversation that the reviewers are in")
 
     async def _reviewers(self) -> str:
         teams = self._teams()
