@@ -124,7 +124,7 @@ def test_no_request_makes_a_card_that_teams_refuses_and_what_is_cut_is_not_appro
         for n in range(20)
     )
     request = replace(request, votes=votes, escalated_at=START, edited_from="req_0", author_handle="bob")
-    frame = Frame(LINK, ["29:" + "x" * 120] * 200, original=request)
+    frame = Frame(LINK, ["29:" + "x" * 120] * 200, original=request, previous=request)
     mine = viewers.View(Stance.BARRED, said, approve=True, deny=True)
     for shown in (card(request, frame), card(request, frame, mine)):
         assert size(shown) <= MAX_CARD
@@ -224,6 +224,13 @@ def test_an_edited_request_shows_both_texts_and_who_edited_it() -> None:
     assert "carol edited it" in shown and "as the agent sent it\n  1  sudo rm -rf /var/lib/pg" in shown
 
 
+def test_what_was_approved_last_time_stands_beside_it() -> None:
+    earlier = opened(command=replace(SHELL, text=b"sudo rm -rf /var/lib/pg/old", stdin=None))
+    shown = text(card(opened(), Frame(LINK, previous=earlier)))
+    assert "Another text was approved last time" in shown and "     sudo rm -rf /var/lib/pg/old" in shown
+    assert "Exactly this was approved last time." in text(card(opened(), Frame(LINK, previous=opened())))
+
+
 def test_escalation_and_broken_glass_stand_at_the_top() -> None:
     escalated = replace(opened(), escalated_at=START + timedelta(minutes=5))
     assert "Escalated at 02:18 UTC" in text(card(escalated))
@@ -231,7 +238,7 @@ def test_escalation_and_broken_glass_stand_at_the_top() -> None:
         opened(), state=State.APPROVED,
         votes=(Vote(BOB, "bob", "console", "bob", VoteVerdict.APPROVE, "d", START, reason="the site is down", break_glass=True),),
     )  # fmt: skip
-    assert "GLASS BROKEN: bob approved alone: the site is down" in text(card(broken)).splitlines()[1]
+    assert "GLASS BROKEN: bob approved it by breaking the glass (console): the site is down" in text(card(broken)).splitlines()[1]
 
 
 def test_what_only_the_agent_wrote_is_set_apart_and_labelled() -> None:

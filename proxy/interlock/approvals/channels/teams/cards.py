@@ -14,11 +14,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from interlock.approvals import desk, grants
+from interlock.approvals import desk
 from interlock.approvals.channels.teams.viewers import ANYBODY, Stance, View
 from interlock.approvals.model import ApprovalRequest, Scope, State, VoteVerdict
 from interlock.approvals.portrait import Portrait, chat_portrait
-from interlock.approvals.redaction import redacted
 from interlock.approvals.wording import one_line
 from interlock.clock import rfc3339
 from interlock.commands.display import Display, inline
@@ -37,6 +36,8 @@ MAX_IDS = 60
 
 MAX_IDS_BYTES = 6 * 1024
 MAX_REASON = 1000
+LAST_LINES = 4
+LAST_WIDTH = 120
 MAX_MINUTES = 24 * 60
 DEFAULT_MINUTES = 15
 
@@ -61,6 +62,7 @@ class Frame:
     viewers: Sequence[str] = ()  # Teams ids, most needed first
     longest_grant: float = 3600.0
     original: ApprovalRequest | None = None  # of an edited request
+    previous: ApprovalRequest | None = None  # the last one of its kind that was approved
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +81,13 @@ _ROOMS = (_Room(1000, 4000, 2000, 40), _Room(30, 200, 300, 12), _Room(10, 120, 1
 
 def approvable(request: ApprovalRequest, frame: Frame) -> bool:
     """Whether chat may offer the approve button: everything fits into the card, and no personal proof is asked for."""
-    shown = chat_portrait(request)
+    shown = chat_portrait(request, longest=frame.longest_grant)
     return _in_chat(request, shown) and not _fitted(request, shown, frame).cut
 
 
 def card(request: ApprovalRequest, frame: Frame = Frame(), view: View = ANYBODY) -> dict[str, Any]:
     """Return the card for the request's present state. Answers carry only its id and nonce (property 12)."""
-    shown = chat_portrait(request)
+    shown = chat_portrait(request, longest=frame.longest_grant)
     body = _fitted(request, shown, frame)
     if view.sentence:
         color = "attention" if view.stance is Stance.BARRED else "accent"
@@ -96,7 +98,7 @@ def card(request: ApprovalRequest, frame: Frame = Frame(), view: View = ANYBODY)
         "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
         "version": "1.5",
         "body": body.blocks,
-        "actions": _actions(request, frame, view, approve=approve),
+        "actions": _actions(request, shown, frame, view, approve=approve),
     }
     if request.state in (State.PENDING, State.APPROVED):
         drawn["refresh"] = _refresh(request, frame.viewers)
@@ -176,7 +178,7 @@ def _fitted(request: ApprovalRequest, shown: Portrait, frame: Frame) -> _Body:
     """Return the largest body that fits, whoever looks: a viewer's own view never shows less than another's."""
     for room in _ROOMS:
         body = _body(request, shown, frame, room)
-        if size(body.blocks) + size(_actions(request, frame, ANYBODY, approve=True)) <= MAX_CONTENT:
+        if size(body.blocks) + size(_actions(request, shown, frame, ANYBODY, approve=True)) <= MAX_CONTENT:
             break
     if body.cut or not shown.complete:
         body.say("This is not all of it. Open the page to see and answer it.", color="attention", weight="Bolder")
@@ -186,7 +188,7 @@ def _fitted(request: ApprovalRequest, shown: Portrait, frame: Frame) -> _Body:
 def _body(request: ApprovalRequest, shown: Portrait, frame: Frame, room: _Room) -> _Body:
     body = _Body(room)
     body.say(shown.title, size="Medium", weight="Bolder", color=_COLOR.get(request.state, "warning"))
-    for banner in banners(request):
+    for banner in banners(request, shown):
         body.say(banner, weight="Bolder", color="attention")
     if request.state is State.PENDING:
         body.say(progress(request), weight="Bolder")
@@ -198,6 +200,8 @@ def _body(request: ApprovalRequest, shown: Portrait, frame: Frame, room: _Room) 
     body.code("Command" if not request.edited_from else "Command, as edited", shown.command)
     if frame.original is not None:
         _edited(body, request, frame.original)
+    elif frame.previous is not None and request.state is State.PENDING:
+        _last_time(body, request, frame.previous)
     if shown.stdin is not None:
         body.code("Its input", shown.stdin)
     body.items("Its values", shown.binds, mark="", code=True)
@@ -219,6 +223,19 @@ def _edited(body: _Body, request: ApprovalRequest, original: ApprovalRequest) ->
     body.code("Command, as the agent sent it", chat_portrait(original).command)
 
 
+def _last_time(body: _Body, request: ApprovalRequest, previous: ApprovalRequest) -> None:
+    """What was approved last time. It is not what is answered, so it takes little room and costs no button."""
+    now, then = request.draft.command, previous.draft.command
+    if (now.text, now.stdin, now.binds) == (then.text, then.stdin, then.binds):
+        body.say("Exactly this was approved last time.")
+        return
+    body.say("Another text was approved last time, for the same rule at the same place:")
+    lines = chat_portrait(previous).command.lines
+    body.blocks += [_code(f"     {_clipped(line, LAST_WIDTH)}") for line in lines[:LAST_LINES]]
+    if len(lines) > LAST_LINES:
+        body.blocks.append(_text("…"))
+
+
 def _said(body: _Body, shown: Portrait) -> None:
     """What only the agent wrote: set apart, and labelled."""
     texts = [shown.said] if shown.said else []
@@ -229,12 +246,10 @@ def _said(body: _Body, shown: Portrait) -> None:
         body.blocks.append({"type": "Container", "style": "emphasis", "items": [label, *lines]})
 
 
-def banners(request: ApprovalRequest) -> list[str]:
-    told = [
-        f"GLASS BROKEN: {inline(vote.reviewer_handle)} approved alone: {inline(one_line(vote.reason))}"
-        for vote in request.votes
-        if vote.break_glass
-    ]
+def banners(request: ApprovalRequest, shown: Portrait | None = None) -> list[str]:
+    """Say what is out of the ordinary about a request."""
+    answers = (shown or chat_portrait(request)).votes
+    told = [f"GLASS BROKEN: {told}" for vote, told in zip(request.votes, answers, strict=True) if vote.break_glass]
     if request.escalated_at is not None and request.state is State.PENDING:
         told.append(f"Escalated at {rfc3339(request.escalated_at)[11:16]} UTC: nobody had decided")
     return told
@@ -255,7 +270,7 @@ def progress(request: ApprovalRequest) -> str:
 # -- the actions ----------------------------------------------------------------------------------------------------------
 
 
-def _actions(request: ApprovalRequest, frame: Frame, view: View, *, approve: bool) -> list[dict[str, Any]]:
+def _actions(request: ApprovalRequest, shown: Portrait, frame: Frame, view: View, *, approve: bool) -> list[dict[str, Any]]:
     actions: list[dict[str, Any]] = []
     data = {"request": request.id, "nonce": request.nonce}
     if request.state is State.PENDING and approve:
@@ -265,9 +280,8 @@ def _actions(request: ApprovalRequest, frame: Frame, view: View, *, approve: boo
         actions.append(_execute(title, "deny", data, style="destructive", associatedInputs="none"))
         if request.state is State.PENDING:
             actions.append(_with_reason(title, data))
-    scopes = grants.offered(request.draft)
-    if request.state is State.PENDING and approve and len(scopes) > 1:
-        actions.append(_wider(request, scopes, frame, data))
+    if request.state is State.PENDING and approve and len(shown.scopes) > 1:
+        actions.append(_wider(shown, frame, data))
     if frame.link:
         actions.append({"type": "Action.OpenUrl", "title": _link_title(request, view, approve=approve), "url": frame.link})
     return actions
@@ -290,13 +304,11 @@ def _with_reason(title: str, data: dict[str, str]) -> dict[str, Any]:
     return _unfold(f"{title}, and say why", [said], [_execute(title, "deny", data, style="destructive")])
 
 
-def _wider(request: ApprovalRequest, scopes: Sequence[Scope], frame: Frame, data: dict[str, str]) -> dict[str, Any]:
+def _wider(shown: Portrait, frame: Frame, data: dict[str, str]) -> dict[str, Any]:
     """Offer the scopes of the rule, each in the words that it means. Titles of choices are ours: Teams reads Markdown there."""
     longest = max(1, min(MAX_MINUTES, int(frame.longest_grant) // 60))
-    hide = redacted(request.draft).words  # the words quote the command
-    words = {scope: inline(hide(grants.words(request.draft, scope, frame.longest_grant)), 400) for scope in scopes}
-    told = [_text(f"{_CHOICES[scope]}: {words[scope]}") for scope in scopes if scope is not Scope.ONCE]
-    choices = [{"title": _CHOICES[scope], "value": str(scope)} for scope in scopes]
+    told = [_text(f"{_CHOICES[scope]}: {_clipped(words, 400)}") for scope, words in shown.scopes if scope is not Scope.ONCE]
+    choices = [{"title": _CHOICES[scope], "value": str(scope)} for scope, _ in shown.scopes]
     pick = {
         "type": "Input.ChoiceSet", "id": "scope", "label": "What do you approve?", "style": "expanded",
         "value": str(Scope.ONCE), "choices": choices,

@@ -117,13 +117,14 @@ class TeamsChannel:
         original = None
         if request.edited_from:
             original = await self._inbox.get(request.edited_from)
+        previous = await self._inbox.previous(request) if request.state is State.PENDING else None
         accounts = self._roster.viewers(request)[: cards.MAX_IDS]
         known = [ident for account in accounts if (ident := self._roster.ident(account))]
         if len(known) < len(accounts) and self._places.home:
             self._background(self._find(request.id, accounts))
         return cards.Frame(
             link=self._inbox.link(request), viewers=known, longest_grant=self._inbox.house.longest_grant,
-            original=original,
+            original=original, previous=previous,
         )  # fmt: skip
 
     async def _find(self, request: str, accounts: tuple[Account, ...]) -> None:
