@@ -365,6 +365,8 @@ async def _quiet(work: Coroutine[Any, Any, None]) -> None:
         await work
     except InterlockError as error:
         log.info("teams.not_done", reason=str(error.code), error=str(error))
+    except Exception as error:
+        log.error("teams.defect", error=type(error).__name__)  # nothing that counts is done in the background
 
 
 def _card(card: dict[str, Any]) -> dict[str, Any]:
