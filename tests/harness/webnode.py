@@ -16,7 +16,7 @@ from interlock.identity.stepup import DecisionSessions
 from interlock.policy import packs
 from interlock.policy.source import LivePolicy
 from interlock.ports import Classifier
-from interlock.web.app import Parts, create_app
+from interlock.web.app import Parts, SlackParts, create_app
 from interlock.web.console.sessions import ConsoleSessions
 
 
@@ -49,6 +49,7 @@ async def open_web(
     gate: Gate | None = None,
     public_url: str = "",
     consoles: ConsoleSessions | None = None,
+    slack: SlackParts | None = None,
 ) -> AsyncIterator[str]:
     """Without a `classifier`, no route may ask for one: deciding classifies nothing. A `public_url` names the port."""
     parts = Parts(
@@ -65,6 +66,7 @@ async def open_web(
         teams=None,
         local=local,
         secure=False,
+        slack=slack,
     )
     async with serving(create_app(parts), urlsplit(public_url).port or 0) as url:
         yield url

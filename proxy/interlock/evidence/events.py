@@ -56,6 +56,7 @@ TYPES: dict[str, str] = {
     "identity.change": "The directory changed.",
     "config.change": "Configuration or policy was loaded.",
     "login": "A login or step-up, also a failed one.",
+    "message.given_up": "A channel could not deliver a message: which, after how many attempts, and why.",
     "catalog": "The proxy read a Postgres target's catalog for itself.",
 }
 

@@ -21,8 +21,10 @@ from interlock.errors import ConfigError, StoreError
 from interlock.store.approvals import ApprovalRows
 from interlock.store.conversations import ConversationRows
 from interlock.store.database import Database
+from interlock.store.deliveries import DeliveryRows
 from interlock.store.grants import GrantRows
 from interlock.store.messages import MessageRows
+from interlock.store.outbox import OutboxRows
 from interlock.store.principals import PrincipalRows
 from interlock.store.schema import ledger
 from interlock.store.vigilance import VigilanceRows
@@ -41,6 +43,8 @@ class Store:
         self.vigilance = VigilanceRows(database)
         self.messages = MessageRows(database)
         self.conversations = ConversationRows(database)
+        self.deliveries = DeliveryRows(database)
+        self.outbox = OutboxRows(database)
         self._database = database
         self._lock = lock
 
