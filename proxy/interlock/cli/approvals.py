@@ -20,6 +20,7 @@ from interlock.cli.deciding import Answer, Desk, ask_passphrase, end_of
 from interlock.cli.description import describe, safe, table
 from interlock.cli.output import Output, columns, data, emit_json, reporting, say
 from interlock.cli.signing import AGENT, sign
+from interlock.errors import InterlockError, Reason
 
 app = typer.Typer(help="Answer what agents ask.", no_args_is_help=True)
 
@@ -188,6 +189,7 @@ def watch(
                 )
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
+    raise InterlockError("the daemon ended the stream, so nothing is watched any more", reason=Reason.TARGET_UNREACHABLE)
 
 
 def connect(server: str | None, token_file: Path | None) -> Client:
