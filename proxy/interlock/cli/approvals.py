@@ -170,7 +170,8 @@ def watch(
 ) -> None:
     """The inbox, live: read and answer in a terminal. Without a terminal, print every change as it happens."""
     client = connect(server, token_file)
-    if output is Output.TEXT and sys.stdin.isatty() and sys.stdout.isatty():
+    drawn = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    if output is Output.TEXT and drawn:
         from interlock.cli.inbox.watch import run
 
         run(client, reviewer)
