@@ -191,6 +191,25 @@ async def test_a_cut_wire_is_said_and_what_was_missed_is_there_afterwards(house:
         relay.cut()
 
 
+async def test_a_decision_session_that_ended_early_is_opened_anew(house: House) -> None:
+    """A new passphrase ends what the old one opened; the person is asked again and not locked out for five minutes."""
+    first, second = await house.ask(), await house.ask(command=replace(SHELL, text=b"rm -rf /srv/b"))
+    async with watching(house, "--as", "bob") as terminal:
+        await terminal.until(first.id)
+        terminal.type("d\r")
+        await terminal.until("passphrase of bob")
+        terminal.type(PASSPHRASE + "\r")
+        await terminal.until(f"{first.id} is denied", second.id)
+        await house.desk.directory.set_passphrase("bob", "another long passphrase")
+        terminal.type("d\r")
+        await terminal.until("not accepted")
+        terminal.type("d\r")
+        await terminal.until("passphrase of bob")
+        terminal.type("another long passphrase\r")
+        await terminal.until(f"{second.id} is denied")
+        await leave(terminal)
+
+
 async def test_a_wrong_passphrase_says_so_and_ctrl_c_leaves(house: House) -> None:
     request = await house.ask()
     async with watching(house, "--as", "bob") as terminal:
