@@ -13,7 +13,7 @@ from harness import analyses
 from harness.people import BOB, agent
 from harness.requests import SHELL, SQL, START, TERMS, draft
 from interlock.approvals.desk import open_request
-from interlock.approvals.model import ApprovalRequest, Presence, Proof, RequestDraft, State, Vote, VoteVerdict
+from interlock.approvals.model import ApprovalRequest, Presence, Proof, RequestDraft, Scope, State, Vote, VoteVerdict
 from interlock.approvals.portrait import CHAT_BINDS, CHAT_LINES, CHAT_WIDTH, Portrait, chat_portrait, portrait
 from interlock.commands.display import CLOSE, OPEN, Display
 from interlock.commands.model import BindValue, Command, HeldInput
@@ -103,6 +103,30 @@ def test_answers_are_told_with_their_proof() -> None:
     glass = replace(vote, verdict=VoteVerdict.DENY, proof=Proof.CHANNEL, reason="", break_glass=True)
     view = portrait(replace(plain(), votes=(vote, glass)))
     assert view.votes == ("bob approved it (teams, signed): fine by me", "bob denied it by breaking the glass (teams)")
+
+
+def test_what_happened_to_a_request_is_told() -> None:
+    edited = replace(plain(), edited_from="req_0", author=BOB, successor="req_2", grant="grt_1", escalated_at=START)
+    notes = " ".join(portrait(edited).notes)
+    for word in ("local:bob", "req_0", "req_2", "grt_1", "more people were told"):
+        assert word in notes
+
+
+def test_a_reviewers_reason_is_hidden_in_chat_as_well() -> None:
+    vote = Vote(BOB, "bob", "cli", "bob", VoteVerdict.DENY, "sha256:x", START, reason="rotate password=hunter2hunter2 first")
+    request = replace(plain(), votes=(vote,))
+    assert "hunter2" not in repr(chat_portrait(request))
+    assert "hunter2" in repr(portrait(request))
+
+
+def test_scopes_come_with_the_sentence_of_what_they_cover() -> None:
+    terms = replace(TERMS, scopes=("once", "exact", "rule_in_session"))
+    found = analyses.shell("rm -rf /tmp/x")
+    view = portrait(opened(draft(found[0], analysis=found[1], terms=terms)), longest=600)
+    assert [scope for scope, _ in view.scopes] == [Scope.ONCE, Scope.EXACT, Scope.RULE_IN_SESSION]
+    assert view.scopes[2][1] == "`rm -rf` on /tmp/x and below, as deploy on web-1, in this session, for at most 10m"
+    critical = replace(terms, risk=Risk.CRITICAL)
+    assert [scope for scope, _ in portrait(opened(draft(found[0], analysis=found[1], terms=critical))).scopes] == [Scope.ONCE]
 
 
 NOT_IN_CHAT = {

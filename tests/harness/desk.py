@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.bot_connector import ALICE_OID, BOB_OID, TENANT
 from interlock.approvals.inbox import Inbox
@@ -51,11 +52,13 @@ class Desk:
 
 
 @contextlib.asynccontextmanager
-async def open_desk(directory: Path, *, public_url: str = "") -> AsyncIterator[Desk]:
-    """`public_url` is the page that passkeys belong to."""
+async def open_desk(
+    directory: Path, *, public_url: str = "", clock: SystemClock | None = None, **settings: Any
+) -> AsyncIterator[Desk]:
+    """`public_url` is the page that passkeys belong to, `settings` are the inbox's own."""
     data = directory / "data"
     data.mkdir(mode=0o700)
-    clock = SystemClock()
+    clock = clock or SystemClock()
     async with contextlib.AsyncExitStack() as stack:
         store = await open_store("sqlite:///interlock.db", data)
         stack.push_async_callback(store.close)
@@ -75,8 +78,9 @@ async def open_desk(directory: Path, *, public_url: str = "") -> AsyncIterator[D
         keys = ReviewerKeys(people, relying_party(public_url), journal=transcripts.journal)
         stack.push_async_callback(keys.close)
         inbox = Inbox(
-            store, people, clock=clock, entropy=system_entropy, journal=transcripts.journal, public_url=public_url, proofs=keys
-        )
+            store, people, clock=clock, entropy=system_entropy, journal=transcripts.journal, public_url=public_url,
+            **{"proofs": keys, **settings},
+        )  # fmt: skip
         await inbox.start()
         stack.push_async_callback(inbox.close)
         authenticator = Authenticator(people, clock=clock, journal=transcripts.journal, passphrases=passphrases)

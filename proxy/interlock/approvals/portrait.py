@@ -17,7 +17,7 @@ from datetime import datetime
 
 from interlock.approvals import grants
 from interlock.approvals.model import ApprovalRequest, Presence, Proof, RequestDraft, Scope, State, Vote, VoteVerdict
-from interlock.approvals.redaction import Redaction, redacted
+from interlock.approvals.redaction import redacted
 from interlock.approvals.wording import duration, one_line
 from interlock.commands import wording
 from interlock.commands.display import Display, display, inline, whole
@@ -29,6 +29,8 @@ CHAT_LINES = 30
 CHAT_WIDTH = 400
 CHAT_BINDS = 20
 """What a message on a phone can hold. More is cut there, and answered on the page."""
+MAX_CHAT_BYTES = 4 * CHAT_LINES * CHAT_WIDTH
+"""A longer text does not fit, whatever is in it; this saves drawing it."""
 LONGEST = 3600.0
 """Seconds that a grant may last when the configuration says nothing else (`approvals.grants`)."""
 
@@ -80,7 +82,8 @@ def portrait(request: ApprovalRequest, now: datetime | None = None, *, longest: 
     command = request.draft.command
     stdin = None if command.stdin is None else whole(command.stdin.data)
     binds = tuple(_bind(value.raw, value.shown) for value in command.binds)
-    return _portrait(request, now, _View(whole(command.text), stdin, binds, redacted(request.draft), longest))
+    approvable = _fits_chat(request) and redacted(request.draft).chat_approvable
+    return _portrait(request, now, _View(whole(command.text), stdin, binds, approvable, longest))
 
 
 def chat_portrait(request: ApprovalRequest, now: datetime | None = None, *, longest: float = LONGEST) -> Portrait:
@@ -89,7 +92,9 @@ def chat_portrait(request: ApprovalRequest, now: datetime | None = None, *, long
     stdin = None if found.stdin is None else found.stdin.display(CHAT_LINES, CHAT_WIDTH)
     values = zip(request.draft.command.binds, found.binds, strict=True)
     binds = tuple(_bind(value.raw, shown) for value, shown in values)
-    view = _View(found.text.display(CHAT_LINES, CHAT_WIDTH), stdin, binds[:CHAT_BINDS], found, longest, found.notes, found.words)
+    shown = found.text.display(CHAT_LINES, CHAT_WIDTH)
+    approvable = found.chat_approvable and _fits_chat(request)
+    view = _View(shown, stdin, binds[:CHAT_BINDS], approvable, longest, found.notes, found.words)
     return _portrait(request, now, view)
 
 
@@ -100,7 +105,7 @@ class _View:
     command: Display
     stdin: Display | None
     binds: tuple[str, ...]
-    redaction: Redaction
+    chat_approvable: bool
     longest: float
     notes: tuple[str, ...] = ()
     words: Callable[[str], str] = str
@@ -111,7 +116,12 @@ def _portrait(request: ApprovalRequest, now: datetime | None, view: _View) -> Po
     command = draft.command
     analysis = draft.analysis if view.words is str else _hidden(draft.analysis, words)
     warnings = [*view.command.deceptions, *(stdin.deceptions if stdin is not None else ())]
-    notes = (*view.notes, *(f"Careful: {w}" for w in warnings), *(inline(words(note)) for note in analysis.notes))
+    notes = (
+        *view.notes,
+        *_history(request),
+        *(f"Careful: {w}" for w in warnings),
+        *(inline(words(note)) for note in analysis.notes),
+    )
     return Portrait(
         title=title(request),
         who=who(draft),
@@ -128,11 +138,11 @@ def _portrait(request: ApprovalRequest, now: datetime | None, view: _View) -> Po
         facts=tuple(inline(words(fact), 300) for fact in draft.facts),
         needs=needs(request),
         scopes=tuple((scope, inline(words(grants.words(draft, scope, view.longest)), 600)) for scope in grants.offered(draft)),
-        votes=tuple(_vote(vote) for vote in request.votes),
+        votes=tuple(_vote(vote, words) for vote in request.votes),
         notes=tuple(dict.fromkeys(notes)),
         left=_left(request, now),
         complete=not view.command.cut and not (stdin is not None and stdin.cut) and len(view.binds) == len(command.binds),
-        chat_approvable=view.redaction.chat_approvable and _fits_chat(request),
+        chat_approvable=view.chat_approvable,
     )
 
 
@@ -159,7 +169,8 @@ def _fits_chat(request: ApprovalRequest) -> bool:
         return False
     texts = [command.text] + ([command.stdin.data] if command.stdin is not None else [])
     return (
-        not any(display(text, lines=CHAT_LINES, width=CHAT_WIDTH).cut for text in texts)
+        all(len(text) <= MAX_CHAT_BYTES for text in texts)
+        and not any(display(text, lines=CHAT_LINES, width=CHAT_WIDTH).cut for text in texts)
         and len(command.binds) <= CHAT_BINDS
         and all(value.raw is None or (value.shown is not None and len(value.shown) <= CHAT_WIDTH) for value in command.binds)
     )
@@ -185,14 +196,14 @@ def who(draft: RequestDraft) -> str:
         told += " for " + ", ".join(principal.acting_for_handles or [str(i) for i in principal.acting_for])
     if principal.owner is not None:
         told += f" (owned by {principal.owner_handle or principal.owner})"
-    return inline(told)
+    return inline(told, 600)
 
 
 def place(target: Target) -> str:
     """Say where it would run, and as whom there."""
     if target.protocol == "postgres":
-        return inline(f"{target.name}, database {target.database}, as {target.role}")
-    return inline(f"{target.name} as {target.account or target.role}")
+        return inline(f"{target.name}, database {target.database}, as {target.role}", 400)
+    return inline(f"{target.name} as {target.account or target.role}", 400)
 
 
 def needs(request: ApprovalRequest) -> tuple[str, ...]:
@@ -212,12 +223,27 @@ def _need(need: Need) -> str:
     return f"one person of {groups}" if people == 1 else f"{people} different people of {groups}"
 
 
-def _vote(vote: Vote) -> str:
+def _vote(vote: Vote, words: Callable[[str], str]) -> str:
     proof = {Proof.NONE: "", Proof.CHANNEL: "", Proof.PERSONAL: ", signed"}[vote.proof]
     verb = "approved" if vote.verdict is VoteVerdict.APPROVE else "denied"
     glass = " by breaking the glass" if vote.break_glass else ""
-    reason = f": {inline(one_line(vote.reason))}" if vote.reason else ""
+    reason = f": {inline(words(one_line(vote.reason)), 400)}" if vote.reason else ""
     return f"{inline(vote.reviewer_handle)} {verb} it{glass} ({inline(vote.channel)}{proof}){reason}"
+
+
+def _history(request: ApprovalRequest) -> tuple[str, ...]:
+    """Tell what happened to the request beside its answers."""
+    told = []
+    if request.edited_from:
+        author, earlier = inline(str(request.author)), inline(request.edited_from)
+        told.append(f"A reviewer ({author}) wrote this in place of {earlier}; the agent runs it itself once it is approved")
+    if request.successor:
+        told.append(f"A reviewer's edit took its place: {inline(request.successor)}")
+    if request.grant:
+        told.append(f"Approved by a grant that was given before: {inline(request.grant)}")
+    if request.escalated_at is not None:
+        told.append("Nobody had answered for a while, so more people were told")
+    return tuple(told)
 
 
 def _left(request: ApprovalRequest, now: datetime | None) -> str:

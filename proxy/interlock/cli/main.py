@@ -28,6 +28,8 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "sessions": ("sessions", "app", "Read what was recorded, and end what is live."),
     "verify": ("verify", "verify", "Check signed transcripts."),
     "policy": ("policy", "app", "Check and test policies."),
+    "doctor": ("doctor", "doctor", "Try every step of a set-up, and say what to do where one fails."),
+    "teams": ("teams", "app", "Prepare Microsoft Teams."),
 }
 """Verb → module of this package, name in it (a function or a group of verbs), and the line `--help` shows."""
 

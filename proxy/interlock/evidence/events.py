@@ -45,6 +45,7 @@ TYPES: dict[str, str] = {
     "journal.open": "A node journal begins.",
     "journal.close": "A node journal is sealed and continues in another file.",
     "access.refused": "A connection was refused: no access rule, or not authenticated.",
+    "channel.alert": "A channel met what must not happen (a card answered from elsewhere), or could not reach people.",
     "vote": "A vote was counted or refused.",
     "approval.escalated": "Nobody decided a request for a while: more people are told.",
     "approval.edited": "A reviewer proposed another text: the request that it ends, and the one that it becomes.",

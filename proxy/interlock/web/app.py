@@ -1,4 +1,4 @@
-"""The HTTP application: API, console and the Teams endpoint put together from their parts."""
+"""The HTTP application: API, console and the endpoints of Teams and Slack put together from their parts."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from interlock import __version__
+from interlock.approvals.channels.slack.channel import SlackChannel
+from interlock.approvals.channels.slack.inbound import Expected as ExpectedSlack
+from interlock.approvals.channels.slack.linking import LinkCodes
 from interlock.approvals.channels.teams.channel import TeamsChannel
-from interlock.approvals.channels.teams.inbound import Expected
+from interlock.approvals.channels.teams.transport import Transport
 from interlock.approvals.inbox import Inbox
 from interlock.clock import Clock, system_entropy
-from interlock.config import Config
+from interlock.config import Config, Secret
 from interlock.evidence.archive import Archive
 from interlock.gate import Gate
 from interlock.identity.authenticate import Authenticator
 from interlock.identity.directory import Directory
-from interlock.identity.keyset import KeySet
 from interlock.identity.passkeys import Registrations, relying_party
 from interlock.identity.stepup import DecisionSessions
 from interlock.policy.source import LivePolicy
@@ -36,6 +38,7 @@ from interlock.web.health import health_router
 from interlock.web.passkeys import passkeys_router
 from interlock.web.sessions import sessions_router
 from interlock.web.shown import Shown
+from interlock.web.slack import slack_router
 from interlock.web.stepup import person_router, stepup_router
 from interlock.web.teams import teams_router
 
@@ -45,8 +48,17 @@ MAX_BODY = 1024 * 1024
 @dataclass(frozen=True, slots=True)
 class TeamsParts:
     channel: TeamsChannel
-    expected: Expected
-    keys: KeySet
+    transport: Transport
+
+
+@dataclass(frozen=True, slots=True)
+class SlackParts:
+    """In socket mode there is no `signing_secret`, and no address that Slack could post to."""
+
+    channel: SlackChannel
+    expected: ExpectedSlack
+    codes: LinkCodes
+    signing_secret: Secret | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +81,12 @@ class Parts:
     teams: TeamsParts | None
     local: bool
     secure: bool
+    slack: SlackParts | None = None
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 def create_app(parts: Parts) -> FastAPI:
-    """Return the application. The console and Teams are served on the listener only, never on the socket."""
+    """Return the application. The console, Teams and Slack are served on the listener only, never on the socket."""
     app = FastAPI(
         title="Interlock",
         version=__version__,
@@ -109,10 +122,13 @@ def create_app(parts: Parts) -> FastAPI:
                 stopping=parts.stopping,
                 registrations=registrations,
                 secure=parts.secure,
+                slack_codes=parts.slack.codes if parts.slack is not None else None,
             )
         )
         if parts.teams is not None:
-            app.include_router(teams_router(parts.teams.channel, parts.teams.expected, parts.teams.keys, parts.clock))
+            app.include_router(teams_router(parts.teams.channel, parts.teams.transport))
+        if (slack := parts.slack) is not None and slack.signing_secret is not None:
+            app.include_router(slack_router(slack.channel, slack.expected, slack.signing_secret, parts.clock))
 
     app.add_middleware(Bounded)
     return app

@@ -6,6 +6,7 @@ import asyncio
 
 from fastapi import APIRouter
 
+from interlock.approvals.channels.slack.linking import LinkCodes
 from interlock.approvals.inbox import Inbox
 from interlock.clock import Clock
 from interlock.config import Config
@@ -15,7 +16,20 @@ from interlock.identity.authenticate import Authenticator
 from interlock.identity.directory import Directory
 from interlock.identity.passkeys import Registrations
 from interlock.policy.source import LivePolicy
-from interlock.web.console import decisions, grants, health, history, inbox, login, passkeys, people, policy, request, transcripts
+from interlock.web.console import (
+    decisions,
+    grants,
+    health,
+    history,
+    inbox,
+    linking,
+    login,
+    passkeys,
+    people,
+    policy,
+    request,
+    transcripts,
+)
 from interlock.web.console.guard import Guard
 from interlock.web.console.pages import Pages
 from interlock.web.console.sessions import ConsoleSessions
@@ -35,8 +49,10 @@ def console_router(
     stopping: asyncio.Event,
     registrations: Registrations,
     secure: bool,
+    slack_codes: LinkCodes | None = None,
 ) -> APIRouter:
-    """`secure` marks the cookie Secure (HTTPS). `stopping` ends the event streams, which nothing else would."""
+    """`secure` marks the cookie Secure (HTTPS). `stopping` ends the event streams, which nothing else would. `slack_codes` are
+    there when Slack is."""
     guard = Guard(sessions, directory, authenticator, config.public_url)
     pages = Pages(guard, clock, desk.pending_count)
     requests = request.RequestPages(pages, desk, policies)
@@ -52,4 +68,6 @@ def console_router(
     policy.add(routes, pages, guard, policies=policies, directory=directory, config=config, gate=gate, clock=clock)
     transcripts.add(routes, pages, guard, archive=archive, gate=gate)
     health.add(routes, pages, guard, inbox=desk, gate=gate, policies=policies, config=config)
+    if slack_codes is not None:
+        linking.add(routes, pages, guard, directory=directory, codes=slack_codes)
     return routes
