@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import structlog
@@ -25,10 +26,14 @@ from interlock.approvals.channels.slack.forms import Seal
 from interlock.approvals.channels.slack.inbound import Expected as ExpectedSlack
 from interlock.approvals.channels.slack.linking import LinkCodes
 from interlock.approvals.channels.slack.socket import SocketMode
+from interlock.approvals.channels.teams import carriage
 from interlock.approvals.channels.teams.channel import TeamsChannel
 from interlock.approvals.channels.teams.connector import Connector
 from interlock.approvals.channels.teams.inbound import ISSUER as BOT_ISSUER
 from interlock.approvals.channels.teams.inbound import Expected, service_allowed
+from interlock.approvals.channels.webhook import signing
+from interlock.approvals.channels.webhook.address import Guarded
+from interlock.approvals.channels.webhook.sender import WebhookChannel
 from interlock.approvals.desk import House
 from interlock.approvals.fatigue import Limits
 from interlock.approvals.inbox import Inbox
@@ -162,6 +167,7 @@ class Daemon:
         directory.subscribe(self._directory_changed)
         teams = await self._teams(inbox, directory, store, transcripts, http)
         slack = await self._slack(inbox, directory, store, transcripts)
+        await self._webhook(inbox, store, transcripts)
 
         ssh = postgres = None
         if config.listen.ssh:
@@ -265,18 +271,28 @@ class Daemon:
             clock=self.clock,
             http=http,
         )
+        # A sovereign cloud publishes a discovery document; the key set's own address needs one look-up less.
+        discovered = teams.keys_url.endswith("/openidconfiguration")
+        keys = KeySet(
+            BOT_ISSUER, jwks_url=None if discovered else teams.keys_url, clock=self.clock, client=lambda: http,
+            metadata_url=teams.keys_url if discovered else None,
+        )  # fmt: skip
+        transport = carriage.transport(teams.transport, connector=connector, expected=expected, keys=keys, clock=self.clock)
         channel = TeamsChannel(
-            connector=connector,
-            conversation=teams.conversation,
+            transport=transport,
             inbox=inbox,
             directory=directory,
             messages=store.messages,
+            conversations=store.conversations,
             journal=transcripts.journal,
+            clock=self.clock,
+            conversation=teams.conversation,
+            escalation=teams.escalation,
+            direct=teams.direct,
         )
-        keys = KeySet(BOT_ISSUER, jwks_url=teams.keys_url, clock=self.clock, client=lambda: http)
         await channel.start()
         self._stops.append(("teams", channel.close))
-        return TeamsParts(channel, expected, keys)
+        return TeamsParts(channel, transport)
 
     async def _slack(self, inbox: Inbox, directory: Directory, store: Store, transcripts: TranscriptStore) -> SlackParts | None:
         slack, base = self.config.approvals.channels.slack, self.config.base
@@ -314,6 +330,25 @@ class Daemon:
             return SlackParts(channel, expected, codes, None)
         signing_secret = slack.signing_secret.resolve(base) if slack.signing_secret else None
         return SlackParts(channel, expected, codes, signing_secret)
+
+    async def _webhook(self, inbox: Inbox, store: Store, transcripts: TranscriptStore) -> None:
+        webhook = self.config.approvals.channels.webhook
+        if webhook is None:
+            return
+        loopback = is_loopback(urlsplit(webhook.url).hostname or "")
+        channel = WebhookChannel(
+            url=webhook.url,
+            key=signing.key_of(webhook.secret.resolve(self.config.base)),
+            events=frozenset(webhook.events),
+            inbox=inbox,
+            rows=store.outbox,
+            journal=transcripts.journal,
+            clock=self.clock,
+            entropy=self._entropy,
+            transport=Guarded(httpx.AsyncHTTPTransport(), loopback=loopback),
+        )
+        await channel.start()
+        self._stops.append(("webhook", channel.close))
 
     async def _serve(self, name: str, app: ASGIApp, where: str | Path, *, tls: bool = False) -> int:
         """Start one HTTP server; return its port."""

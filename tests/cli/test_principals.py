@@ -28,7 +28,7 @@ from interlock.identity.stepup import DecisionSessions
 from interlock.store.engine import open_store
 from interlock.web import principals, problems
 from interlock.web.access import ADMINS, Doorkeeper
-from interlock.web.api import stepup_router
+from interlock.web.stepup import stepup_router
 
 PHRASE = "correct horse battery"
 

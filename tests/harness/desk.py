@@ -52,11 +52,13 @@ class Desk:
 
 
 @contextlib.asynccontextmanager
-async def open_desk(directory: Path, *, public_url: str = "", **settings: Any) -> AsyncIterator[Desk]:
+async def open_desk(
+    directory: Path, *, public_url: str = "", clock: SystemClock | None = None, **settings: Any
+) -> AsyncIterator[Desk]:
     """`public_url` is the page that passkeys belong to, `settings` are the inbox's own."""
     data = directory / "data"
     data.mkdir(mode=0o700)
-    clock = SystemClock()
+    clock = clock or SystemClock()
     async with contextlib.AsyncExitStack() as stack:
         store = await open_store("sqlite:///interlock.db", data)
         stack.push_async_callback(store.close)

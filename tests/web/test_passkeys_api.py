@@ -24,8 +24,8 @@ from interlock.identity.stepup import DecisionSessions
 from interlock.store.engine import open_store
 from interlock.web import principals, problems
 from interlock.web.access import ADMINS, Doorkeeper
-from interlock.web.api import stepup_router
 from interlock.web.passkeys import passkeys_router
+from interlock.web.stepup import stepup_router
 
 PHRASE = "correct horse battery"
 SLACK = "T024BE7LD/U024BE7LH"

@@ -15,7 +15,7 @@ from interlock.approvals.channels.slack.channel import SlackChannel
 from interlock.approvals.channels.slack.inbound import Expected as ExpectedSlack
 from interlock.approvals.channels.slack.linking import LinkCodes
 from interlock.approvals.channels.teams.channel import TeamsChannel
-from interlock.approvals.channels.teams.inbound import Expected
+from interlock.approvals.channels.teams.transport import Transport
 from interlock.approvals.inbox import Inbox
 from interlock.clock import Clock, system_entropy
 from interlock.config import Config, Secret
@@ -23,17 +23,23 @@ from interlock.evidence.archive import Archive
 from interlock.gate import Gate
 from interlock.identity.authenticate import Authenticator
 from interlock.identity.directory import Directory
-from interlock.identity.keyset import KeySet
 from interlock.identity.passkeys import Registrations, relying_party
 from interlock.identity.stepup import DecisionSessions
 from interlock.policy.source import LivePolicy
-from interlock.web import api, principals, problems
+from interlock.web import principals, problems
 from interlock.web.access import Doorkeeper
+from interlock.web.approvals import approvals_router
 from interlock.web.console.routes import console_router
 from interlock.web.console.sessions import ConsoleSessions
+from interlock.web.events import events_router
+from interlock.web.feed import Feed
+from interlock.web.grants import grants_router
 from interlock.web.health import health_router
 from interlock.web.passkeys import passkeys_router
+from interlock.web.sessions import sessions_router
+from interlock.web.shown import Shown
 from interlock.web.slack import slack_router
+from interlock.web.stepup import person_router, stepup_router
 from interlock.web.teams import teams_router
 
 MAX_BODY = 1024 * 1024
@@ -42,8 +48,7 @@ MAX_BODY = 1024 * 1024
 @dataclass(frozen=True, slots=True)
 class TeamsParts:
     channel: TeamsChannel
-    expected: Expected
-    keys: KeySet
+    transport: Transport
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +96,13 @@ def create_app(parts: Parts) -> FastAPI:
     )
     problems.install(app)
     door = Doorkeeper(parts.authenticator, parts.deciding, local=parts.local)
-    app.include_router(api.approvals_router(parts.inbox, door, parts.stopping))
-    app.include_router(api.stepup_router(parts.authenticator, parts.deciding))
-    app.include_router(api.sessions_router(parts.archive, door))
-    app.include_router(api.person_router(door))
+    shown = Shown(parts.inbox.house.longest_grant)
+    app.include_router(approvals_router(parts.inbox, parts.gate, shown, door))
+    app.include_router(grants_router(parts.inbox, parts.directory, door))
+    app.include_router(events_router(Feed(parts.inbox), shown, door, parts.stopping))
+    app.include_router(stepup_router(parts.authenticator, parts.deciding))
+    app.include_router(sessions_router(parts.archive, parts.gate, door))
+    app.include_router(person_router(door))
     app.include_router(principals.router(parts.directory, door.require_scope))
     registrations = Registrations(relying_party(parts.config.public_url), clock=parts.clock, entropy=system_entropy)
     app.include_router(passkeys_router(parts.directory, registrations, door.require_scope))
@@ -118,7 +126,7 @@ def create_app(parts: Parts) -> FastAPI:
             )
         )
         if parts.teams is not None:
-            app.include_router(teams_router(parts.teams.channel, parts.teams.expected, parts.teams.keys, parts.clock))
+            app.include_router(teams_router(parts.teams.channel, parts.teams.transport))
         if (slack := parts.slack) is not None and slack.signing_secret is not None:
             app.include_router(slack_router(slack.channel, slack.expected, slack.signing_secret, parts.clock))
 
