@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from interlock.approvals.channels.courier import Courier, Patience
+from interlock.approvals.channels.courier import LATER, Courier, Patience
 from interlock.approvals.channels.slack import blocks, forms
 from interlock.approvals.channels.slack.client import Account, SlackApi, SlackError
 from interlock.approvals.channels.slack.forms import Answer, Question, Seal
@@ -90,7 +90,7 @@ class SlackChannel:
         since = self._clock.now() - REMEMBERED
         over = [r for r in known if r.state.terminal and (r.decided_at or r.expires) >= since]
         for request in [*(r for r in known if not r.state.terminal), *over[:MAX_REMEMBERED]]:
-            self._courier.wanted(request.id)
+            self._courier.wanted(request.id, urgency=LATER)
         self._courier.start()
 
     async def close(self) -> None:
