@@ -88,7 +88,8 @@ async def take(out: Path) -> None:
                     ("console-policy", "/console/policy", DESKTOP, False, "carol"),
                 ]
                 for name, path, size, dark, handle in shots:
-                    async with window(chromium, url, size=size, dark=dark, device_scale_factor=2 if size is PHONE else 1) as seen:
+                    scale = 1.5 if size is PHONE else 1
+                    async with window(chromium, url, size=size, dark=dark, device_scale_factor=scale) as seen:
                         await seen.log_in(handle, path)
                         if name == "console-policy":
                             await seen.page.fill("textarea[name=text]", "find /srv -name '*.log' -mtime +30 -delete")

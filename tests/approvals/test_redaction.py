@@ -36,6 +36,13 @@ SECRETS = {
     f"mysqldump --password={WORD} shop": WORD,
     f"deploy --token {WORD}": WORD,
     f"mysql -u root -p{WORD} shop": WORD,
+    "mysqldump --password 'two words' shop": "words",
+    'mysqldump --password="quo\\"ted-end" shop': "ted-end",
+    f"mysql -p'{WORD} {WORD}' shop": WORD,
+    f"sshpass -p {WORD} ssh web": WORD,
+    f"AWS_SECRET_ACCESS_KEY={WORD} aws s3 ls": WORD,
+    f"redis-cli -u redis://:{WORD}@cache:6379": WORD,
+    f'curl -d \'{{"password": "{WORD} {WORD}"}}\' https://example.com': WORD,
     f"curl -H 'Authorization: Bearer {WORD}' https://example.com": WORD,
     f"curl -u bob:{WORD} https://example.com": WORD,
     f"echo 'password={WORD}'": WORD,
@@ -60,6 +67,9 @@ HARMLESS = [
 HIDING = {
     "what is deleted": f"rm -rf {AWS}",
     "a part of what is deleted": f"rm -rf /srv/{AWS}",
+    "what is read": f"cat /srv/{AWS}",
+    "the new owner of a file": f"chown {AWS} /srv/x",
+    "what else changes": f"echo {AWS}; touch /srv/x",
     "an expansion": f"rm -rf ${{{AWS}}}",
     "the program": f"{AWS} /srv",
     "a program in a folder": f"/usr/bin/{GITHUB}",
@@ -100,6 +110,7 @@ STAYS = [
     f"grep '{GITHUB}' /var/log/syslog",
     f"grep -c {GITHUB} /var/log/syslog; uptime",
     f"curl https://bob:{WORD}@example.com/x",
+    f"curl -o /tmp/x https://bob:{WORD}@example.com/x; uptime",
 ]
 
 
@@ -189,6 +200,12 @@ def test_secrets_in_input_values_and_prose_are_hidden_too() -> None:
     said = chat(replace(asked(analyses.shell("uptime")), said=f"I use {GITHUB}"))
     assert GITHUB not in everything(said)
     assert not said.chat_approvable
+
+
+def test_a_doubled_quote_does_not_end_a_password() -> None:
+    view = chat(asked(analyses.sql("ALTER ROLE bob PASSWORD 'it''s-hunter2'")))
+    assert "hunter2" not in everything(view)
+    assert not view.chat_approvable
 
 
 def test_a_value_is_hidden_in_the_words_about_it_as_well() -> None:

@@ -132,8 +132,9 @@ async def test_a_removed_passkey_does_not_sign(house: House) -> None:
 
 async def test_a_counter_that_stands_or_goes_back_is_refused_and_recorded(house: House) -> None:
     first, second = signed_by(house.phone), signed_by(house.phone)
+    copied = signed_by(replace(house.phone, count=1))
     house.keys.check(house.bob, second, statement(**ANSWER))
-    for replayed, count in ((second, 2), (first, 1)):
+    for replayed, count in ((copied, 2), (first, 1)):
         assert "counter" in house.refuses(replayed)
         event = house.journal.of("login")[-1].fields
         assert (event["method"], event["outcome"], event["credential"]) == ("passkey", "refused", house.phone.id)
@@ -144,10 +145,19 @@ async def test_a_counter_that_stands_or_goes_back_is_refused_and_recorded(house:
 
 
 async def test_a_refused_counter_stays_refused_although_the_journal_is_broken(house: House) -> None:
-    signed = signed_by(house.phone)
-    house.keys.check(house.bob, signed, statement(**ANSWER))
+    copied = replace(house.phone)
+    house.keys.check(house.bob, signed_by(house.phone), statement(**ANSWER))
     house.journal.broken = True
-    house.refuses(signed)
+    house.refuses(signed_by(copied))
+
+
+async def test_the_same_delivery_again_is_the_same_answer_and_no_alarm(house: House) -> None:
+    signed = signed_by(house.phone)
+    once = house.keys.check(house.bob, signed, statement(**ANSWER))
+    assert house.keys.check(house.bob, signed, statement(**ANSWER)) == once
+    house.refuses(signed, verdict="deny")
+    house.refuses(replace(signed, signature=signed.signature + b"\0"))
+    assert house.journal.of("login") == []
 
 
 async def test_the_counter_is_kept_for_the_next_process(house: House) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import ssl
 import sys
@@ -98,6 +99,8 @@ async def test_secrets_leave_neither_in_the_text_nor_in_the_effects_nor_in_what_
     assert secret.encode() not in got.body
     data = got.message["data"]
     assert data["redacted"] and "curl" in data["text"] and data["effects"][0]["program"] == "curl"
+    assert data["said"] == "the token is ⟦hidden: about 40 characters⟧"
+    json.dumps(data, ensure_ascii=False).encode()  # every text is one that any decoder takes
 
 
 async def test_only_the_events_that_are_configured_are_sent(opened: Open, receiver: Receiver) -> None:

@@ -306,7 +306,7 @@ async def test_a_wrong_secret(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("TEAMS_PASSWORD", "expired-last-week")
     found = await setup.findings()
     assert found["token"].status is Status.FAILED and "single-tenant" in found["token"].fix
-    assert found["conversation"].status is Status.FAILED
+    assert found["conversation"] == Finding("conversation", Status.SKIPPED, "needs a token")
     assert "expired-last-week" not in repr(found)
 
 
@@ -322,6 +322,14 @@ async def test_a_token_service_that_is_down(setup: Setup) -> None:
 async def test_a_conversation_that_cannot_be_read(setup: Setup, status: int, fix: str) -> None:
     setup.service.roster_status = status
     assert fix in (await setup.only("conversation")).fix
+
+
+async def test_the_place_of_escalations_is_read_too(setup: Setup) -> None:
+    setup.teams["escalation"] = "19:leads@thread.tacv2"
+    assert "19:leads@thread.tacv2" in (await setup.findings())["conversation"].said
+    setup.service.not_installed.add("19:leads@thread.tacv2")
+    finding = await setup.only("conversation")
+    assert "19:leads@thread.tacv2" in finding.said and "add the app" in finding.fix
 
 
 async def test_a_conversation_that_is_not_named(setup: Setup) -> None:

@@ -84,6 +84,7 @@ class BotConnector:
         self.keys_status = 200
         self.down = False
         self.roster_status = 200
+        self.not_installed: set[str] = set()
         self.trouble: list[tuple[int, str]] = []
         self.held: asyncio.Event | None = None
         self.held_up = 0
@@ -165,6 +166,8 @@ class BotConnector:
         async def roster(conversation: str, request: Request) -> Any:
             if self.roster_status != 200 or request.headers.get("authorization") != "Bearer connector-token":
                 return JSONResponse({}, self.roster_status if self.roster_status != 200 else 401)
+            if conversation in self.not_installed:
+                return JSONResponse({"error": {"code": "BotNotInConversationRoster"}}, 403)
             return {"members": [self._member(user) for user in USERS]}
 
         @app.get("/v3/conversations/{conversation}/members/{user}")

@@ -30,13 +30,42 @@ class Unused:
         raise AssertionError("HTTP classified a command")
 
 
-def gate_over(desk: Desk, classifier: Classifier | None = None) -> Gate:
+def gate_over(desk: Desk, classifier: Classifier | None = None, policies: LivePolicy | None = None) -> Gate:
     return Gate(
-        policies=LivePolicy([packs.shipped()]),
+        policies=policies or LivePolicy([packs.shipped()]),
         classifier=classifier or Unused(),  # type: ignore[arg-type]  # must never be asked
         approvals=desk.inbox,
         transcripts=desk.transcripts,
         clock=desk.clock,
+    )
+
+
+def parts_over(
+    desk: Desk,
+    *,
+    local: bool,
+    gate: Gate | None = None,
+    policies: LivePolicy | None = None,
+    public_url: str = "",
+    consoles: ConsoleSessions | None = None,
+    slack: SlackParts | None = None,
+) -> Parts:
+    policies = policies or LivePolicy([packs.shipped()])
+    return Parts(
+        inbox=desk.inbox,
+        directory=desk.directory,
+        authenticator=desk.authenticator,
+        deciding=DecisionSessions(desk.directory, clock=desk.clock, entropy=system_entropy),
+        consoles=consoles or ConsoleSessions(desk.clock, system_entropy),
+        archive=desk.archive,
+        config=Config(version=1, node=Node(data_dir=Path("/nonexistent")), public_url=public_url),
+        gate=gate or gate_over(desk, policies=policies),
+        policies=policies,
+        clock=desk.clock,
+        teams=None,
+        local=local,
+        secure=False,
+        slack=slack,
     )
 
 
@@ -52,21 +81,7 @@ async def open_web(
     slack: SlackParts | None = None,
 ) -> AsyncIterator[str]:
     """Without a `classifier`, no route may ask for one: deciding classifies nothing. A `public_url` names the port."""
-    parts = Parts(
-        inbox=desk.inbox,
-        directory=desk.directory,
-        authenticator=desk.authenticator,
-        deciding=DecisionSessions(desk.directory, clock=desk.clock, entropy=system_entropy),
-        consoles=consoles or ConsoleSessions(desk.clock, system_entropy),
-        archive=desk.archive,
-        config=Config(version=1, node=Node(data_dir=Path("/nonexistent")), public_url=public_url),
-        gate=gate or gate_over(desk, classifier),
-        policies=LivePolicy([packs.shipped()]),
-        clock=desk.clock,
-        teams=None,
-        local=local,
-        secure=False,
-        slack=slack,
-    )
+    found = gate or gate_over(desk, classifier)
+    parts = parts_over(desk, local=local, gate=found, public_url=public_url, consoles=consoles, slack=slack)
     async with serving(create_app(parts), urlsplit(public_url).port or 0) as url:
         yield url

@@ -196,6 +196,12 @@ class TestConfirming:
         own = await team.add_passkey("bob", PHONE, by=bob)
         assert (own.changed, own.changed_by, own.confirmed) == (clock.now(), str(bob), False)
 
+    async def test_a_clock_set_back_confirms_nothing_gained_later(self, team: Directory, clock: ManualClock) -> None:
+        await team.confirm("bob", by=who(team, "alice"))
+        clock.step(-3600)
+        entry = await team.link_slack("bob", TEAM, USER)
+        assert not entry.confirmed
+
     async def test_losing_authority_leaves_it_confirmed(self, team: Directory, clock: ManualClock) -> None:
         await team.link_slack("bob", TEAM, USER)
         await team.confirm("bob", by=who(team, "alice"))

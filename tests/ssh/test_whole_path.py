@@ -17,6 +17,7 @@ from harness.desk import Desk, open_desk
 from harness.openssh_server import OpenSshServer
 from harness.ssh_bench import SshBench, finish
 from interlock.approvals.model import ApprovalRequest, Proof, State, VoteVerdict
+from interlock.approvals.portrait import chat_portrait
 from interlock.commands.analyzer import Analyzer
 from interlock.commands.pool import ShellPool
 from interlock.errors import Reason, VoteError
@@ -138,6 +139,19 @@ async def test_the_agents_reason_reaches_the_reviewer_and_never_the_target(whole
     assert (seen.status, seen.out) == (1, b"")
     (asked,) = [event for event in await whole.events() if event["type"] == "approval.request"]
     assert asked["disclosed"]["said"].startswith("cleaning up")
+
+
+async def test_what_is_behind_padding_and_in_comments_is_in_the_reviewers_sight(whole: Whole) -> None:
+    victim = whole.bench.target.home / "victim"
+    victim.mkdir()
+    process = await whole.bench.spawn(f"uptime{' ' * 5000}; rm -rf {victim} # only a test")
+    request = await whole.pending()
+    view = chat_portrait(request)
+    assert view.command.lines == (f"uptime⟦5000 blanks⟧; rm -rf {victim} # only a test",)
+    assert view.effects[0] == f"deletes {victim} and everything below it, by force"
+    assert view.remarks == ("comment: # only a test",)
+    await whole.vote(request, "bob", VoteVerdict.DENY)
+    assert (await finish(process)).status == 126
 
 
 @pytest.mark.parametrize("whole", [0], indirect=True)

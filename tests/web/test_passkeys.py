@@ -25,6 +25,7 @@ from harness.desk import PASSPHRASE, Desk, open_desk
 from harness.postgres_server import free_port
 from harness.requests import TERMS, draft
 from harness.webnode import open_web
+from interlock.approvals.desk import House as DeskHouse
 from interlock.approvals.model import ApprovalRequest, Proof, Scope, State
 from interlock.approvals.proof import challenge, statement
 from interlock.clock import system_entropy
@@ -59,14 +60,20 @@ class House:
         return authenticator(name, host="localhost", origin=self.url, **changes)
 
 
-@pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
+@contextlib.asynccontextmanager
+async def opened(tmp_path: Path, **settings: Any) -> AsyncIterator[House]:
     url, clock = f"http://localhost:{free_port()}", ManualClock()
     consoles = ConsoleSessions(clock, system_entropy)
     async with contextlib.AsyncExitStack() as stack:
-        desk = await stack.enter_async_context(open_desk(tmp_path, public_url=url))
+        desk = await stack.enter_async_context(open_desk(tmp_path, public_url=url, **settings))
         await stack.enter_async_context(open_web(desk, local=False, public_url=url, consoles=consoles))
         yield House(desk, url, clock)
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    async with opened(tmp_path) as house:
+        yield house
 
 
 @contextlib.asynccontextmanager
@@ -138,6 +145,23 @@ async def test_a_browser_that_reads_no_json_registers_and_signs_the_long_way(hou
 
 
 @pytest.mark.interop
+async def test_the_glass_is_broken_with_a_signature_made_in_the_browser(tmp_path: Path) -> None:
+    async with opened(tmp_path, house=DeskHouse(glass=frozenset(("leads",)))) as house:
+        await house.desk.directory.set_groups("bob", ["leads"])
+        request = await house.ask()
+        async with browser(house) as seen:
+            await seen.log_in("bob")
+            await register(seen)
+            await seen.open(f"/console/approvals/{request.id}")
+            await seen.page.click(".glass summary")
+            await seen.page.fill(".glass textarea", "the site is down and nobody else is awake")
+            await seen.page.click(".glass button")
+            await seen.page.wait_for_selector(".chip.approved")
+        (vote,) = (await house.now(request)).votes
+    assert (vote.break_glass, vote.proof, vote.reviewer_handle) == (True, Proof.PERSONAL, "bob")
+
+
+@pytest.mark.interop
 async def test_denying_needs_no_passkey_and_signs_nothing(house: House) -> None:
     request = await house.ask()
     async with browser(house) as seen:
@@ -192,6 +216,20 @@ async def test_another_address_of_the_same_node_gets_no_passkey(house: House) ->
         await seen.page.click("form[data-enroll] button")
         await seen.page.wait_for_selector("[data-signing]:has-text('public address')")
     assert house.desk.entry("bob").passkeys == ()
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize("dark", [False, True])
+async def test_the_page_is_accessible_and_fits_a_phone(house: House, dark: bool) -> None:
+    from axe_playwright_python.async_playwright import Axe
+
+    async with browser(house, size=PHONE, dark=dark) as seen:
+        await seen.log_in("bob")
+        await register(seen, "a key that somebody gave a rather long name to, (blue)")
+        found = await Axe().run(seen.page)
+        assert [v["id"] for v in found.response["violations"]] == []
+        assert await seen.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+        assert seen.elsewhere == []
 
 
 # -- without a browser: what a signature could be put to -------------------------------------------------------------------
@@ -264,7 +302,7 @@ async def test_another_person_s_passkey_approves_nothing(house: House) -> None:
     assert (await house.now(request)).state is State.PENDING
 
 
-async def test_a_replayed_signature_approves_nothing_and_is_in_the_journal(house: House) -> None:
+async def test_a_copied_authenticator_approves_nothing_and_is_in_the_journal(house: House) -> None:
     phone, request = await house.give(house.software()), await house.ask()
     second = await house.ask(session="01OTHER", command=replace(draft().command, text=b"rm -rf /"))
     async with session(house) as (http, csrf):
@@ -275,6 +313,16 @@ async def test_a_replayed_signature_approves_nothing_and_is_in_the_journal(house
     assert "counter did not grow" in refused.text
     assert (await house.now(second)).state is State.PENDING
     assert '"known_counter":1' in house.desk.journal_text()
+
+
+async def test_a_form_sent_twice_is_one_vote_and_no_alarm(house: House) -> None:
+    phone, request = await house.give(house.software()), await house.ask()
+    signed = signed_by(phone, answer(request))
+    async with session(house) as (http, csrf):
+        told = await asyncio.gather(*(decide(http, csrf, request, signed) for _ in range(20)))
+    assert sorted(t.status_code for t in told) == [303, *[409] * 19]
+    assert not any("counter" in t.text for t in told)
+    assert len((await house.now(request)).votes) == 1
 
 
 @pytest.mark.parametrize("signed", ["", "{}", "garbage", "null", '{"kind": "webauthn"}', "[" * 10_000], ids=lambda s: s[:12])

@@ -258,6 +258,7 @@ FORGED: dict[str, dict[str, Any]] = {
     "a stamp that is no number": {"exp": "tomorrow"},
     "a stamp that is no stamp": {"nbf": True},
     "an end that never comes": {"exp": float("inf")},
+    "an end beyond all time": {"exp": 10**400},
     "an end that is not a number": {"exp": float("nan")},
     "no exp": {"drop": ("exp",)},
     "no issuer": {"drop": ("iss",)},

@@ -143,6 +143,9 @@ async def test_escalation_tells_more_people_and_lowers_nothing(escalating: Room)
     await escalating.connector.card(shows(request, "Escalated at"), CONVERSATION)
 
     await escalating.press(request, "approve", there=ESCALATION)
+    await escalating.connector.card(shows(request, "1 of 2: bob approved"), CONVERSATION)
+    await escalating.connector.card(shows(request, "1 of 2: bob approved"), ESCALATION)
+    assert [call.conversation for call in escalating.connector.calls if "nobody has decided" in call.summary] == [CONVERSATION]
     assert await escalating.state(request) is State.PENDING  # one of two, as before
     await escalating.press(request, "deny", there=ESCALATION)
     for place in (CONVERSATION, ESCALATION):

@@ -14,7 +14,8 @@ from itertools import pairwise
 
 _START = rb"(?<![A-Za-z0-9])"
 _VALUE = rb"(?P<secret>[^\s'\"`&;|<>(){}\\,]{3,256}+)"
-_QUOTED = rb"(?P<secret>[^'\"\n]{1,256}+)"
+_QUOTED = rb"(?P<secret>(?:\\[^\n]|[^'\"\n\\]){1,256}+)"
+_SQL_QUOTED = rb"(?P<secret>(?:''|[^'\n]){1,256}+)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ def _after(program: bytes, option: bytes) -> re.Pattern[bytes]:
 
 _NAMES = rb"(?:pass(?:word|wd|phrase)|pwd|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|credentials?)"
 _NAMED = _NAMES + rb"[A-Z0-9_]{0,24}+['\"]?[ \t]{0,4}+[=:][ \t]{0,4}+"
+_OPTION = rb"(?<![A-Za-z0-9-])--?[a-z-]{0,24}" + _NAMES + rb"[ \t=]{1,4}+"
+_CLIENTS = rb"mysql|mysqldump|mysqladmin|mariadb"
 _HEADER = rb"authorization['\"]?[ \t]{0,4}+[:=][ \t]{0,4}+['\"]?(?:bearer|basic|token|digest)?[ \t]{1,4}+"
 
 DETECTORS: tuple[Detector, ...] = (
@@ -77,10 +80,13 @@ DETECTORS: tuple[Detector, ...] = (
     Detector("a bearer token", _in_text(rb"\bbearer[ \t]{1,4}+", _VALUE)),
     Detector("a password", _in_text(_NAMED, _VALUE)),
     Detector("a password", _in_text(_NAMED + rb"['\"]", _QUOTED)),
-    Detector("a password", _in_text(rb"(?<![A-Za-z0-9-])--?[a-z-]{0,24}" + _NAMES + rb"[ \t=]{1,4}+['\"]?", _VALUE)),
-    Detector("a password", _in_text(rb"\bpassword[ \t\n]{1,8}+E?'", _QUOTED)),
-    Detector("a password", _in_text(rb"\bidentified[ \t\n]{1,8}+by[ \t\n]{1,8}+'", _QUOTED)),
-    Detector("a password", _after(rb"mysql|mysqldump|mysqladmin|mariadb|sshpass", rb"-p(?P<secret>[^\s'\"]{1,256}+)")),
+    Detector("a password", _in_text(_OPTION + rb"['\"]?", _VALUE)),
+    Detector("a password", _in_text(rb"\bpassword[ \t\n]{1,8}+E?'", _SQL_QUOTED)),
+    Detector("a password", _in_text(rb"\bidentified[ \t\n]{1,8}+by[ \t\n]{1,8}+'", _SQL_QUOTED)),
+    Detector("a password", _in_text(_OPTION + rb"['\"]", _QUOTED)),
+    Detector("a password", _after(rb"sshpass", rb"-p[ \t]{0,4}['\"]?" + _VALUE)),
+    Detector("a password", _after(_CLIENTS, rb"-p['\"]" + _QUOTED)),
+    Detector("a password", _after(_CLIENTS, rb"-p(?P<secret>[^\s'\"]{1,256}+)")),
     Detector("login data", _after(rb"curl|wget|http", rb"(?:-u|--user)[ =]{0,2}['\"]?[^\s:'\"]{1,128}:" + _VALUE)),
 )  # fmt: skip
 

@@ -31,13 +31,16 @@ MAX_READ = 64 * 1024
 """Chat shows at most so much of a text, and reads further for secrets that begin before the end of what is shown."""
 
 _OVER_VALUES = {
-    Wire.SSH: frozenset(("read", "write", "delete", "network")),
+    Wire.SSH: frozenset(("read",)),
     Wire.POSTGRES: frozenset(("select", "insert", "update", "delete", "merge", "lock", "transaction")),
 }
-"""Commands that do nothing else take their strings as values, never as code, settings or options."""
+"""Commands that do nothing else take their strings as values, never as code, settings or options. An operand of a shell
+command that changes something may say how (`chown OWNER file`)."""
+_WITH_URL = frozenset(("read", "write", "delete", "network"))
 _WITH_PASSWORD = frozenset(("create", "alter"))
 _PASSWORD_OF_ROLE = re.compile(rb"(?i)\bpassword[ \t\n]{1,8}'\Z")
 _NEVER_HIDDEN = frozenset(b"'\"\\`\n\r$\x00")
+_ESCAPED = re.compile(r"\\(.)")
 _URL_PASSWORD = re.compile(rb"[a-z][a-z0-9+.-]{0,20}+://[^\s/?#@:'\"\\]{0,128}+:\Z")
 _URL_HOST = re.compile(rb"@[A-Za-z0-9.-]{1,255}+(?::[0-9]{1,5})?(?![^/?#\s'\"])")
 
@@ -108,7 +111,7 @@ def redacted(draft: RequestDraft) -> Redaction:
     sure = sure and not around and not beside
     return Redaction(
         text, stdin, tuple(binds), _notes(counted + around + beside), sure,
-        tuple(sorted({v.decode("utf-8", "replace") for v in values if len(v) > 3}, key=len, reverse=True)),
+        _spellings(values),
     )  # fmt: skip
 
 
@@ -139,6 +142,15 @@ def _hidden_text(raw: bytes, spans: Iterable[tuple[int, int]]) -> str:
     return "".join(out) + raw[position:].decode("utf-8", "surrogatepass")
 
 
+def _spellings(values: list[bytes]) -> tuple[str, ...]:
+    """Return the secrets as they may stand in words about the command, longest first: as written, and without escapes."""
+    found: set[str] = set()
+    for value in values:
+        written = value.decode("utf-8", "replace")
+        found |= {written, _ESCAPED.sub(r"\1", written), written.replace("''", "'")}
+    return tuple(sorted((text for text in found if len(text) > 3), key=lambda text: (-len(text), text)))
+
+
 # -- proving -----------------------------------------------------------------------------------------------------------
 
 
@@ -165,14 +177,20 @@ def _provable(command: Command, hit: Hit, ranges: tuple[tuple[int, int], ...], a
     value = text[hit.start : hit.end]
     if within is None or not _NEVER_HIDDEN.isdisjoint(value):
         return False
-    if not _only_values(analysis, command.wire) and not _is_password_of_role(text, within[0], analysis):
-        return False
     secret = value.decode("utf-8", "replace")
     naming = [effect for effect in analysis.effects if any(secret in name for name in _acts_on(effect))]
-    if _URL_PASSWORD.search(text, max(0, hit.start - 160), hit.start) and _URL_HOST.match(text, hit.end):
+    if _is_password_of_url(text, hit):
         # The host it goes to stays in sight, and no reader takes another one from such an address.
-        return all(effect.verb == "network" for effect in naming)
+        verbs = _WITH_URL if command.wire is Wire.SSH else _OVER_VALUES[command.wire]
+        return all(e.verb in verbs for e in analysis.effects) and all(e.verb == "network" for e in naming)
+    if not _only_values(analysis, command.wire) and not _is_password_of_role(text, within[0], analysis):
+        return False
     return not naming
+
+
+def _is_password_of_url(text: bytes, hit: Hit) -> bool:
+    before = _URL_PASSWORD.search(text, max(0, hit.start - 160), hit.start)
+    return before is not None and _URL_HOST.match(text, hit.end) is not None
 
 
 def _is_password_of_role(text: bytes, start: int, analysis: Analysis) -> bool:

@@ -38,6 +38,7 @@ class ReviewerKeys:
         self._party = party
         self._journal = journal
         self._counted: dict[str, int] = {}  # the highest counter seen of each passkey, also while the store lags behind
+        self._last: dict[str, Signed] = {}  # what each passkey signed last: the same delivery may come twice
         self._keeping: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
@@ -45,10 +46,7 @@ class ReviewerKeys:
             await asyncio.wait(set(self._keeping))
 
     def check(self, person: Identity, signed: Signed, statement: bytes) -> Signed:
-        """Return the proof with the directory's public key and what was signed. Raise VoteError (proof-rejected).
-
-        To be asked once for an answer: a second look at the same assertion sees its counter stand.
-        """
+        """Return the proof with the directory's public key and what was signed. Raise VoteError (proof-rejected)."""
         entry = self._directory.get(person)
         if entry is None or entry.disabled or entry.kind is not Kind.HUMAN:
             raise refused("only an active person signs")
@@ -87,8 +85,12 @@ class ReviewerKeys:
             )
         except BadAssertionError as error:
             raise refused(f"the passkey's signature does not hold: {error}") from None
-        self._count(entry, found[1], count)
-        return replace(signed, key=found[1].id, public=found[1].public_key, statement=statement)
+        proven = replace(signed, key=found[1].id, public=found[1].public_key, statement=statement)
+        # Byte for byte the same answer again says nothing new, and a form that was sent twice is no copied authenticator.
+        if self._last.get(proven.key) != proven:
+            self._count(entry, found[1], count)
+            self._last[proven.key] = proven
+        return proven
 
     def _count(self, entry: Entry, passkey: PasskeyRow, count: int) -> None:
         """WebAuthn §7.2 step 22. Synced passkeys have no counter: theirs is 0 for ever."""

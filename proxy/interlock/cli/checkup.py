@@ -79,6 +79,7 @@ class TeamsCheckup:
         self._people = people
         self._config: Config | None = None
         self._secret: Secret | None = None
+        self._connector: Connector | None = None  # once it has a token
         self._skews: list[float] = []
         http.event_hooks["response"].append(self._note_date)
 
@@ -215,8 +216,16 @@ class TeamsCheckup:
         return teams.service_url
 
     async def _token(self) -> str:
+        """Ask for a token. The secret goes to token_url only if the daemon would start with this configuration."""
         teams = self._teams()
-        connector = self._connector()
+        if self._secret is None:
+            raise _SkippedError("needs the secret")
+        if not service_allowed(teams.service_url, self._expected()):
+            raise _SkippedError("needs an allowed service_url")
+        connector = Connector(
+            app_id=teams.app_id, password=self._secret, token_url=teams.token_url, service_url=teams.service_url,
+            clock=self._clock, http=self._http,
+        )  # fmt: skip
         try:
             await connector.bearer()
         except TransportError as error:
@@ -227,18 +236,31 @@ class TeamsCheckup:
                     "https://login.microsoftonline.com/TENANT/oauth2/v2.0/token",
                 ) from None
             raise _FailedError(f"{teams.token_url}: {error}", "let the proxy reach token_url by https") from None
+        self._connector = connector
         return f"{teams.token_url} gives one"
 
     async def _conversation(self) -> str:
         teams = self._teams()
-        if not teams.conversation:
-            if teams.direct:
-                return "none: cards go to each reviewer"
-            raise _FailedError("no conversation is set", "set conversation: to the channel's id, or direct: true")
-        connector = self._connector()
-        path = f"/v3/conversations/{quote(teams.conversation, safe='')}/pagedmembers?pageSize=50"
+        places = [place for place in (teams.conversation, teams.escalation) if place]
+        if not teams.conversation and not teams.direct:
+            raise _FailedError(
+                "no conversation is set",
+                "add the app to the channel and write the line that the bot says there, or set direct: true",
+            )
+        if not places:
+            return "none: cards go to each reviewer"
+        if self._connector is None:
+            raise _SkippedError("needs a token")
+        for place in places:
+            await self._read_members(self._connector, place)
+        return f"the bot is in {' and '.join(places)} and reads the members"
+
+    async def _read_members(self, connector: Connector, conversation: str) -> None:
+        """Ask for the members of a conversation: only a bot that is in it is told."""
         try:
-            answer = await connector.call("GET", path, None)
+            answer = await connector.call(
+                "GET", f"/v3/conversations/{quote(conversation, safe='')}/pagedmembers?pageSize=50", None
+            )
         except TransportError as error:
             fixes = {
                 401: "the service takes no token of this app: is the Azure Bot resource made for this app_id?",
@@ -246,13 +268,12 @@ class TeamsCheckup:
                 404: "there is no such conversation for this bot: check its id and the region in service_url",
             }
             raise _FailedError(
-                f"the members of {teams.conversation} can't be read: {error}",
+                f"the members of {conversation} can't be read: {error}",
                 fixes.get(error.status, "correct what the steps above found, then try again"),
             ) from None
         members = answer.get("members")
         if not isinstance(members, list) or not members:
-            raise _FailedError(f"{teams.conversation} has no members", "name the conversation that the reviewers are in")
-        return f"the bot is in {teams.conversation} and reads its members"
+            raise _FailedError(f"{conversation} has no members", "name the conversation that the reviewers are in")
 
     async def _reviewers(self) -> str:
         teams = self._teams()
@@ -300,18 +321,6 @@ class TeamsCheckup:
         return Expected(
             app_id=teams.app_id, tenants=frozenset(teams.tenants), service_hosts=frozenset(teams.service_hosts),
             loopback=is_loopback(urlsplit(teams.service_url).hostname or "") and teams.service_url.startswith("http://"),
-        )  # fmt: skip
-
-    def _connector(self) -> Connector:
-        """Return a connector; the secret goes to token_url, the token to service_url, each only if the daemon would send it."""
-        teams = self._teams()
-        if self._secret is None:
-            raise _SkippedError("needs the secret")
-        if not service_allowed(teams.service_url, self._expected()):
-            raise _SkippedError("needs an allowed service_url")
-        return Connector(
-            app_id=teams.app_id, password=self._secret, token_url=teams.token_url, service_url=teams.service_url,
-            clock=self._clock, http=self._http,
         )  # fmt: skip
 
     async def _note_date(self, response: httpx.Response) -> None:

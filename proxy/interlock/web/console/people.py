@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import Response
 
 from interlock.approvals.inbox import Inbox
 from interlock.clock import Clock
+from interlock.errors import ConfigError
 from interlock.identity.directory import Directory
 from interlock.identity.entries import Entry
 from interlock.identity.principal import Kind
@@ -33,7 +35,7 @@ def add(
         entries = directory.entries()
         names = {identity: entry.handle for entry in entries for identity in (entry.identity, *entry.linked)}
         reviewing = _reviewing(policies)
-        now = clock.now()
+        now, newcomer = clock.now(), inbox.house.newcomer
         return pages.page(
             "people.html",
             request,
@@ -41,7 +43,7 @@ def add(
             people=[entry for entry in entries if entry.kind is Kind.HUMAN],
             reviewers={entry.handle for entry in entries if entry.kind is Kind.HUMAN and entry.groups & reviewing},
             locks=[(lock, names.get(lock.requester, str(lock.requester))) for lock in inbox.locks()],
-            waiting={entry.handle: until for entry in entries if (until := _until(entry, now, inbox.house.newcomer)) is not None},
+            newcomers={entry.handle: until for entry in entries if (until := _until(entry, now, newcomer)) is not None},
         )
 
     @routes.post("/console/people/{handle}/unlock")
@@ -50,9 +52,14 @@ def add(
         return pages.back("/console/people")
 
     @routes.post("/console/people/{handle}/confirm")
-    async def confirm(handle: str, person: Person = Depends(guard.gives(Scope.ADMIN))) -> Response:
-        """Let a new reviewer answer before the delay is over. The directory refuses whoever made the change."""
-        await directory.confirm(handle, by=person.identity)
+    async def confirm(
+        handle: str,
+        changed: Annotated[str, Form(max_length=40)] = "",
+        person: Person = Depends(guard.gives(Scope.ADMIN)),
+    ) -> Response:
+        """Let a new reviewer answer before the delay is over. The directory refuses whoever made the change, and a change
+        that came after the page was shown."""
+        await directory.confirm(handle, by=person.identity, changed=_moment(changed))
         return pages.back("/console/people")
 
     @routes.post("/console/people/{handle}/disable")
@@ -66,6 +73,13 @@ def _known(directory: Directory, handle: str) -> Entry:
     if entry is None:
         raise missing("such principal")
     return entry
+
+
+def _moment(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError("this form is not the one that was shown") from None
 
 
 def _reviewing(policies: LivePolicy) -> frozenset[str]:

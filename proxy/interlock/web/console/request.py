@@ -12,14 +12,13 @@ from datetime import datetime
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
+from interlock.approvals.difference import Difference, difference
 from interlock.approvals.inbox import Inbox
 from interlock.approvals.model import ApprovalRequest, State
 from interlock.approvals.portrait import portrait
-from interlock.commands.display import display
 from interlock.identity.principal import Kind
 from interlock.policy.source import LivePolicy
 from interlock.web.access import Scope as Right
-from interlock.web.console.difference import Piece, difference, same
 from interlock.web.console.guard import Guard, Person
 from interlock.web.console.pages import Pages
 from interlock.web.console.rows import acting_for, approvals, hindrance
@@ -29,13 +28,12 @@ SUGGESTED_MINUTES = 15
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """What was approved last for the same requester, target and rule. `pieces` are empty when nothing differs."""
+    """What was approved last for the same requester, target and rule, and how this differs."""
 
     id: str
     at: datetime | None
     by: str
-    pieces: tuple[Piece, ...]
-    same_input: bool
+    differs: Difference
 
 
 class RequestPages:
@@ -58,7 +56,7 @@ class RequestPages:
             request,
             status,
             row=found,
-            shown=portrait(found),
+            shown=portrait(found, longest=self._inbox.house.longest_grant),
             acting_for=acting_for(found),
             title=self._title(draft.decision.rule),
             before=await self._before(found),
@@ -88,15 +86,8 @@ class RequestPages:
         last = await self._inbox.previous(found)
         if last is None:
             return None
-        command, then = found.draft.command, last.draft.command
-        pieces = difference(display(then.text).lines, display(command.text).lines)
-        return Before(
-            last.id,
-            last.decided_at,
-            ", ".join(vote.reviewer_handle for vote in last.votes),
-            () if same(pieces) else pieces,
-            (then.stdin, then.binds) == (command.stdin, command.binds),
-        )
+        by = ", ".join(vote.reviewer_handle for vote in last.votes)
+        return Before(last.id, last.decided_at, by, difference(found, last))
 
 
 def add(routes: APIRouter, requests: RequestPages, guard: Guard) -> None:

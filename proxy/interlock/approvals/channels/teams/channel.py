@@ -335,9 +335,9 @@ class TeamsChannel:
             self._board.show(request.id)
 
     async def _greet(self, account: Account, delivery: Delivery) -> None:
-        entry = self._roster.entry(account)
-        if entry is not None and not entry.disabled:
-            lines = [f"You are {entry.handle}. What you may answer is shown to you as a card."]
+        known = self._roster.entry(account)
+        if known is not None and not known.disabled:
+            lines = [f"You are {known.handle}. What you may answer is shown to you as a card."]
         else:
             lines = [
                 "Your account is linked to nobody yet. Ask an administrator to run:",
@@ -365,6 +365,8 @@ async def _quiet(work: Coroutine[Any, Any, None]) -> None:
         await work
     except InterlockError as error:
         log.info("teams.not_done", reason=str(error.code), error=str(error))
+    except Exception as error:
+        log.error("teams.defect", error=type(error).__name__)  # nothing that counts is done in the background
 
 
 def _card(card: dict[str, Any]) -> dict[str, Any]:

@@ -115,6 +115,9 @@ class Noticeboard:
                     await work()
                 except InterlockError as error:
                     log.warning("teams.card_failed", request=key[0], reason=str(error.code), error=str(error))
+                except Exception as error:
+                    # A defect of ours with one card is not the others'. No traceback: its frames hold the command.
+                    log.error("teams.card_defect", request=key[0], error=type(error).__name__)
                 if key not in self._again:
                     return
         finally:
@@ -141,8 +144,8 @@ class Noticeboard:
         if broke_glass(request):
             alarms[GLASS] = both
         if request.state is State.PENDING and request.escalated_at is not None:
-            # Where the card is new it rings by itself.
-            alarms[ESCALATED] = tuple(where for where in both if where in posted)
+            # The card itself is new where escalations go, and rings by itself.
+            alarms[ESCALATED] = (home,) if home in posted else ()
         return alarms
 
     async def _bring(self, ident: str, place: Place) -> None:

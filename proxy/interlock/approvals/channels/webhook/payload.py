@@ -51,7 +51,7 @@ def told(request: ApprovalRequest, link: str) -> dict[str, Any]:
             for value in draft.command.binds
         ],
         "effects": _cleaned([effect.to_json() for effect in draft.analysis.effects], cleaned),
-        "said": cleaned.words(draft.said),
+        "said": cleaned.shown(draft.said),
         "rule": draft.decision.rule,
         "reason": draft.decision.reason,
         "risk": str(terms.risk),
@@ -80,7 +80,7 @@ def _cleaned(value: Any, cleaned: Redaction) -> Any:
     """Return data that was made from the request with every secret in its texts hidden."""
     match value:
         case str():
-            return cleaned.words(value)
+            return cleaned.shown(value)
         case list() | tuple():
             return [_cleaned(item, cleaned) for item in value]
         case dict():

@@ -32,19 +32,20 @@
 
   // -- what was on screen -----------------------------------------------------------------------------------------------
   const command = one("[data-command]"), approve = one("[data-approve]"), seenNote = one("[data-seen]");
-  let unseen = new Set();
+  let unseen = new Set(), looked = false;
   const gate = () => {
     if (!approve || !seenNote) return;
     const waits = unseen.size > 0;
     approve.toggleAttribute("data-unread", waits);
     approve.setAttribute("aria-disabled", String(waits));
-    seenNote.hidden = !waits;
+    seenNote.hidden = !waits || !looked; // nothing flashes before the browser has looked for the first time
     seenNote.textContent = `Read to the end of the command to approve it: ${unseen.size === 1 ? "one line" : `${unseen.size} lines`} to go.`;
   };
   if (command && approve && "IntersectionObserver" in window) {
     unseen = new Set([...all("li", command), one("[data-end]", command)]);
     const hidden = Math.ceil((one(".decide")?.offsetHeight || 0)), top = Math.ceil(one(".bar")?.offsetHeight || 0);
     const observer = new IntersectionObserver((entries) => {
+      looked = true;
       for (const entry of entries) if (entry.isIntersecting) { unseen.delete(entry.target); observer.unobserve(entry.target); }
       gate();
     }, { rootMargin: `-${top}px 0px -${hidden}px 0px` });

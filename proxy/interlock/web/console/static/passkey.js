@@ -63,11 +63,13 @@
     if (!can) { say(form, "This browser or address knows no passkeys. Use the console's public https address."); continue; }
     for (const button of document.querySelectorAll("[data-signs]")) if (button.form === form) button.disabled = false;
     if (form.hasAttribute("data-enroll")) say(form, "");
-    let busy = false;
+    let busy = false, sent = false;
     form.addEventListener("submit", async (event) => {
       const button = event.submitter;
+      if (sent) { event.preventDefault(); return; } // the signed form is on its way: once is enough
       if (form.dataset.sign && (form.dataset.verdict || button?.value) !== "approve") { filled.value = ""; return; }
-      if (event.defaultPrevented || filled.value) return;
+      if (event.defaultPrevented) return;
+      if (filled.value) { sent = true; return; }
       event.preventDefault();
       if (busy) return;
       busy = true;
