@@ -517,7 +517,7 @@ async def test_hostile_text_stays_text(room: Room) -> None:
 async def test_a_secret_is_in_no_message_and_no_form_and_a_person_still_approves_the_real_bytes(room: Room) -> None:
     """Property 33: the command goes to other people's servers with the secret hidden; the digest covers the raw bytes."""
     secret = "ghp_" + "a1B2c3D4e5" * 4
-    command, analysis = analyses.shell(f"rm -rf /srv/{'x' * 3} && echo {secret}")
+    command, analysis = analyses.shell(f"echo {secret}")
     terms = ReviewTerms(groups=("sre",), scopes=("once", "exact"))
     request = await room.ask(command=command, analysis=analysis, terms=terms, decision=replace(draft().decision, review=terms))
     _, message = await room.posted(request)

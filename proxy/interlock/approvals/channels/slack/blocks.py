@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any
 
 from interlock.approvals.desk import lacking
-from interlock.approvals.model import ApprovalRequest, State
+from interlock.approvals.model import ApprovalRequest, Scope, State
 from interlock.approvals.portrait import Portrait, chat_portrait, title
 
 Block = dict[str, Any]
@@ -62,7 +62,7 @@ class _Paper:
 def approvable(request: ApprovalRequest) -> bool:
     """Whether a message may offer the approve button. The same at every moment of a request's life."""
     view = chat_portrait(request)
-    return view.chat_approvable and _body(view)[1]
+    return _offered(view, whole=_body(view)[1])
 
 
 def message(request: ApprovalRequest, *, link: str) -> list[Block]:
@@ -76,7 +76,7 @@ def message(request: ApprovalRequest, *, link: str) -> list[Block]:
     if not whole:
         out.append(_rich(_line(_NOT_ALL, bold=True)))
     out.append(_rich(*_standing(request, view)))
-    actions = _actions(request, view, link, offer=whole and view.chat_approvable)
+    actions = _actions(request, view, link, offer=_offered(view, whole=whole))
     return [*out, {"type": "actions", "block_id": "answers", "elements": actions}] if actions else out
 
 
@@ -108,6 +108,11 @@ def plain(text: str) -> Block:
 
 def value_of(request: ApprovalRequest) -> str:
     return f"{request.id} {request.nonce}"
+
+
+def _offered(view: Portrait, *, whole: bool) -> bool:
+    """Whether a click may approve: all of it was seen, nothing asks for more than a click, and there is a scope to choose."""
+    return whole and view.chat_approvable and bool(view.scopes)
 
 
 # -- parts -------------------------------------------------------------------------------------------------------------
@@ -172,10 +177,10 @@ def _actions(request: ApprovalRequest, view: Portrait, link: str, *, offer: bool
     actions = []
     value = value_of(request)
     if request.state is State.PENDING and offer:
-        if len(view.scopes) > 1:
-            actions.append(_button(CHOOSE, "Approve…", value=value, style="primary"))
-        else:
+        if [scope for scope, _ in view.scopes] == [Scope.ONCE]:
             actions.append(_button(APPROVE, "Approve once", value=value, style="primary"))
+        else:
+            actions.append(_button(CHOOSE, "Approve…", value=value, style="primary"))
     if request.state in (State.PENDING, State.APPROVED):
         words = "Deny…" if request.state is State.PENDING else "Deny after all…"
         actions.append(_button(DENY, words, value=value, style="danger"))
