@@ -122,7 +122,7 @@ async def test_watch_without_a_terminal_prints_a_line_a_change(house: House) -> 
 async def test_exit_codes_say_what_happened(house: House, tmp_path: Path) -> None:
     request = await house.ask()
     (tmp_path / "wrong").write_text("wrong\n")
-    for words, code, said in (
+    cases: list[tuple[list[str], int, str]] = [
         (["approvals", "approve", request.id, "--as", "bob"], 3, "--passphrase-file"),
         (["approvals", "approve", request.id, "--as", "bob", "--passphrase-file", str(tmp_path / "wrong")], 3, "wrong"),
         (["approvals", "approve", request.id, *as_bob(tmp_path, "--scope", "exact")], 2, "--for"),
@@ -135,8 +135,9 @@ async def test_exit_codes_say_what_happened(house: House, tmp_path: Path) -> Non
         (["approvals", "approve", request.id], 2, "--as"),
         (["grants", "revoke", "grt_none"], 1, "no such grant"),
         (["sessions", "kill", "none"], 1, "no live session"),
-    ):
-        done = await interlock(house, *words)
+    ]
+    answers = await asyncio.gather(*(interlock(house, *words) for words, _, _ in cases))
+    for (words, code, said), done in zip(cases, answers, strict=True):
         assert (done.code, done.out) == (code, ""), (words, done)
         assert said in done.err, (words, done.err)
         assert "Traceback" not in done.err

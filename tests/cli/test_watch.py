@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -138,6 +140,74 @@ async def test_critical_ones_are_signed_and_without_a_name_nothing_is_answered(h
         await terminal.until("--as HANDLE")
         await leave(terminal)
     assert await house.state(critical) is State.PENDING
+
+
+class Relay:
+    """A wire between the terminal and the daemon that can be cut."""
+
+    def __init__(self, to: str) -> None:
+        self._to = urlsplit(to)
+        self._open: list[asyncio.StreamWriter] = []
+        self.url = ""
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(self._to.hostname, self._to.port)
+        self._open += [writer, back]
+        await asyncio.gather(self._copy(reader, back), self._copy(there, writer))
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    def cut(self) -> None:
+        for writer in self._open:
+            writer.transport.abort()
+        self._open.clear()
+
+
+async def test_a_cut_wire_is_said_and_what_was_missed_is_there_afterwards(house: House) -> None:
+    first = await house.ask()
+    relay = Relay(house.socket)
+    server = await asyncio.start_server(relay.accept, "127.0.0.1", 0)
+    relay.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        async with watching(house, "--as", "bob", "--server", relay.url) as terminal:
+            await terminal.until(first.id)
+            relay.cut()
+            await terminal.until("connecting")
+            missed = await house.ask(command=replace(SHELL, text=b"rm -rf /srv/missed"))
+            await terminal.until("rm -rf /srv/missed", "2 waiting", absent="connecting")
+            terminal.type("j")
+            await terminal.until(missed.id)
+            await leave(terminal)
+    finally:
+        server.close()
+        relay.cut()
+
+
+async def test_a_decision_session_that_ended_early_is_opened_anew(house: House) -> None:
+    """A new passphrase ends what the old one opened; the person is asked again and not locked out for five minutes."""
+    first, second = await house.ask(), await house.ask(command=replace(SHELL, text=b"rm -rf /srv/b"))
+    async with watching(house, "--as", "bob") as terminal:
+        await terminal.until(first.id)
+        terminal.type("d\r")
+        await terminal.until("passphrase of bob")
+        terminal.type(PASSPHRASE + "\r")
+        await terminal.until(f"{first.id} is denied", second.id)
+        await house.desk.directory.set_passphrase("bob", "another long passphrase")
+        terminal.type("d\r")
+        await terminal.until("not accepted")
+        terminal.type("d\r")
+        await terminal.until("passphrase of bob")
+        terminal.type("another long passphrase\r")
+        await terminal.until(f"{second.id} is denied")
+        await leave(terminal)
 
 
 async def test_a_wrong_passphrase_says_so_and_ctrl_c_leaves(house: House) -> None:

@@ -213,9 +213,10 @@ async def test_an_edit_is_decided_by_policy_and_by_the_digest_it_answers(house: 
         async def edit(text: str, digest: str = request.digest) -> tuple[int, str]:
             return told(await bob.post(f"/v1/approvals/{request.id}/edit", json={"text": text, "digest": digest}))
 
-        assert (await edit("DROP TABLE orders"))[1] == "denied-by-policy"
+        assert await edit("DROP TABLE orders") == (422, "denied-by-policy")
         assert await edit("SELECT 1") == (409, "not-editable")
-        assert (await edit("DELETE FROM"))[1] == "syntax-error"
+        assert await edit("DELETE FROM") == (422, "syntax-error")
+        assert await edit("DELETE FROM orders -- \u202e") == (422, "deceptive-text")
         assert await edit("DELETE FROM orders WHERE id = 7", "sha256:" + "0" * 64) == (409, "digest-mismatch")
         lone = json.dumps({"text": "DELETE FROM orders WHERE id = '\ud800'", "digest": request.digest})
         answer = await bob.post(f"/v1/approvals/{request.id}/edit", content=lone, headers={"Content-Type": "application/json"})

@@ -20,6 +20,7 @@ from interlock.cli.deciding import Answer, Desk, ask_passphrase, end_of
 from interlock.cli.description import describe, safe, table
 from interlock.cli.output import Output, columns, data, emit_json, reporting, say
 from interlock.cli.signing import AGENT, sign
+from interlock.errors import InterlockError, Reason
 
 app = typer.Typer(help="Answer what agents ask.", no_args_is_help=True)
 
@@ -169,7 +170,8 @@ def watch(
 ) -> None:
     """The inbox, live: read and answer in a terminal. Without a terminal, print every change as it happens."""
     client = connect(server, token_file)
-    if output is Output.TEXT and sys.stdin.isatty() and sys.stdout.isatty():
+    drawn = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    if output is Output.TEXT and drawn:
         from interlock.cli.inbox.watch import run
 
         run(client, reviewer)
@@ -188,6 +190,7 @@ def watch(
                 )
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
+    raise InterlockError("the daemon ended the stream, so nothing is watched any more", reason=Reason.TARGET_UNREACHABLE)
 
 
 def connect(server: str | None, token_file: Path | None) -> Client:

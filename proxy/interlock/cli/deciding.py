@@ -18,10 +18,12 @@ from typing import Any
 from interlock.cli.asker import UsageError
 from interlock.cli.client import Client
 from interlock.clock import Clock, SystemClock, rfc3339
-from interlock.errors import AuthenticationError, Reason
+from interlock.errors import AuthenticationError, InterlockError, Reason
 
 MARGIN_S = 5.0
 """Seconds before its end at which a decision session is not used any more."""
+
+ENDED = frozenset((Reason.NOT_AUTHENTICATED, Reason.TOKEN_REJECTED, Reason.STEP_UP_REQUIRED))
 
 _DURATION = re.compile(r"([1-9]\d{0,5})([smhd])\Z")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -59,7 +61,7 @@ class Desk:
 
     def request(self, request: str) -> dict[str, Any]:
         """Return a request as a decider sees it: with the nonce that a signature is over."""
-        return dict(self._client.get(f"/v1/approvals/{request}", token=self._token))
+        return self._while_open(lambda: self._client.get(f"/v1/approvals/{request}", token=self._token))
 
     def decide(self, row: dict[str, Any], answer: Answer, proof: dict[str, str] | None = None) -> dict[str, Any]:
         """Answer the request exactly as it was shown in `row`."""
@@ -70,11 +72,20 @@ class Desk:
             body["valid_until"] = rfc3339(answer.valid_until)
         if proof is not None:
             body["proof"] = proof
-        return dict(self._client.post(f"/v1/approvals/{row['id']}/decision", body, token=self._token))
+        return self._while_open(lambda: self._client.post(f"/v1/approvals/{row['id']}/decision", body, token=self._token))
 
     def edit(self, row: dict[str, Any], text: str, reason: str) -> dict[str, Any]:
         body = {"text": text, "digest": row["digest"], "reason": reason}
-        return dict(self._client.post(f"/v1/approvals/{row['id']}/edit", body, token=self._token))
+        return self._while_open(lambda: self._client.post(f"/v1/approvals/{row['id']}/edit", body, token=self._token))
+
+    def _while_open(self, call: Callable[[], Any]) -> dict[str, Any]:
+        """Call with the session's token; when the daemon does not know it any more, the next answer asks anew."""
+        try:
+            return dict(call())
+        except InterlockError as error:
+            if error.code in ENDED:
+                self._token = ""
+            raise
 
 
 def ask_passphrase(reviewer: str, file: Path | None) -> str:

@@ -78,8 +78,8 @@ async def _stream(
             if item is None:
                 yield ": still here\n\n"
             elif may_see(caller, item.request):
-                data = json.dumps(shown.whole(item.request), ensure_ascii=True)
-                yield f"event: approval\nid: {feed.ident(item.number)}\ndata: {data}\n\n"
+                item.text = item.text or json.dumps(shown.whole(item.request), ensure_ascii=True)
+                yield f"event: approval\nid: {feed.ident(item.number)}\ndata: {item.text}\n\n"
     except AuthenticationError:
         return
     finally:

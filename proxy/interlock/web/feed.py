@@ -17,15 +17,19 @@ from interlock.approvals.inbox import Inbox
 from interlock.approvals.model import ApprovalRequest
 from interlock.clock import Entropy, system_entropy
 
-KEPT = 1_000
+KEPT = 256
+"""Changes that are kept for readers. A request may hold 256 KiB of input, so this bounds memory as well."""
 
 _IDENT = re.compile(r"([0-9a-f]{16})-([0-9]{1,18})\Z")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Item:
+    """`text` is what is written to readers, made once by the first who needs it."""
+
     number: int
     request: ApprovalRequest
+    text: str = ""
 
 
 class Feed:

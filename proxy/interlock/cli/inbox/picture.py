@@ -16,8 +16,8 @@ from interlock.cli.inbox.board import Board, Mode
 
 ROWS_SHARE = 3
 """The list takes at most one part in this many of the screen."""
-AROUND = 8
-"""Lines that are neither requests nor details: headers, borders, the line of keys."""
+AROUND = 5
+"""Lines that are neither requests nor details: the header, the border of the details, the line of keys, and one below."""
 
 KEYS = "j/k choose   space read on   a approve   d deny   ? keys   q quit"
 HELP = (
