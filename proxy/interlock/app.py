@@ -298,8 +298,6 @@ class Daemon:
         slack, base = self.config.approvals.channels.slack, self.config.base
         if slack is None:
             return None
-        if slack.mode == "http" and not self.config.listen.http:
-            raise ConfigError("approvals.channels.slack.mode: http needs listen.http, where Slack posts to; or use mode: socket")
         token, expected = slack.bot_token.resolve(base), ExpectedSlack(slack.team, slack.app)
         app_token = slack.app_token.resolve(base) if slack.mode == "socket" and slack.app_token else None
         api = SlackApi(api_url=slack.api_url, bot_token=token, app_token=app_token)
