@@ -24,7 +24,7 @@ from harness.openssh_server import OpenSshServer, free_port
 from harness.playground import SigningProxy
 from interlock.errors import SENTENCES, Reason
 
-pytestmark = pytest.mark.interop
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]  # the first one may install it
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-sync"]

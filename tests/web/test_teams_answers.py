@@ -17,7 +17,7 @@ from harness.people import CLAUDE
 from harness.requests import ANALYSIS, SHELL, draft
 from harness.teams_room import Room, open_room
 from interlock.approvals.model import ApprovalRequest, Proof, State, VoteVerdict
-from interlock.errors import ConfigError
+from interlock.errors import ConfigError, EvidenceError
 from interlock.identity.principal import Kind
 from interlock.policy.model import Need, ReviewTerms
 
@@ -323,6 +323,44 @@ async def test_a_card_with_a_made_up_nonce_is_an_alert(room: Room) -> None:
     await room.press(request, "approve", typed={"nonce": "0" * 32})
     assert await room.state(request) is State.PENDING
     assert '"type":"channel.alert"' in room.desk.journal_text()
+
+
+async def test_messages_that_look_like_an_answer_or_were_edited_into_one_have_no_effect(room: Room) -> None:
+    request = await room.ask()
+    message, card = await room.posted(request)
+    there = f"{CONVERSATION};messageid={message}"
+    value = room.connector.submit(card, message, "approve")["value"]
+    copied = [{"contentType": "application/vnd.microsoft.card.adaptive", "content": card}]
+    for activity in (
+        room.connector.activity("message", there, replyToId=message, text=f"<at>Interlock</at> approve {request.id}"),
+        room.connector.activity("message", there, replyToId=message, attachments=copied, text="approve"),
+        room.connector.activity("messageUpdate", there, replyToId=message, value=value),
+        room.connector.activity("messageReaction", there, replyToId=message, reactionsAdded=[{"type": "like"}]),
+        room.connector.activity("invoke", there, replyToId=message, name="composeExtension/submitAction", value=value),
+    ):
+        assert await room.send(activity) is None
+    await room.idle()
+    decided = await room.desk.inbox.get(request.id)
+    assert decided.state is State.PENDING and decided.votes == ()
+    assert list(room.connector.cards) == [message]
+    assert "Bob Approver" not in json.dumps(room.connector.cards)  # what Teams calls people is nowhere
+
+
+async def test_an_answer_that_can_not_be_written_down_does_not_count(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = await room.ask()
+    await room.posted(request)
+
+    def full(*_: object) -> int:
+        raise EvidenceError
+
+    monkeypatch.setattr(type(room.desk.transcripts.journal), "append", full)
+    for verb in ("approve", "deny"):
+        answer = await room.press(request, verb)
+        assert answer["statusCode"] == 500
+        assert answer["value"]["code"] == "evidence-unavailable"
+    made_up = await room.press(request, "approve", typed={"nonce": "0" * 32})  # nor can its refusal
+    assert made_up["value"]["code"] == "delivery-rejected"
+    assert await room.state(request) is State.PENDING
 
 
 async def test_a_hundred_clicks_of_one_person_are_one_vote(room: Room) -> None:
