@@ -91,6 +91,22 @@ def test_anything_beyond_the_words_is_asked(other: RequestDraft) -> None:
     assert not covers(granted(rm("/tmp/x")), other)
 
 
+def sudo(*paths: str) -> RequestDraft:
+    """As the analyser sees it: the wrapper is an effect of its own, with the whole line as its arguments."""
+    words = ("sudo", "rm", "-rf", *paths)
+    root = Effect("privilege", "root", program="sudo", argv=words, via=("sudo",))
+    return shell(" ".join(words), root, *(removal(path, argv=words[1:], via=("sudo",)) for path in paths))
+
+
+def test_a_wrapper_does_not_widen_and_does_not_hinder() -> None:
+    grant = granted(sudo("/tmp/x"))
+    assert grant.words.startswith("`sudo rm -rf` on /tmp/x and below, as deploy on web-1")
+    assert covers(grant, sudo("/tmp/x/below"))
+    assert not covers(grant, sudo("/tmp/y"))
+    assert not covers(grant, rm("/tmp/x"))
+    assert not covers(granted(rm("/tmp/x")), sudo("/tmp/x"))
+
+
 def test_what_the_words_cannot_bind_is_not_offered() -> None:
     whole = rm("/tmp/x")
     assert grants.offered(whole) == (Scope.ONCE, Scope.EXACT, Scope.RULE_IN_SESSION)

@@ -140,7 +140,8 @@ def covers(grant: Grant, draft: RequestDraft, match: str, now: datetime) -> bool
     if draft.command.wire is Wire.POSTGRES:
         same = grant.shape != "" and grant.shape == shape(draft.command.text)
         return same and _bounds(draft.analysis.effects) == grant.bounds
-    return all(any(_within(effect, bound) for bound in grant.bounds) for effect in draft.analysis.effects)
+    tops = [bound.effect.object for bound in grant.bounds if bound.path]
+    return all(any(_within(effect, bound, tops) for bound in grant.bounds) for effect in draft.analysis.effects)
 
 
 # -- binding --------------------------------------------------------------------------------------------------------------
@@ -167,16 +168,14 @@ def _bounds(effects: Sequence[Effect]) -> tuple[Bound, ...]:
     return tuple(Bound(effect, _plain_path(effect.object)) for effect in effects)
 
 
-def _within(effect: Effect, bound: Bound) -> bool:
+def _within(effect: Effect, bound: Bound, tops: Sequence[str]) -> bool:
+    """Whether one effect is covered. `tops` are the paths that the grant covers, below which arguments may differ."""
     granted = bound.effect
     same = ("verb", "program", "via", "origin", "recursive", "force", "host", "detail")
     if any(getattr(effect, name) != getattr(granted, name) for name in same):
         return False
-    if not bound.path:
-        return (effect.object, effect.argv) == (granted.object, granted.argv)
-    return _below(effect.object, granted.object) and _skeleton(effect.argv, granted.object) == _skeleton(
-        granted.argv, granted.object
-    )
+    here = _below(effect.object, granted.object) if bound.path else effect.object == granted.object
+    return here and _skeleton(effect.argv, tops) == _skeleton(granted.argv, tops)
 
 
 def _plain_path(text: str) -> bool:
@@ -188,12 +187,11 @@ def _below(path: str, top: str) -> bool:
     return _plain_path(path) and (path == top or path.startswith(top + "/"))
 
 
-def _skeleton(argv: Sequence[str], top: str) -> tuple[str, ...]:
-    """Return the arguments with every path below `top` replaced, several in a row as one: `rm -rf A B` is `rm -rf HERE`."""
+def _skeleton(argv: Sequence[str], tops: Sequence[str]) -> tuple[str, ...]:
+    """Return the arguments with every path below one of `tops` replaced, several in a row as one: `rm A B` is `rm HERE`."""
     shown: list[str] = []
     for word in argv:
-        here = _below(word.rstrip("/") or word, top)
-        if not here:
+        if not any(_below(word.rstrip("/") or word, top) for top in tops):
             shown.append(word)
         elif not shown or shown[-1] != HERE:
             shown.append(HERE)
@@ -210,6 +208,6 @@ def _bound_words(draft: RequestDraft) -> str:
         head = " ".join([*effect.via, effect.program, *flags])
         if _plain_path(effect.object):
             parts[f"`{head}` on {effect.object} and below"] = None
-        else:
+        elif effect.verb != "privilege":  # the wrapper itself: it stands before the program that it runs
             parts[f"`{' '.join([*effect.via, *effect.argv])}`"] = None
     return "; ".join(parts)
