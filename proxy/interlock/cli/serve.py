@@ -85,6 +85,8 @@ async def _serve(config: Config) -> None:
 @reporting
 def check(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Validate the configuration and its policies, whole, without starting anything."""
+    from interlock.cli.explain import facts_of
+    from interlock.policy.lint import unmatched
     from interlock.policy.loader import configured
     from interlock.policy.loader import load as load_policies
 
@@ -95,7 +97,7 @@ def check(config: ConfigFile = DEFAULT_CONFIG) -> None:
         if target.credentials.source is not None:
             target.credentials.source.resolve(loaded.base)
     say(f"{config}: {len(loaded.targets)} targets, {len(policies.rules)} rules, policy {policies.digest}")
-    for warning in policies.warnings:
+    for warning in (*policies.warnings, *unmatched(policies.rules, policies.access, list(map(facts_of, loaded.targets)))):
         say(f"warning: {warning}")
 
 
