@@ -298,3 +298,18 @@ rules:
     found = unmatched(made.rules, made.access, targets)
     assert [line.split(": ", 1)[1].split(" ")[0] for line in found] == ["p/a", "p/b", "p.yaml:access[0]"]
     assert unmatched(made.rules, made.access, []) == []
+
+
+def test_packs_may_say_the_same_and_not_the_opposite() -> None:
+    """A pack must be able to stand without the others, so what another one allows as well is no mistake in it."""
+    one = "version: 1\npack: one\nrules: [{id: a, title: A, match: {verbs: [read]}, decide: allow}]\n"
+    same = "version: 1\npack: two\nrules: [{id: b, title: B, match: {verbs: [read]}, when: effect.force, decide: allow}]\n"
+    opposite = (
+        same.replace("decide: allow", "decide: review")
+        .replace("effect.force", "'effects.exists(e, e.force)'")
+        .replace("[read]", "[read, write]")
+    )
+    assert [w for w in assemble([Document("1", one.encode()), Document("2", same.encode())]).warnings if "two/b is" in w] == []
+    stricter = opposite.replace(", when: 'effects.exists(e, e.force)'", "")
+    found = assemble([Document("1", one.encode()), Document("2", stricter.encode())]).warnings
+    assert [w for w in found if "one/a is never reached: two/b" in w]

@@ -26,7 +26,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "approvals": ("approvals", "app", "Answer what agents ask."),
     "sessions": ("sessions", "app", "Read what was recorded."),
     "verify": ("verify", "verify", "Check signed transcripts."),
-    "policy": ("policy", "app", "Check and test policies."),
+    "policy": ("policy", "app", "Check, test and try policies."),
 }
 """Verb → module of this package, name in it (a function or a group of verbs), and the line `--help` shows."""
 

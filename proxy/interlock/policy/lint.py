@@ -125,6 +125,8 @@ def _beside(one: _Read, other: _Read) -> str:
         if _STRICTNESS.index(stricter.verdict) > _STRICTNESS.index(rule.verdict):
             return ""
         return f"is never reached: {stricter.name} ({stricter.place}) matches wherever it does, and says {stricter.verdict}"
+    if rule.pack != stricter.pack:
+        return ""  # a pack must be able to stand without the others
     same = _covered(other, one)
     if same and other.order > one.order:
         return ""  # said of the later one
