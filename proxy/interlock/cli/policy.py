@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,37 +12,20 @@ import typer
 
 from interlock.cli.explain import classified, classifier, facts_of
 from interlock.cli.output import Output, columns, data, emit_json, reporting, say, talk
+from interlock.cli.policyfiles import ConfigFile, Files, Format, meant
 from interlock.cli.simulate import simulate
 from interlock.commands.model import Analysis, Command
 from interlock.config import load as load_config
 from interlock.errors import PolicyError
-from interlock.policy import packs
 from interlock.policy.cases import Outcome, run
 from interlock.policy.coverage import Covered, cover
 from interlock.policy.engine import PolicySet
 from interlock.policy.lint import unmatched
-from interlock.policy.loader import load
 from interlock.policy.reference import schema_text
 
 app = typer.Typer(name="policy", help="Check and test policies.", no_args_is_help=True, rich_markup_mode=None)
 
-Files = Annotated[
-    list[Path] | None, typer.Argument(help="Policy files or folders; absent: those of the configuration, else the shipped packs.")
-]
-ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", envvar="INTERLOCK_CONFIG", help="The configuration file.")]
-Format = Annotated[Output, typer.Option("--output", "-o", help="text or json.")]
-
 _PLACE = re.compile(r"^(?P<file>[^\n]+?):(?P<line>\d+):(?P<column>\d+): (?P<message>.*)$", re.MULTILINE)
-
-
-def _paths(files: Sequence[Path] | None, config: Path | None) -> list[Path]:
-    if files:
-        return list(files)
-    if config is not None:
-        loaded = load_config(config)
-        if loaded.policies:
-            return [loaded.path(path) for path in loaded.policies]
-    return [packs.shipped()]
 
 
 def _unmatched(policy: PolicySet, config: Path | None) -> list[str]:
@@ -63,7 +45,7 @@ def check(
 ) -> None:
     """Load policies and look for rules that are shadowed, contradictory, unreachable or without cases."""
     try:
-        policy = load(_paths(files, config))
+        policy = meant(files, config)
     except PolicyError as error:
         if output is Output.JSON:
             emit_json({"v": 1, "ok": False, "errors": _places(str(error))})
@@ -91,7 +73,7 @@ def check(
 def test(files: Files = None, config: ConfigFile = None, output: Format = Output.TEXT) -> None:
     """Run the cases beside the rules through the real classification and decision."""
     try:
-        outcomes = run_cases(load(_paths(files, config)))
+        outcomes = run_cases(meant(files, config))
     except PolicyError as error:
         if output is Output.JSON:
             emit_json({"v": 1, "ok": False, "errors": _places(str(error))})
@@ -124,7 +106,7 @@ def coverage(
     output: Format = Output.TEXT,
 ) -> None:
     """Say which rules no case exercises, and which mistakes in a rule no case would notice. Exit status 1 if there are any."""
-    policy = load(_paths(files, config))
+    policy = meant(files, config)
     analyses = asyncio.run(_classify(policy))
     outcomes = list(run(policy, lambda command: analyses[_key(command)]))
     covered = list(cover(policy, outcomes, lambda command: analyses[_key(command)], mutate=mutate))
