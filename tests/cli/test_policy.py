@@ -149,6 +149,15 @@ def test_coverage_without_mutations_only_counts_cases(tmp_path: Path) -> None:
     assert found["rules"][0]["lacks"] == "a case that hits (expect: deny); a near miss (expect: none)"
 
 
+def test_a_mistake_in_a_part_of_a_rule_fails_only_when_strict(tmp_path: Path) -> None:
+    loose = GOOD.replace("    when:", "    match: {target: {env: prod}}\n    when:")
+    path = written(tmp_path, loose)
+    result = run("coverage", path)
+    assert result.exit_code == 0
+    assert "site/night lacks a case that fails when it is match.target removed" in " ".join(result.stderr.split())
+    assert run("coverage", path, "--strict").exit_code == 1
+
+
 def test_the_packs_that_ship_are_exercised_whole() -> None:
     result = run("coverage", "--no-mutate")
     assert result.exit_code == 0, result.stderr

@@ -34,6 +34,7 @@ from interlock.policy.engine import PolicySet
 from interlock.policy.loader import configured
 from interlock.policy.loader import load as load_policies
 from interlock.policy.model import Decision, Facts, SessionFacts, Target, Verdict
+from interlock.policy.sentences import why
 from interlock.ports import Classifier
 
 DEFAULT_CONFIG = Path("/etc/interlock/interlock.yaml")
@@ -236,8 +237,11 @@ async def answer(
     """Classify and decide as the data path does, and return the JSON of interface.md."""
     command = question.command
     analysis = await classified(classify, command)
-    decision = decide(surroundings.policy, principal, question.target, command, analysis, SystemClock().now())
+    now = SystemClock().now()
+    decision = decide(surroundings.policy, principal, question.target, command, analysis, now)
     shown = to_json(question, analysis, decision)
+    facts = Facts(principal, question.target, command, analysis, SessionFacts(id="explain"), now)
+    shown["why"] = why(surroundings.policy, facts, decision)
     if surroundings.configured:
         access = surroundings.policy.may_open(principal, question.target)
         shown["access"] = {"granted": access.granted, "rule": access.rule}

@@ -103,14 +103,18 @@ def coverage(
     files: Files = None,
     config: ConfigFile = None,
     mutate: Annotated[bool, typer.Option("--mutate/--no-mutate", help="Try mistakes in every rule; a case must fail.")] = True,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail for mistakes in a part of a rule as well.")] = False,
     output: Format = Output.TEXT,
 ) -> None:
-    """Say which rules no case exercises, and which mistakes in a rule no case would notice. Exit status 1 if there are any."""
+    """Say which rules no case exercises, and which mistakes in a rule no case would notice.
+
+    Exit status 1 when a rule has no hit or no near miss, or when no case notices that it was deleted or flipped.
+    """
     policy = meant(files, config)
     analyses = asyncio.run(_classify(policy))
     outcomes = list(run(policy, lambda command: analyses[_key(command)]))
     covered = list(cover(policy, outcomes, lambda command: analyses[_key(command)], mutate=mutate))
-    lacking = [one for one in covered if not one.exercised]
+    lacking = [one for one in covered if not one.exercised or (strict and one.unnoticed)]
     tried, unnoticed = sum(one.tried for one in covered), sum(len(one.unnoticed) for one in covered)
     if output is Output.JSON:
         emit_json(
@@ -125,8 +129,9 @@ def coverage(
             noticed = f"{one.tried - len(one.unnoticed)} of {one.tried}" if mutate else ""
             table.append((one.rule.name, str(one.rule.verdict), one.hits, one.misses, one.elsewhere, noticed))
         columns(table)
-        for one in lacking:
-            _say_whole(f"{one.rule.place}: {one.rule.name} lacks {one.lacks}")
+        for one in covered:
+            if one.lacks:
+                _say_whole(f"{one.rule.place}: {one.rule.name} lacks {one.lacks}")
         mistakes = f"; {tried} mistakes tried, {unnoticed} unnoticed" if mutate else ""
         data.print(f"{len(covered) - len(lacking)} of {len(covered)} rules are exercised{mistakes}")
     raise typer.Exit(1 if lacking else 0)

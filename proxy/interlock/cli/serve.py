@@ -75,6 +75,8 @@ async def _serve(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reload)
+    for name in daemon.gate.policies.current.observed:
+        say(f"observe mode: {name} is recorded and does not count")
     say(f"ready: ssh {addresses.ssh or 'off'}, postgres {addresses.postgres or 'off'}, http {addresses.http or 'off'}")
     try:
         await stop.wait()

@@ -29,11 +29,12 @@ class Covered:
 
     @property
     def exercised(self) -> bool:
-        return self.hits > 0 and self.misses > 0 and not self.unnoticed
+        """Whether there is a case on each side, and one that fails when the rule is deleted or says something else."""
+        return self.hits > 0 and self.misses > 0 and not any(mutation.gross for mutation in self.unnoticed)
 
     @property
     def lacks(self) -> str:
-        """Say what is missing, or nothing."""
+        """Say what is missing, or nothing: of mistakes that are hard to notice as well."""
         missing = []
         if not self.hits:
             missing.append(f"a case that hits (expect: {self.rule.verdict})")

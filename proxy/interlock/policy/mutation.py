@@ -25,6 +25,11 @@ class Mutation:
     how: str
     instead: Rule | None
 
+    @property
+    def gross(self) -> bool:
+        """Whether the rule is gone or says the opposite: no case may survive that. Others may change nothing at all."""
+        return self.instead is None or self.instead.verdict is not self.rule.verdict
+
 
 def mutations(rule: Rule, default: ReviewTerms) -> Iterator[Mutation]:
     """Yield the mistakes. `default` are the terms of a rule that comes to ask for a review."""
