@@ -1,4 +1,4 @@
-"""`policy check`, `test`, `coverage`, `simulate` and `schema`: a policy author's tools (policy.md)."""
+"""`policy check`, `test`, `coverage`, `simulate`, `preview` and `schema`: a policy author's tools (policy.md)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import typer
 from interlock.cli.explain import classified, classifier, facts_of
 from interlock.cli.output import Output, columns, data, emit_json, reporting, say, talk
 from interlock.cli.policyfiles import ConfigFile, Files, Format, meant
+from interlock.cli.preview import show_preview
 from interlock.cli.simulate import simulate
 from interlock.commands.model import Analysis, Command
 from interlock.config import load as load_config
@@ -145,6 +146,7 @@ def schema() -> None:
 
 
 app.command()(simulate)
+app.command("preview")(show_preview)
 
 
 def run_cases(policy: PolicySet) -> list[Outcome]:
