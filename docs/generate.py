@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
+from interlock.cli.documents import DOCUMENTS, Document
 from interlock.config import Config
 from interlock.errors import SENTENCES, Reason
 from interlock.evidence.page import events_page
@@ -27,11 +29,16 @@ def config_schema() -> str:
     return json.dumps(Config.model_json_schema(), indent=2) + "\n"
 
 
+def document_schema(document: type[Document]) -> str:
+    return json.dumps(document.model_json_schema(by_alias=True), indent=2) + "\n"
+
+
 PAGES = {
     "reference/reasons.md": reasons,
     "reference/interlock.schema.json": config_schema,
     "reference/policy.schema.json": schema_text,
     "evidence/events.md": events_page,
+    **{f"reference/cli/{verb}.schema.json": partial(document_schema, document) for verb, document in DOCUMENTS.items()},
 }
 
 

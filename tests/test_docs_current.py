@@ -100,3 +100,14 @@ def test_every_decision_has_a_number_of_its_own() -> None:
 def test_pages_speak_of_the_project_alone() -> None:
     private = re.compile(r"/work/|/root/|/home/(?!\w+/)")
     assert not [str(page) for page in PAGES if private.search(page.read_text())]
+
+
+def test_every_property_of_approvals_names_tests_that_exist() -> None:
+    rows = re.findall(r"^\| (\d+) \| .+? \| (.+) \|$", (ROOT / "docs/properties.md").read_text(), re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, 37))
+    for number, tests in rows:
+        named_tests = re.findall(r"`([^`]+\.py)::(test_\w+)`", tests)
+        assert named_tests, f"property {number} names no test"
+        for file, name in named_tests:
+            text = (ROOT / "tests" / file).read_text()
+            assert re.search(rf"^(async )?def {name}\(", text, re.MULTILINE), f"{file} has no {name}"

@@ -14,18 +14,30 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import structlog
 from starlette.types import ASGIApp
 
+from interlock.approvals.channels.slack.channel import SlackChannel
+from interlock.approvals.channels.slack.client import SlackApi
+from interlock.approvals.channels.slack.forms import Seal
+from interlock.approvals.channels.slack.inbound import Expected as ExpectedSlack
+from interlock.approvals.channels.slack.linking import LinkCodes
+from interlock.approvals.channels.slack.socket import SocketMode
+from interlock.approvals.channels.teams import carriage
 from interlock.approvals.channels.teams.channel import TeamsChannel
 from interlock.approvals.channels.teams.connector import Connector
 from interlock.approvals.channels.teams.inbound import ISSUER as BOT_ISSUER
 from interlock.approvals.channels.teams.inbound import Expected, service_allowed
+from interlock.approvals.channels.webhook import signing
+from interlock.approvals.channels.webhook.address import Guarded
+from interlock.approvals.channels.webhook.sender import WebhookChannel
 from interlock.approvals.desk import House
 from interlock.approvals.fatigue import Limits
 from interlock.approvals.inbox import Inbox
+from interlock.approvals.reviewer_keys import ReviewerKeys
 from interlock.clock import Clock, Entropy, SystemClock, system_entropy
 from interlock.commands.analyzer import Analyzer
 from interlock.commands.pool import ShellPool
@@ -41,13 +53,14 @@ from interlock.gate import Gate
 from interlock.identity.authenticate import Authenticator
 from interlock.identity.directory import Change, ChangeKind, Directory
 from interlock.identity.keyset import KeySet
+from interlock.identity.passkeys import relying_party
 from interlock.identity.stepup import DecisionSessions
 from interlock.policy.loader import configured
 from interlock.policy.source import LivePolicy
 from interlock.postgres.listener import PostgresListener
 from interlock.ssh.listener import SshListener
-from interlock.store.engine import open_store
-from interlock.web.app import Parts, TeamsParts, create_app
+from interlock.store.engine import Store, open_store
+from interlock.web.app import Parts, SlackParts, TeamsParts, create_app
 from interlock.web.console.sessions import ConsoleSessions
 from interlock.web.metrics import metrics_app
 from interlock.web.server import HttpServer
@@ -125,6 +138,8 @@ class Daemon:
             salt_secret=_salt_secret(data_dir, self._entropy),
         )
         await directory.load()
+        keys = ReviewerKeys(directory, relying_party(config.public_url), journal=journal)
+        self._stops.append(("reviewers' keys", keys.close))
         inbox = Inbox(
             store,
             directory,
@@ -134,6 +149,7 @@ class Daemon:
             public_url=config.public_url,
             house=_house(config),
             limits=_limits(config),
+            proofs=keys,
         )
         self._inbox = inbox
         await inbox.start(highest_generation(data_dir))
@@ -150,6 +166,8 @@ class Daemon:
         self._directory = directory
         directory.subscribe(self._directory_changed)
         teams = await self._teams(inbox, directory, store, transcripts, http)
+        slack = await self._slack(inbox, directory, store, transcripts)
+        await self._webhook(inbox, store, transcripts)
 
         ssh = postgres = None
         if config.listen.ssh:
@@ -173,8 +191,10 @@ class Daemon:
                 archive=Archive(data_dir),
                 config=config,
                 gate=self.gate,
+                policies=policies,
                 clock=clock,
                 teams=teams,
+                slack=slack,
                 local=local,
                 secure=tls is not None,
                 stopping=self._stopping,
@@ -252,18 +272,84 @@ class Daemon:
             clock=self.clock,
             http=http,
         )
+        # A sovereign cloud publishes a discovery document; the key set's own address needs one look-up less.
+        discovered = teams.keys_url.endswith("/openidconfiguration")
+        keys = KeySet(
+            BOT_ISSUER, jwks_url=None if discovered else teams.keys_url, clock=self.clock, client=lambda: http,
+            metadata_url=teams.keys_url if discovered else None,
+        )  # fmt: skip
+        transport = carriage.transport(teams.transport, connector=connector, expected=expected, keys=keys, clock=self.clock)
         channel = TeamsChannel(
-            connector=connector,
-            conversation=teams.conversation,
+            transport=transport,
             inbox=inbox,
             directory=directory,
             messages=store.messages,
+            conversations=store.conversations,
             journal=transcripts.journal,
+            clock=self.clock,
+            conversation=teams.conversation,
+            escalation=teams.escalation,
+            direct=teams.direct,
         )
-        keys = KeySet(BOT_ISSUER, jwks_url=teams.keys_url, clock=self.clock, client=lambda: http)
         await channel.start()
         self._stops.append(("teams", channel.close))
-        return TeamsParts(channel, expected, keys)
+        return TeamsParts(channel, transport)
+
+    async def _slack(self, inbox: Inbox, directory: Directory, store: Store, transcripts: TranscriptStore) -> SlackParts | None:
+        slack, base = self.config.approvals.channels.slack, self.config.base
+        if slack is None:
+            return None
+        if slack.mode == "http" and not self.config.listen.http:
+            raise ConfigError("approvals.channels.slack.mode: http needs listen.http, where Slack posts to; or use mode: socket")
+        token, expected = slack.bot_token.resolve(base), ExpectedSlack(slack.team, slack.app)
+        app_token = slack.app_token.resolve(base) if slack.mode == "socket" and slack.app_token else None
+        api = SlackApi(api_url=slack.api_url, bot_token=token, app_token=app_token)
+        self._stops.append(("slack client", api.close))
+        codes = LinkCodes(self.clock, self._entropy)
+        channel = SlackChannel(
+            api=api,
+            expected=expected,
+            conversation=slack.channel,
+            escalation=slack.escalation,
+            inbox=inbox,
+            directory=directory,
+            messages=store.messages,
+            deliveries=store.deliveries,
+            journal=transcripts.journal,
+            codes=codes,
+            seal=Seal(token),
+            clock=self.clock,
+            public_url=self.config.public_url,
+            longest_grant=self.config.approvals.grants,
+        )
+        await channel.start()
+        self._stops.append(("slack", channel.close))
+        if slack.mode == "socket":
+            socket = SocketMode(api, channel.accept, app=slack.app, clock=self.clock)
+            socket.start()
+            self._stops.append(("slack socket", socket.close))
+            return SlackParts(channel, expected, codes, None)
+        signing_secret = slack.signing_secret.resolve(base) if slack.signing_secret else None
+        return SlackParts(channel, expected, codes, signing_secret)
+
+    async def _webhook(self, inbox: Inbox, store: Store, transcripts: TranscriptStore) -> None:
+        webhook = self.config.approvals.channels.webhook
+        if webhook is None:
+            return
+        loopback = is_loopback(urlsplit(webhook.url).hostname or "")
+        channel = WebhookChannel(
+            url=webhook.url,
+            key=signing.key_of(webhook.secret.resolve(self.config.base)),
+            events=frozenset(webhook.events),
+            inbox=inbox,
+            rows=store.outbox,
+            journal=transcripts.journal,
+            clock=self.clock,
+            entropy=self._entropy,
+            transport=Guarded(httpx.AsyncHTTPTransport(), loopback=loopback),
+        )
+        await channel.start()
+        self._stops.append(("webhook", channel.close))
 
     async def _serve(self, name: str, app: ASGIApp, where: str | Path, *, tls: bool = False) -> int:
         """Start one HTTP server; return its port."""

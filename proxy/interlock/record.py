@@ -13,6 +13,7 @@ from collections import OrderedDict
 from typing import TypeVar
 
 from interlock.approvals.model import ApprovalRequest, State, Vote, VoteVerdict
+from interlock.approvals.proof import recorded
 from interlock.approvals.wording import Refusal
 from interlock.clock import rfc3339
 from interlock.commands.model import Analysis, Command
@@ -205,7 +206,12 @@ def answered(request: ApprovalRequest) -> EventDraft:
         fields["grant"] = request.grant
     if request.successor:
         fields["successor"] = request.successor
-    return EventDraft("approval.response", fields, {"reasons": reasons} if any(reasons) else {})
+    secret: dict[str, Json] = {"reasons": reasons} if any(reasons) else {}
+    signed = [vote.signed for vote in request.votes]
+    if any(signed):
+        # The nonce is in there: with it in clear, whoever holds the digest could guess the command.
+        secret["statements"] = [None if s is None else s.statement.decode() for s in signed]
+    return EventDraft("approval.response", fields, secret)
 
 
 def _vote(vote: Vote) -> Json:
@@ -218,4 +224,6 @@ def _vote(vote: Vote) -> Json:
         fields["valid_until"] = rfc3339(vote.valid_until)
     if vote.break_glass:
         fields["break_glass"] = True
+    if vote.signed is not None:
+        fields["signed"] = recorded(vote.signed)
     return fields

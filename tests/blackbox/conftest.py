@@ -57,6 +57,11 @@ class World:
     known_hosts: Path
     password: str = ""
 
+    def trust_host(self) -> None:
+        """Tell ssh which key the node has at the port that it listens on now."""
+        host_key = (self.node.data_dir / "ssh_host_ed25519_key.pub").read_text().split()[:2]
+        self.known_hosts.write_text(f"[127.0.0.1]:{self.node.port('ssh')} {' '.join(host_key)}\n")
+
     # -- the agent's stock clients ------------------------------------------------------------------------------------
 
     def ssh_argv(self, command: str, *options: str) -> list[str]:
@@ -178,10 +183,9 @@ async def open_world(
             key = make_key(directory / "agent_key")
             await asyncio.to_thread(node.add_people)
             await asyncio.to_thread(node.add_agent, key=key.with_suffix(".pub"))
-            known_hosts = directory / "known_hosts"
-            host_key = (node.data_dir / "ssh_host_ed25519_key.pub").read_text().split()[:2]
-            known_hosts.write_text(f"[127.0.0.1]:{node.port('ssh')} {' '.join(host_key)}\n")
-            yield World(node, server, sshd, key, known_hosts, await asyncio.to_thread(node.password))
+            opened = World(node, server, sshd, key, directory / "known_hosts", await asyncio.to_thread(node.password))
+            opened.trust_host()
+            yield opened
         finally:
             await asyncio.to_thread(node.stop)
 

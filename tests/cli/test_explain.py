@@ -11,9 +11,10 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner, Result
 
-from interlock.cli.explain import classified, explain
+from interlock.cli.explain import explain
 from interlock.cli.explanation import plain
 from interlock.commands.model import Analysis, Command, Effect, Kind, Opaque, Wire
+from interlock.policy.question import classified
 
 app = Typer()
 app.command()(explain)

@@ -23,10 +23,12 @@ from interlock.cli import principals as verbs
 from interlock.identity.authenticate import Authenticator
 from interlock.identity.directory import Directory
 from interlock.identity.passphrase import Passphrases
+from interlock.identity.registration import NewPasskey
 from interlock.identity.stepup import DecisionSessions
 from interlock.store.engine import open_store
 from interlock.web import principals, problems
-from interlock.web.access import Doorkeeper
+from interlock.web.access import ADMINS, Doorkeeper
+from interlock.web.stepup import stepup_router
 
 PHRASE = "correct horse battery"
 
@@ -67,8 +69,10 @@ async def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
     authenticator = Authenticator(directory, clock=clock, journal=journal, passphrases=cheap)
     app = FastAPI()
     problems.install(app)
-    door = Doorkeeper(authenticator, DecisionSessions(directory, clock=clock, entropy=seeded("s")), local=True)
+    sessions = DecisionSessions(directory, clock=clock, entropy=seeded("s"))
+    door = Doorkeeper(authenticator, sessions, local=True)
     app.include_router(principals.router(directory, door.require_scope))
+    app.include_router(stepup_router(authenticator, sessions))
     async with serving(app) as url:
         yield Terminal(directory, authenticator, url, tmp_path)
     await authenticator.close()
@@ -164,3 +168,51 @@ async def test_a_daemon_that_is_not_there() -> None:
     done = await asyncio.to_thread(CliRunner().invoke, verbs.app, ["list", "--server", f"http://127.0.0.1:{free_port()}"])
     assert done.exit_code == 7
     assert "interlock serve" in done.stderr
+
+
+async def test_a_slack_account_is_linked_and_shown(terminal: Terminal) -> None:
+    await terminal.run("add", "bob")
+    linked = await terminal.json("link", "bob", "--slack", "T024BE7LD/U024BE7LH")
+    assert linked["slack"] == ["T024BE7LD/U024BE7LH"]
+    assert "slack     T024BE7LD/U024BE7LH" in (await terminal.run("show", "bob")).stdout
+    refused = await terminal.run("link", "bob", "--slack", "bob@example.com")
+    assert refused.exit_code == 2
+    assert "T024BE7LD/U024BE7LH" in refused.stderr
+    assert (await terminal.json("unlink", "bob", "--slack", "T024BE7LD/U024BE7LH"))["slack"] == []
+
+
+async def test_another_administrator_confirms_with_their_passphrase(terminal: Terminal) -> None:
+    phrase, wrong = terminal.file("phrase", PHRASE + "\n"), terminal.file("wrong", "open sesame, please\n")
+    for handle, group in (("carol", ADMINS), ("dave", "sre"), ("bob", "sre")):
+        await terminal.run("add", handle, "--group", group, "--passphrase-file", phrase)
+    assert "not confirmed" in (await terminal.run("show", "bob")).stdout
+    for admin, file in (("dave", phrase), ("bob", phrase), ("carol", wrong), ("nobody", phrase)):
+        done = await terminal.run("confirm", "bob", "--as", admin, "--passphrase-file", file)
+        assert done.exit_code != 0, admin
+    entry = terminal.directory.by_handle("bob")
+    assert entry is not None
+    assert not entry.confirmed
+    done = await terminal.run("confirm", "bob", "--as", "carol", "--passphrase-file", phrase)
+    assert done.exit_code == 0, done.stderr
+    assert "groups    sre" in done.stderr  # what is confirmed is shown first
+    assert (await terminal.json("show", "bob"))["confirmed"] is True
+
+
+async def test_nobody_confirms_without_a_passphrase(terminal: Terminal) -> None:
+    await terminal.run("add", "bob")
+    done = await terminal.run("confirm", "bob", "--as", "bob")
+    assert done.exit_code == 2
+    assert "--passphrase-file" in done.stderr
+
+
+async def test_passkeys_are_listed_and_taken_back(terminal: Terminal) -> None:
+    await terminal.run("add", "bob")
+    assert "/console/passkeys" in (await terminal.run("passkeys", "bob")).stderr
+    entry = terminal.directory.by_handle("bob")
+    assert entry is not None
+    await terminal.directory.add_passkey("bob", NewPasskey("Y3JlZA", b"cose", 0, "Bob's phone"), by=entry.identity)
+    assert "Y3JlZA  Bob's phone" in (await terminal.run("passkeys", "bob")).stdout
+    assert "1 passkeys" in (await terminal.run("list")).stdout
+    assert "passkey   Y3JlZA" in (await terminal.run("show", "bob")).stdout
+    assert (await terminal.json("passkeys", "bob", "--remove", "Y3JlZA"))["passkeys"] == []
+    assert (await terminal.run("passkeys", "bob", "--remove", "Y3JlZA")).exit_code != 0

@@ -46,7 +46,7 @@ def interlock(*arguments: str, exit_code: int = 0) -> str:
 
 
 class DaemonOf:
-    """Answers as the daemon's routes do (web/api.py), from an archive."""
+    """Answers as the daemon's routes do (web/sessions.py), from an archive."""
 
     def __init__(self, data_dir: Path) -> None:
         self.archive = Archive(data_dir)

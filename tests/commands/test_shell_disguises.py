@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from interlock.cli.asker import parse_who
-from interlock.cli.explain import EXAMPLES, decide
 from interlock.commands.model import Analysis, Command, Kind, ShellContext, Wire
 from interlock.commands.shell.analysis import Asked, analyze_shell
 from interlock.commands.shell.grammars import Parse, Parsed
@@ -22,6 +21,7 @@ from interlock.policy import packs
 from interlock.policy.engine import PolicySet
 from interlock.policy.loader import load
 from interlock.policy.model import Verdict
+from interlock.policy.question import EXAMPLES, decide
 
 NOW = datetime(2026, 1, 5, 14, 0, tzinfo=UTC)
 Analyse = Callable[..., Analysis]

@@ -6,9 +6,11 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.bot_connector import ALICE_OID, BOB_OID, TENANT
 from interlock.approvals.inbox import Inbox
+from interlock.approvals.reviewer_keys import ReviewerKeys
 from interlock.clock import SystemClock, system_entropy
 from interlock.evidence.archive import Archive
 from interlock.evidence.seal import SealCa
@@ -16,6 +18,7 @@ from interlock.evidence.writer import TranscriptStore
 from interlock.identity.authenticate import Authenticator
 from interlock.identity.directory import Directory
 from interlock.identity.entries import Entry
+from interlock.identity.passkeys import relying_party
 from interlock.identity.passphrase import Passphrases
 from interlock.identity.principal import Credential, CredentialKind, Kind, Principal
 from interlock.store.engine import Store, open_store
@@ -49,10 +52,13 @@ class Desk:
 
 
 @contextlib.asynccontextmanager
-async def open_desk(directory: Path) -> AsyncIterator[Desk]:
+async def open_desk(
+    directory: Path, *, public_url: str = "", clock: SystemClock | None = None, **settings: Any
+) -> AsyncIterator[Desk]:
+    """`public_url` is the page that passkeys belong to, `settings` are the inbox's own."""
     data = directory / "data"
     data.mkdir(mode=0o700)
-    clock = SystemClock()
+    clock = clock or SystemClock()
     async with contextlib.AsyncExitStack() as stack:
         store = await open_store("sqlite:///interlock.db", data)
         stack.push_async_callback(store.close)
@@ -69,7 +75,12 @@ async def open_desk(directory: Path) -> AsyncIterator[Desk]:
         await people.add("bob", Kind.HUMAN, groups=["sre"], passphrase=PASSPHRASE, teams=[(TENANT, BOB_OID)])
         await people.add("carol", Kind.HUMAN, groups=["interlock-admins"], passphrase=PASSPHRASE)
         await people.add("claude", Kind.AGENT, groups=["agents"], owner="alice")
-        inbox = Inbox(store, people, clock=clock, entropy=system_entropy, journal=transcripts.journal)
+        keys = ReviewerKeys(people, relying_party(public_url), journal=transcripts.journal)
+        stack.push_async_callback(keys.close)
+        inbox = Inbox(
+            store, people, clock=clock, entropy=system_entropy, journal=transcripts.journal, public_url=public_url,
+            **{"proofs": keys, **settings},
+        )  # fmt: skip
         await inbox.start()
         stack.push_async_callback(inbox.close)
         authenticator = Authenticator(people, clock=clock, journal=transcripts.journal, passphrases=passphrases)

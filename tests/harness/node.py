@@ -12,7 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from interlock.cli.client import Client
+from interlock.control import SOCKET
+
 INTERLOCK = [sys.executable, "-m", "interlock"]
+DOOMED = Path(__file__).with_name("doomed.py")
 READY = "ready:"
 PASSPHRASES = {"alice": "alice keeps a long secret", "bob": "bob keeps another secret", "carol": "carol keeps a third one"}
 
@@ -36,9 +40,11 @@ class Node:
     def write_config(self) -> None:
         self.config_file.write_text(json.dumps(self.config, default=str))  # JSON is YAML
 
-    def start(self) -> Node:
+    def start(self, *, killed_at: str = "") -> Node:
+        """Run the daemon; with `killed_at` one that dies by SIGKILL at that fault point."""
+        program = [sys.executable, str(DOOMED), killed_at] if killed_at else INTERLOCK
         self.process = subprocess.Popen(
-            [*INTERLOCK, "serve", "--config", str(self.config_file)],
+            [*program, "serve", "--config", str(self.config_file)],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=self.env,
         )  # fmt: skip
         assert self.process.stderr is not None
@@ -123,7 +129,12 @@ class Node:
         return str(self.json("principals", "password", handle)["password"])
 
     def pending(self) -> list[dict[str, Any]]:
-        rows = self.json("approvals", "list")["approvals"]
+        """What waits, asked over the socket in this process: tests ask often, and a command line takes its time to start."""
+        client = Client(str(self.data_dir / SOCKET))
+        try:
+            rows = client.get("/v1/approvals", state="pending")["approvals"]
+        finally:
+            client.close()
         assert isinstance(rows, list)
         return rows
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from harness.desk import Desk
 from harness.webserver import serving
@@ -14,7 +15,8 @@ from interlock.gate import Gate
 from interlock.identity.stepup import DecisionSessions
 from interlock.policy import packs
 from interlock.policy.source import LivePolicy
-from interlock.web.app import Parts, create_app
+from interlock.ports import Classifier
+from interlock.web.app import Parts, SlackParts, create_app
 from interlock.web.console.sessions import ConsoleSessions
 
 
@@ -28,31 +30,58 @@ class Unused:
         raise AssertionError("HTTP classified a command")
 
 
-def gate_over(desk: Desk) -> Gate:
+def gate_over(desk: Desk, classifier: Classifier | None = None, policies: LivePolicy | None = None) -> Gate:
     return Gate(
-        policies=LivePolicy([packs.shipped()]),
-        classifier=Unused(),  # type: ignore[arg-type]  # must never be asked
+        policies=policies or LivePolicy([packs.shipped()]),
+        classifier=classifier or Unused(),  # type: ignore[arg-type]  # must never be asked
         approvals=desk.inbox,
         transcripts=desk.transcripts,
         clock=desk.clock,
     )
 
 
-@contextlib.asynccontextmanager
-async def open_web(desk: Desk, *, local: bool) -> AsyncIterator[str]:
-    parts = Parts(
+def parts_over(
+    desk: Desk,
+    *,
+    local: bool,
+    gate: Gate | None = None,
+    policies: LivePolicy | None = None,
+    public_url: str = "",
+    consoles: ConsoleSessions | None = None,
+    slack: SlackParts | None = None,
+) -> Parts:
+    policies = policies or LivePolicy([packs.shipped()])
+    return Parts(
         inbox=desk.inbox,
         directory=desk.directory,
         authenticator=desk.authenticator,
         deciding=DecisionSessions(desk.directory, clock=desk.clock, entropy=system_entropy),
-        consoles=ConsoleSessions(desk.clock, system_entropy),
+        consoles=consoles or ConsoleSessions(desk.clock, system_entropy),
         archive=desk.archive,
-        config=Config(version=1, node=Node(data_dir=Path("/nonexistent"))),
-        gate=gate_over(desk),
+        config=Config(version=1, node=Node(data_dir=Path("/nonexistent")), public_url=public_url),
+        gate=gate or gate_over(desk, policies=policies),
+        policies=policies,
         clock=desk.clock,
         teams=None,
         local=local,
         secure=False,
+        slack=slack,
     )
-    async with serving(create_app(parts)) as url:
+
+
+@contextlib.asynccontextmanager
+async def open_web(
+    desk: Desk,
+    *,
+    local: bool,
+    classifier: Classifier | None = None,
+    gate: Gate | None = None,
+    public_url: str = "",
+    consoles: ConsoleSessions | None = None,
+    slack: SlackParts | None = None,
+) -> AsyncIterator[str]:
+    """Without a `classifier`, no route may ask for one: deciding classifies nothing. A `public_url` names the port."""
+    found = gate or gate_over(desk, classifier)
+    parts = parts_over(desk, local=local, gate=found, public_url=public_url, consoles=consoles, slack=slack)
+    async with serving(create_app(parts), urlsplit(public_url).port or 0) as url:
         yield url

@@ -11,9 +11,9 @@ import uvicorn
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Any) -> AsyncIterator[str]:
-    """Yield the server's URL."""
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", lifespan="off"))
+async def serving(app: Any, port: int = 0) -> AsyncIterator[str]:
+    """Yield the server's URL. Without a `port` the system gives one."""
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="critical", lifespan="off"))
     task = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110  uvicorn offers no event; it flips a flag in its first turns
         await asyncio.sleep(0)

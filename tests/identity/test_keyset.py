@@ -166,6 +166,18 @@ class TestAnswers:
             await fails(keys)
             assert elsewhere.requests == []
 
+    async def test_a_document_elsewhere_leads_to_the_keys_and_must_name_the_issuer(
+        self, issuer: FakeIssuer, clock: ManualClock, http: httpx.AsyncClient
+    ) -> None:
+        """The Bot Connector's issuer is no address that serves its document."""
+        where = issuer.issuer + "/.well-known/openid-configuration"
+        bot = "https://api.botframework.example"
+        issuer.discovery = {"issuer": bot}
+        keys = KeySet(bot, jwks_url=None, clock=clock, client=lambda: http, metadata_url=where)
+        assert (await keys.find("k1", "RS256")).kid == "k1"
+        issuer.discovery = {}
+        await fails(KeySet(bot, jwks_url=None, clock=clock, client=lambda: http, metadata_url=where))
+
     @pytest.mark.parametrize(
         "discovery",
         [

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from interlock.cli.asker import parse_who
-from interlock.cli.explain import EXAMPLES, _bytes, decide
+from interlock.cli.explain import _bytes
 from interlock.cli.policy import run_cases
 from interlock.commands.model import Analysis, Command, Kind, SqlContext, Wire
 from interlock.commands.sql.analysis import analyze_sql
@@ -22,6 +22,7 @@ from interlock.policy.engine import PolicySet
 from interlock.policy.loader import load
 from interlock.policy.model import Decision, Verdict
 from interlock.policy.mutation import mutations, survivors
+from interlock.policy.question import EXAMPLES, decide
 from interlock.policy.rule import Rule
 
 BY_DEFAULT = ("cloud-cli", "git", "kubernetes-cli", "linux", "linux-deny", "postgres", "postgres-deny")
@@ -180,8 +181,9 @@ def test_sql_corpus() -> None:
 
 
 async def test_shell_corpus() -> None:
-    from interlock.cli.explain import Question, classifier
-    from interlock.cli.explain import classified as understood
+    from interlock.cli.explain import classifier
+    from interlock.policy.question import Question
+    from interlock.policy.question import classified as understood
 
     counts: Counter[tuple[str, str]] = Counter()
     wrong: list[str] = []

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from interlock.cli.asker import parse_who
-from interlock.cli.explain import EXAMPLES, Question, _bytes, classified, classifier, decide
+from interlock.cli.explain import _bytes, classifier
 from interlock.cli.explanation import lines
 from interlock.commands.model import SHELL_VERBS, SQL_VERBS, Analysis, Effect, Opaque
 from interlock.policy import packs
@@ -22,6 +22,7 @@ from interlock.policy.document import Document
 from interlock.policy.engine import PolicySet
 from interlock.policy.loader import load
 from interlock.policy.model import Facts, SessionFacts, Target, Verdict
+from interlock.policy.question import EXAMPLES, Question, classified, decide
 from interlock.policy.sentences import REASONS, does, phrases, unknown_part, why
 
 CORPORA = Path(__file__).parents[1] / "data" / "corpora"

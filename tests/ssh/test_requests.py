@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interlock.ssh import address, requests
-from interlock.ssh.requests import TABLE, Scope, Told, accepted_env, find, transfer
+from interlock.ssh.requests import TABLE, Scope, Told, accepted_env, find, stated_reason, transfer
 
 
 def test_whatever_is_not_listed_is_refused() -> None:
@@ -55,6 +55,13 @@ def test_how_many_colors_a_terminal_has_passes_as_one_plain_word() -> None:
     assert accepted_env(b"COLORTERM", b"truecolor") == ("COLORTERM", "truecolor")
     for value in (b"", b"a b", b"$(id)", b"x" * 17, b"true\ncolor", b"\xff"):
         assert accepted_env(b"COLORTERM", value) is None
+
+
+def test_the_reason_is_read_and_is_not_a_variable_that_passes() -> None:
+    assert stated_reason(b"INTERLOCK_REASON", b"disk \xff full") == "disk \ufffd full"
+    assert len(stated_reason(b"INTERLOCK_REASON", b"x" * 100_000) or "") == requests.MAX_REASON
+    assert stated_reason(b"LANG", b"C") is None
+    assert accepted_env(b"INTERLOCK_REASON", b"C") is None
 
 
 @given(st.binary(max_size=80), st.binary(max_size=80))

@@ -17,6 +17,7 @@ from harness.desk import Desk, open_desk
 from harness.openssh_server import OpenSshServer
 from harness.ssh_bench import SshBench, finish
 from interlock.approvals.model import ApprovalRequest, Proof, State, VoteVerdict
+from interlock.approvals.portrait import chat_portrait
 from interlock.commands.analyzer import Analyzer
 from interlock.commands.pool import ShellPool
 from interlock.errors import Reason, VoteError
@@ -120,6 +121,48 @@ async def test_a_held_rm_waits_for_another_person_and_its_status_arrives(whole: 
     assert whole.bench.target.forced() == 1
     kinds = [event["type"] for event in await whole.events()]
     assert kinds.index("approval.request") < kinds.index("approval.response") < kinds.index("forward")
+
+
+async def test_the_agents_reason_reaches_the_reviewer_and_never_the_target(whole: Whole) -> None:
+    victim = whole.bench.target.home / "victim"
+    victim.mkdir()
+    reason = "cleaning up \u202eafter\x1b[2K " + "x" * 600
+    async with await whole.bench.raw() as connection:
+        process = await connection.create_process(f"rm -rf {victim}", env={"INTERLOCK_REASON": reason, "LANG": "C.UTF-8"})
+        request = await whole.pending()
+        assert request.draft.said.startswith("cleaning up after [2K x")
+        assert len(request.draft.said) == 500
+        assert request.draft.command.env == (("LANG", "C.UTF-8"),)
+        await whole.vote(request, "bob", VoteVerdict.APPROVE)
+        assert (await process.wait()).exit_status == 0
+    seen = await whole.bench.ssh("printenv INTERLOCK_REASON", options=("-o", "SetEnv=INTERLOCK_REASON=why"))
+    assert (seen.status, seen.out) == (1, b"")
+    (asked,) = [event for event in await whole.events() if event["type"] == "approval.request"]
+    assert asked["disclosed"]["said"].startswith("cleaning up")
+
+
+async def test_what_is_behind_padding_and_in_comments_is_in_the_reviewers_sight(whole: Whole) -> None:
+    victim = whole.bench.target.home / "victim"
+    victim.mkdir()
+    process = await whole.bench.spawn(f"uptime{' ' * 5000}; rm -rf {victim} # only a test")
+    request = await whole.pending()
+    view = chat_portrait(request)
+    assert view.command.lines == (f"uptime⟦5000 blanks⟧; rm -rf {victim} # only a test",)
+    assert view.effects[0] == f"deletes {victim} and everything below it, by force"
+    assert view.remarks == ("comment: # only a test",)
+    await whole.vote(request, "bob", VoteVerdict.DENY)
+    assert (await finish(process)).status == 126
+
+
+@pytest.mark.parametrize("whole", [0], indirect=True)
+async def test_another_reason_is_another_digest_and_the_same_match(whole: Whole) -> None:
+    victim = whole.bench.target.home / "victim"
+    victim.mkdir()
+    command = f"rm -rf {victim}"
+    assert (await whole.bench.ssh(command, options=("-o", "SetEnv=INTERLOCK_REASON=one"))).status == 75
+    await whole.vote(await whole.pending(), "bob", VoteVerdict.APPROVE)
+    assert (await whole.bench.ssh(command, options=("-o", "SetEnv=INTERLOCK_REASON=other"))).status == 0
+    assert not victim.exists()
 
 
 async def test_a_denial_is_126_with_the_reason(whole: Whole) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from harness.authenticator import authenticator
 from harness.clock import ManualClock
 from harness.people import ALICE, BOB, CAROL, CLAUDE
 from harness.transcripts import (
@@ -25,7 +26,8 @@ from harness.transcripts import (
     vote,
 )
 from interlock import gate
-from interlock.approvals.model import ApprovalRequest, Proof, State, VoteVerdict
+from interlock.approvals.model import ApprovalRequest, Proof, State, Vote, VoteVerdict
+from interlock.approvals.proof import challenge_of, statement
 from interlock.evidence import transcript
 from interlock.evidence.events import TYPES, EventDraft, Recorder
 from interlock.policy.model import Need, ReviewTerms, Verdict
@@ -149,8 +151,17 @@ def _approvers(
     waiting = request(command("rm x"), clock.now())
     waiting = replace(waiting, draft=replace(waiting.draft, terms=terms), grant=grant, **changes)
     recorder.append(gate.requested(seq, waiting))
-    given = tuple(replace(vote(waiting, clock.now()), **changed) for changed in votes)
+    given = tuple(_proven(waiting, replace(vote(waiting, clock.now()), **changed)) for changed in votes)
     recorder.append(gate.answered(replace(waiting, state=State.CONSUMED, votes=given)), forward(seq))
+
+
+def _proven(waiting: ApprovalRequest, given: Vote) -> Vote:
+    """Sign a vote that says it is personal; what becomes of other signatures is test_proof.py's."""
+    if given.proof is not Proof.PERSONAL:
+        return given
+    phone = authenticator()
+    message = statement(given.digest, waiting.nonce, given.verdict, given.scope, given.valid_until)
+    return replace(given, signed=replace(phone.assertion(challenge_of(message)), public=phone.cose, statement=message))
 
 
 LIES: dict[str, tuple[Lie, str]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -92,6 +93,8 @@ ROUTES: list[tuple[str, str, dict[str, object] | None]] = [
     ("DELETE", "/v1/principals/alice/tokens/tok_x", None),
     ("POST", "/v1/principals/alice/passwords", {}),
     ("DELETE", "/v1/principals/alice/passwords/pwd_x", None),
+    ("DELETE", "/v1/principals/alice/passkeys/key_x", None),
+    ("POST", "/v1/principals/alice/confirm", {}),
 ]
 
 
@@ -101,7 +104,7 @@ class TestAccess:
         app.include_router(principals.router(house.directory, lambda _: lambda _request: None))  # type: ignore[arg-type, return-value]  # never called
         found = {(m.upper(), path) for path, item in app.openapi()["paths"].items() for m in item}
         told = {
-            (method, path.split("?")[0].replace("/alice", "/{handle}").replace("tok_x", "{ident}").replace("pwd_x", "{ident}"))
+            (method, re.sub("tok_x|pwd_x|key_x", "{ident}", path.split("?")[0].replace("/alice", "/{handle}")))
             for method, path, _ in ROUTES
         }
         assert found == told | {("POST", "/v1/password")}

@@ -6,86 +6,31 @@ The connector is our own, with its own key set; validation is on in every test.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import jwt
 import pytest
-from fastapi import FastAPI
 
 from harness import bot_connector
-from harness.bot_connector import APP_ID, APP_PASSWORD, CONVERSATION, TENANT, BotConnector, deliver
-from harness.desk import Desk, open_desk
+from harness.bot_connector import APP_ID, CONVERSATION, TENANT, BotConnector, deliver
 from harness.requests import draft
-from harness.webserver import serving
-from interlock.approvals.channels.teams.channel import TeamsChannel
-from interlock.approvals.channels.teams.connector import Connector
-from interlock.approvals.channels.teams.inbound import ISSUER, Expected
+from harness.teams_room import Room, open_room
+from interlock.approvals.channels.teams.inbound import Expected, service_allowed
 from interlock.approvals.model import ApprovalRequest, Proof, State, VoteVerdict
-from interlock.config import Secret
-from interlock.identity.keyset import KeySet
+from interlock.errors import SENTENCES, Reason
 from interlock.policy.model import ReviewTerms, StepUp
-from interlock.web import problems
-from interlock.web.teams import teams_router
 
 
-@dataclass
-class Room:
-    """A desk, its Teams channel, the connector beyond it, and the node's URL."""
-
-    desk: Desk
-    connector: BotConnector
-    channel: TeamsChannel
-    url: str
-
-    async def ask(self, **changes: Any) -> ApprovalRequest:
-        place = await self.desk.inbox.submit(draft(principal=self.desk.agent(), **changes))
-        return place.request
-
-    async def posted(self, request: ApprovalRequest) -> tuple[str, dict[str, Any]]:
-        return await self.connector.card(lambda card: request.id in json.dumps(card))
-
-    async def press(self, request: ApprovalRequest, verb: str, *, user: str = "29:bob", **changes: Any) -> dict[str, Any]:
-        message, card = await self.posted(request)
-        answer = await deliver(self.url, self.connector.invoke(card, message, verb, user=user, **changes), self.connector.token())
-        assert answer.status_code == 200, answer.text
-        body = answer.json()
-        assert isinstance(body, dict)
-        return body
-
-    async def state(self, request: ApprovalRequest) -> State:
-        return (await self.desk.inbox.get(request.id)).state
-
-
-@pytest.fixture
-async def room(tmp_path: Path) -> AsyncIterator[Room]:
-    async with contextlib.AsyncExitStack() as stack:
-        desk = await stack.enter_async_context(open_desk(tmp_path))
-        connector = await stack.enter_async_context(bot_connector.running())
-        http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
-        channel = TeamsChannel(
-            connector=Connector(
-                app_id=APP_ID, password=Secret(APP_PASSWORD), token_url=f"{connector.url}/token",
-                service_url=connector.url, clock=desk.clock, http=http,
-            ),
-            conversation=CONVERSATION, inbox=desk.inbox, directory=desk.directory, messages=desk.store.messages,
-            journal=desk.transcripts.journal,
-        )  # fmt: skip
-        await channel.start()
-        stack.push_async_callback(channel.close)
-        expected = Expected(APP_ID, frozenset({TENANT}), frozenset(), loopback=True)
-        keys = KeySet(ISSUER, jwks_url=f"{connector.url}/keys", clock=desk.clock, client=lambda: http)
-        app = FastAPI()
-        problems.install(app)
-        app.include_router(teams_router(channel, expected, keys, desk.clock))
-        url = await stack.enter_async_context(serving(app))
-        yield Room(desk, connector, channel, url)
+@pytest.fixture(params=["native", "botbuilder"])
+async def room(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Room]:
+    async with open_room(tmp_path, request.param) as room:
+        yield room
 
 
 # -- the conversation that should work -----------------------------------------------------------------------------------
@@ -105,7 +50,7 @@ async def test_a_mapped_person_approves_and_the_card_says_so(room: Room) -> None
     assert (vote.reviewer_handle, vote.channel, vote.proof) == ("bob", "teams", Proof.CHANNEL)
     assert vote.channel_actor == f"{TENANT}/{bot_connector.BOB_OID}"
     updated, shown = await room.connector.card(lambda c: "Approved" in json.dumps(c))
-    assert updated == message and not [a for a in shown["actions"] if "verb" in a]
+    assert updated == message and [a["title"] for a in shown["actions"] if "verb" in a] == ["Take back"]
 
 
 async def test_a_denial_carries_its_reason_to_the_agent(room: Room) -> None:
@@ -151,10 +96,13 @@ async def test_a_restart_updates_the_card_and_posts_no_second_one(room: Room) ->
 
 
 async def refused(room: Room, request: ApprovalRequest, answer: dict[str, Any], reason: str) -> None:
-    assert answer["type"] == "application/vnd.microsoft.error", answer
-    assert answer["value"]["code"] == reason
+    if answer["type"] == "application/vnd.microsoft.error":
+        assert answer["value"]["code"] == reason
+    else:
+        # Whoever we know is told in place of the card, and gets no button that would be refused again.
+        assert SENTENCES[Reason(reason)] in json.dumps(answer, ensure_ascii=False) or "did not count" in json.dumps(answer)
     assert await room.state(request) is State.PENDING
-    assert reason in room.desk.journal_text()
+    assert f'"reason":"{reason}"' in room.desk.journal_text()
 
 
 async def test_the_owner_of_the_agent_is_refused(room: Room) -> None:
@@ -184,9 +132,7 @@ async def test_a_disabled_reviewer_is_refused(room: Room) -> None:
     request = await room.ask()
     await room.posted(request)
     await room.desk.directory.set_disabled("bob", True)
-    answer = await room.press(request, "approve")
-    assert answer["type"] == "application/vnd.microsoft.error"
-    assert await room.state(request) is State.PENDING
+    await refused(room, request, await room.press(request, "approve"), "disabled-principal")
 
 
 # -- what may not count -----------------------------------------------------------------------------------------------------
@@ -306,7 +252,17 @@ FORGED: dict[str, dict[str, Any]] = {
     "issued in the future": {"iat": 400, "relative": True},
     "lives for two days": {"exp": 2 * 86400, "relative": True},
     "another service url": {"serviceurl": "http://127.0.0.1:1"},
+    "ends at no time": {"exp": float("nan")},
+    "never ends": {"exp": float("inf")},
+    "begins at no time": {"nbf": float("nan")},
+    "a stamp that is no number": {"exp": "tomorrow"},
+    "a stamp that is no stamp": {"nbf": True},
+    "an end that never comes": {"exp": float("inf")},
+    "an end beyond all time": {"exp": 10**400},
+    "an end that is not a number": {"exp": float("nan")},
     "no exp": {"drop": ("exp",)},
+    "no issuer": {"drop": ("iss",)},
+    "no audience": {"drop": ("aud",)},
     "no service url": {"drop": ("serviceurl",)},
     "no iat and no nbf": {"drop": ("iat", "nbf")},
 }
@@ -333,7 +289,8 @@ async def test_algorithms_other_than_rs256_are_refused(room: Room) -> None:
     symmetric = jwt.encode(claims, "x" * 64, algorithm="HS256", headers={"kid": "k1"})
     sha512 = jwt.encode(claims, key, algorithm="RS512", headers={"kid": "k1"})
     without_kid = jwt.encode(claims, key, algorithm="RS256")
-    for token in (none, symmetric, sha512, without_kid):
+    critical = jwt.encode(claims, key, algorithm="RS256", headers={"kid": "k1", "crit": ["b64"], "b64": True})
+    for token in (none, symmetric, sha512, without_kid, critical):
         await gate_refuses(room, token)
 
 
@@ -370,6 +327,10 @@ BENT_ACTIVITY: dict[str, dict[str, Any]] = {
     "tenants that differ": {"channelData": {"tenant": {"id": "99999999-2222-3333-4444-555555555555"}}},
     "no tenant": {"channelData": {}},
     "no sender": {"from": None},
+    "another bot as sender": {"from": {"id": "28:bot", "aadObjectId": bot_connector.BOB_OID}},
+    "half a surrogate pair": {"replyToId": "m1\ud800"},
+    "no recipient": {"recipient": None},
+    "a tenant in one place alone": {"conversation": {"id": CONVERSATION}},
     "a bot as sender": {"from": {"id": "28:bot", "aadObjectId": bot_connector.BOB_OID, "role": "bot"}},
     "no conversation": {"conversation": None},
     "an id that is no string": {"id": 7},
@@ -392,6 +353,68 @@ async def test_bodies_that_are_too_large_or_no_activity_are_refused(room: Room) 
         for body in (b"x" * (300 * 1024), b"[]", b"null", b"{", b"[" * 100_000, b"\xff\xfe", b""):
             answer = await http.post(f"{room.url}/api/messages", content=body, headers=headers)
             assert answer.status_code == 401, body[:20]
+
+
+async def test_two_authorization_headers_are_refused(room: Room) -> None:
+    """A proxy in front may believe the one, we the other."""
+    good = room.connector.token()
+    headers = [("Authorization", f"Bearer {good}"), ("Authorization", "Bearer a.b.c")]
+    async with httpx.AsyncClient(trust_env=False) as http:
+        answer = await http.post(f"{room.url}/api/messages", content=b"{}", headers=headers)
+    assert answer.status_code == 401
+
+
+async def test_junk_is_refused_before_its_body_is_read(room: Room) -> None:
+    """The refusal comes while the body is still to be sent."""
+    host, port = room.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"POST /api/messages HTTP/1.1\r\nHost: x\r\nAuthorization: Basic eDp5\r\nContent-Length: 200000\r\n\r\n")
+    await writer.drain()
+    async with asyncio.timeout(20):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 401")
+    writer.close()
+
+
+async def test_a_delivery_of_yesterday_is_refused(room: Room) -> None:
+    """The node's own clock decides, beyond the five minutes that clocks may differ."""
+    request = await room.ask()
+    message, card = await room.posted(request)
+    captured, token = room.connector.invoke(card, message, "approve"), room.connector.token()
+    room.clock.ahead = 600 + 301
+    assert (await deliver(room.url, captured, token)).status_code == 401
+    assert await room.state(request) is State.PENDING
+
+
+async def test_old_keys_serve_while_the_key_set_can_not_be_fetched(room: Room) -> None:
+    request = await room.ask()
+    message, card = await room.posted(request)
+    await gate_refuses(room, "a.b.c")
+    await room.press(request, "refresh")
+    room.connector.keys_status = 500
+    room.clock.ahead = 400  # the set is not fresh any more
+    answer = await deliver(room.url, room.connector.invoke(card, message, "deny"), room.connector.token())
+    assert answer.status_code == 200 and await room.state(request) is State.DENIED
+
+
+@pytest.mark.parametrize(
+    ("url", "allowed"),
+    [
+        ("https://smba.trafficmanager.net/emea/", True),
+        ("https://smba.trafficmanager.net:443/emea/", True),
+        ("https://smba.trafficmanager.net:8443/", False),
+        ("https://smba.trafficmanager.net.evil.example/", False),
+        ("https://evil.example/smba.trafficmanager.net/", False),
+        ("https://smba.trafficmanager.net@evil.example/", False),
+        ("https://user:secret@smba.trafficmanager.net/", False),
+        ("https://smba.trafficmanager.net/?x=1", False),
+        ("http://smba.trafficmanager.net/", False),
+        ("http://127.0.0.1:1/", False),
+        ("https://[::1", False),
+    ],
+)
+def test_service_urls_are_https_on_a_listed_host_wherever_we_listen(url: str, allowed: bool) -> None:
+    expected = Expected(APP_ID, frozenset({TENANT}), frozenset({"smba.trafficmanager.net"}))
+    assert service_allowed(url, expected) is allowed
 
 
 async def gate_refuses(room: Room, token: str | None) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from interlock.approvals.fatigue import Lock
 from interlock.approvals.grants import Grant
-from interlock.approvals.model import ApprovalRequest, Vote
+from interlock.approvals.model import ApprovalRequest, Proof, Vote
+from interlock.approvals.proof import recorded
 from interlock.clock import rfc3339
 from interlock.errors import Reason
 from interlock.evidence.events import EventDraft, Json
@@ -26,9 +27,13 @@ def answer_event(request: ApprovalRequest, vote: Vote, generation: int, *, refus
         fields["valid_until"] = rfc3339(vote.valid_until)
     if vote.break_glass:
         fields["break_glass"] = True
+    secret: dict[str, Json] = {"said": vote.reason} if vote.reason else {}
+    if vote.signed is not None and vote.proof is Proof.PERSONAL:  # else nobody has checked these bytes
+        fields["signed"] = recorded(vote.signed)
+        secret["statement"] = vote.signed.statement.decode()
     if refused is not None:
         fields["reason"] = str(refused)
-    return EventDraft("vote", fields, {"said": vote.reason} if vote.reason else {})
+    return EventDraft("vote", fields, secret)
 
 
 def outcome_event(request: ApprovalRequest, generation: int, why: str) -> EventDraft:

@@ -63,7 +63,8 @@ class Signed:
 
     kind: webauthn | sshsig. `key` is the credential id (base64url) or the fingerprint (SHA256:…). `public` is what a third
     party checks with: a COSE key, or the blob of an SSH key. `client_data` and `authenticator_data` are WebAuthn's
-    (WebAuthn Level 3, §5.2.2), empty for an SSHSIG, whose `signature` is the raw blob (PROTOCOL.sshsig).
+    (WebAuthn Level 3, §5.2.2), empty for an SSHSIG, whose `signature` is the raw blob (PROTOCOL.sshsig). `public` and
+    `statement` are filled in by whoever checked the signature: what comes from a client has neither.
     """
 
     kind: str
@@ -72,6 +73,7 @@ class Signed:
     signature: bytes
     client_data: bytes = b""
     authenticator_data: bytes = b""
+    statement: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

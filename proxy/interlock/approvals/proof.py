@@ -21,6 +21,7 @@ from interlock.approvals.model import Signed
 from interlock.clock import rfc3339
 from interlock.errors import Reason, VoteError
 from interlock.evidence import jcs, sshsig
+from interlock.evidence.events import Json
 from interlock.identity.principal import Identity
 from interlock.identity.sshkey import fingerprint
 
@@ -91,6 +92,21 @@ def signed_from_json(plain: object) -> Signed:
             return Signed(kind=SSHSIG, key=fingerprint(public), public=b"", signature=blob)
         case _:
             raise refused("a proof is an object of kind webauthn or sshsig")
+
+
+def recorded(signed: Signed) -> dict[str, Json]:
+    """Return what the record keeps of a proof, base64url without padding. All of it is plain: without the nonce, which is
+    committed to, neither the signature nor the challenge says anything about the command."""
+    fields: dict[str, Json] = {
+        "kind": signed.kind,
+        "key": signed.key,
+        "public": to_base64url(signed.public),
+        "signature": to_base64url(signed.signature),
+    }
+    if signed.kind == WEBAUTHN:
+        fields["client_data"] = to_base64url(signed.client_data)
+        fields["authenticator_data"] = to_base64url(signed.authenticator_data)
+    return fields
 
 
 def _opened(plain: object) -> object:

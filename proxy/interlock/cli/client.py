@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,25 @@ from interlock.errors import InterlockError, Reason
 
 DEFAULT_DATA_DIR = Path("/var/lib/interlock")
 
+SILENCE_S = 45.0
+"""Seconds without a word after which a stream is taken for dead; the daemon speaks every 15."""
+
 
 def find_server(server: str | None) -> str:
     """Return the URL or socket path to use: --server, INTERLOCK_SERVER, else the socket in the usual data_dir."""
     return server or os.environ.get("INTERLOCK_SERVER") or str(DEFAULT_DATA_DIR / SOCKET)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A server-sent event. `ident` is what to come back with."""
+
+    kind: str
+    ident: str
+    data: str
+
+    def json(self) -> Any:
+        return json.loads(self.data)
 
 
 class Client:
@@ -36,12 +53,11 @@ class Client:
         """Close the connection. A verb that ends with its process need not."""
         self._http.close()
 
-    def get(self, path: str, **params: str) -> Any:
-        return self._call("GET", path, params=params)
+    def get(self, path: str, *, token: str | None = None, **params: str) -> Any:
+        return self._call("GET", path, params=params, headers=_bearer(token))
 
     def post(self, path: str, json: Any = None, *, token: str | None = None) -> Any:
-        headers = {"Authorization": f"Bearer {token}"} if token else None
-        return self._call("POST", path, json=json, headers=headers)
+        return self._call("POST", path, json=json, headers=_bearer(token))
 
     def patch(self, path: str, json: Any) -> Any:
         return self._call("PATCH", path, json=json)
@@ -52,16 +68,30 @@ class Client:
     def download(self, path: str) -> bytes:
         return self._answer("GET", path).content
 
-    def lines(self, path: str) -> Iterator[str]:
-        """Yield the data lines of a server-sent event stream until it ends."""
+    def events(self, path: str, last: str = "") -> Iterator[Event]:
+        """Yield server-sent events until the stream ends. `last` is the id of the last one that is known.
+
+        What a daemon says in between to show that it is there comes as an event of kind `""`.
+        """
+        headers = {"Last-Event-ID": last} if last else {}
         try:
-            with self._http.stream("GET", path, timeout=httpx.Timeout(30, read=None)) as response:
+            with self._http.stream("GET", path, headers=headers, timeout=httpx.Timeout(30, read=SILENCE_S)) as response:
                 if response.is_error:
                     response.read()
                     raise problem(response)
+                kind = ident = data = ""
                 for line in response.iter_lines():
-                    if line.startswith("data: "):
-                        yield line.removeprefix("data: ")
+                    name, _, value = line.partition(": ")
+                    match name:
+                        case "event":
+                            kind = value
+                        case "id":
+                            ident = value
+                        case "data":
+                            data = value
+                    if not line:
+                        yield Event(kind if data else "", ident, data)
+                        kind = data = ""
         except httpx.TransportError as error:
             raise self._unreachable(error) from None
 
@@ -84,6 +114,10 @@ class Client:
             "or name it with --server or INTERLOCK_SERVER",
             reason=Reason.TARGET_UNREACHABLE,
         )
+
+
+def _bearer(token: str | None) -> dict[str, str] | None:
+    return {"Authorization": f"Bearer {token}"} if token else None
 
 
 def problem(response: httpx.Response) -> InterlockError:

@@ -12,9 +12,6 @@ import os
 import sys
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,46 +21,22 @@ from interlock.cli.asker import UsageError, find_asker
 from interlock.cli.explanation import show
 from interlock.cli.output import Output, emit_json, reporting
 from interlock.clock import SystemClock
-from interlock.commands.model import Analysis, Command, Kind, ShellContext, SqlContext, Wire
-from interlock.config import Config, TargetConfig
+from interlock.config import Config
 from interlock.config import load as load_config
-from interlock.errors import SENTENCES, InterlockError, NotFoundError
+from interlock.errors import InterlockError, NotFoundError
 from interlock.identity import principal as who
 from interlock.policy import packs
 from interlock.policy.engine import PolicySet
 from interlock.policy.loader import configured
 from interlock.policy.loader import load as load_policies
-from interlock.policy.model import Decision, Facts, SessionFacts, Target, Verdict
-from interlock.policy.sentences import why
+from interlock.policy.model import Target
+from interlock.policy.question import EXAMPLES, Question, facts_of, search_path
+from interlock.policy.question import answer as asked
 from interlock.ports import Classifier
 
 DEFAULT_CONFIG = Path("/etc/interlock/interlock.yaml")
-EXAMPLES = {
-    "ssh": Target("web-1", "ssh", {"env": "prod"}, account="deploy"),
-    "postgres": Target("orders", "postgres", {"env": "prod"}, role="app", database="orders"),
-}
 _PROTOCOLS = {"ssh": "ssh", "shell": "ssh", "postgres": "postgres", "sql": "postgres"}
 MAX_LINE = 8 << 20
-_RETRIES, _SHORT = 4, 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One command to explain, and where."""
-
-    text: bytes
-    target: Target
-    shell: str = "bash"
-    search_path: tuple[str, ...] = ("public", "pg_temp")
-    id: Any = None
-    has_id: bool = False
-
-    @property
-    def command(self) -> Command:
-        if self.target.protocol == "postgres":
-            context = SqlContext(search_path=self.search_path, assume_tables=True)
-            return Command(Wire.POSTGRES, Kind.QUERY, self.text, context=context)
-        return Command(Wire.SSH, Kind.EXEC, self.text, context=ShellContext(self.shell))
 
 
 TargetName = Annotated[str | None, typer.Option("--target", help="A target of the configuration; absent: one with env=prod.")]
@@ -135,19 +108,11 @@ class Surroundings:
             raise NotFoundError(f"no target {name!r} in the configuration; there is: {known}")
         if found.protocol != protocol:
             raise UsageError(f"{name} speaks {found.protocol}; give --{'sql' if found.protocol == 'postgres' else 'shell'}")
-        return Question(text, facts_of(found), found.shell, _search_path(found), id_, has_id)
+        return Question(text, facts_of(found), found.shell, search_path(found), id_, has_id)
 
     def protocol_of(self, name: str | None) -> str | None:
         found = self._config.target(name) if self._config is not None and name is not None else None
         return found.protocol if found is not None else None
-
-
-def facts_of(target: TargetConfig) -> Target:
-    return Target(target.name, target.protocol, target.labels, account=target.account, role=target.role, database=target.database)
-
-
-def _search_path(target: TargetConfig) -> tuple[str, ...]:
-    return tuple(part.strip().strip('"') for part in target.search_path.split(","))
 
 
 @asynccontextmanager
@@ -162,17 +127,6 @@ async def classifier() -> AsyncIterator[Classifier]:
         yield analyzer
     finally:
         await analyzer.close()
-
-
-async def classified(classify: Classifier, command: Command) -> Analysis:
-    """Classify as the data path does. A short text that ran out of time is read again: here the answer is about the
-    text, not about how busy the machine is at the moment."""
-    analysis = classify.classify_now(command) or await classify.classify(command)
-    for _ in range(_RETRIES if len(command.text) <= _SHORT else 0):
-        if not any(part.reason == "parser-limit" for part in analysis.opaque):
-            break
-        analysis = await classify.classify(command)
-    return analysis
 
 
 async def _one(surroundings: Surroundings, principal: who.Principal, question: Question) -> dict[str, Any]:
@@ -234,66 +188,5 @@ def _bytes(text: str) -> bytes:
 async def answer(
     surroundings: Surroundings, principal: who.Principal, question: Question, classify: Classifier
 ) -> dict[str, Any]:
-    """Classify and decide as the data path does, and return the JSON of interface.md."""
-    command = question.command
-    analysis = await classified(classify, command)
-    now = SystemClock().now()
-    decision = decide(surroundings.policy, principal, question.target, command, analysis, now)
-    shown = to_json(question, analysis, decision)
-    facts = Facts(principal, question.target, command, analysis, SessionFacts(id="explain"), now)
-    shown["why"] = why(surroundings.policy, facts, decision)
-    if surroundings.configured:
-        access = surroundings.policy.may_open(principal, question.target)
-        shown["access"] = {"granted": access.granted, "rule": access.rule}
-    return shown
-
-
-def decide(
-    policy: PolicySet, principal: who.Principal, target: Target, command: Command, analysis: Analysis, now: datetime
-) -> Decision:
-    if analysis.unreadable is not None:
-        return Decision(
-            Verdict.DENY, "interlock/unreadable", analysis.unreadable.message, policy.digest,
-            hint=SENTENCES[analysis.unreadable.reason],
-        )  # fmt: skip
-    return policy.decide(Facts(principal, target, command, analysis, SessionFacts(id="explain"), now))
-
-
-def to_json(question: Question, analysis: Analysis, decision: Decision) -> dict[str, Any]:
-    """Return the stable JSON of `explain` (interface.md); durations in seconds, offsets in bytes."""
-    terms = decision.review
-    shown: dict[str, Any] = {"v": 1}
-    if question.has_id:
-        shown["id"] = question.id
-    shown |= {
-        "protocol": question.target.protocol,
-        "target": question.target.name,
-        "text_sha256": sha256(question.text).hexdigest(),
-        "effects": [effect.to_json() for effect in analysis.effects],
-        "opaque": [part.to_json() for part in analysis.opaque],
-        "sent": analysis.sent,
-        "decision": str(decision.verdict),
-        "rule": decision.rule,
-        "reason": decision.reason,
-        "policy": decision.policy,
-        "review": None,
-        "hint": decision.hint,
-        "matched": list(decision.matched),
-        "observed": list(decision.observed),
-        "errors": list(decision.errors),
-        "assumed": list(analysis.assumed),
-        "notes": list(analysis.notes),
-        "statements": analysis.statements,
-        "stdin": str(analysis.stdin),
-        "parser": analysis.parser,
-    }
-    if terms is not None:
-        shown["review"] = {
-            "groups": list(terms.all_groups), "quorum": terms.people, "expires": terms.expires, "step_up": str(terms.step_up),
-            "needs": [{"groups": list(need.groups), "quorum": need.quorum} for need in terms.needs],
-            "hold": terms.hold, "escalate": terms.escalate, "return": terms.returns,
-            "risk": str(terms.risk), "scopes": list(terms.scopes),
-        }  # fmt: skip
-    if analysis.unreadable is not None:
-        shown["reason_code"] = str(analysis.unreadable.reason)
-    return shown
+    now, access = SystemClock().now(), surroundings.configured
+    return (await asked(surroundings.policy, principal, question, classify, now, access=access))[1]

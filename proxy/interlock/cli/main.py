@@ -24,9 +24,12 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "principals": ("principals", "app", "Register people, agents and services."),
     "explain": ("explain", "explain", "Say what a command would do, which rule decides, and why."),
     "approvals": ("approvals", "app", "Answer what agents ask."),
-    "sessions": ("sessions", "app", "Read what was recorded."),
+    "grants": ("grants", "app", "See and end what was allowed beyond once."),
+    "sessions": ("sessions", "app", "Read what was recorded, and end what is live."),
     "verify": ("verify", "verify", "Check signed transcripts."),
     "policy": ("policy", "app", "Check, test and try policies."),
+    "doctor": ("doctor", "doctor", "Try every step of a set-up, and say what to do where one fails."),
+    "teams": ("teams", "app", "Prepare Microsoft Teams."),
 }
 """Verb → module of this package, name in it (a function or a group of verbs), and the line `--help` shows."""
 

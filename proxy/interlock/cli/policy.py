@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from interlock.cli.explain import classified, classifier, facts_of
+from interlock.cli.explain import classifier
 from interlock.cli.output import Output, columns, data, emit_json, reporting, say, talk
 from interlock.cli.policyfiles import ConfigFile, Files, Format, meant
 from interlock.cli.preview import show_preview
@@ -22,6 +22,7 @@ from interlock.policy.cases import Outcome, run
 from interlock.policy.coverage import Covered, cover
 from interlock.policy.engine import PolicySet
 from interlock.policy.lint import unmatched
+from interlock.policy.question import classified, facts_of
 from interlock.policy.reference import schema_text
 
 app = typer.Typer(name="policy", help="Check and test policies.", no_args_is_help=True, rich_markup_mode=None)

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from interlock.cli.asker import UsageError, parse_who
-from interlock.cli.explain import EXAMPLES, Question, classified, classifier, decide
+from interlock.cli.explain import classifier
 from interlock.cli.explanation import plain
 from interlock.cli.output import Output, columns, data, emit_json, reporting
 from interlock.cli.policyfiles import ConfigFile, Format, meant
@@ -26,6 +26,7 @@ from interlock.clock import SystemClock
 from interlock.commands.model import Analysis
 from interlock.policy.engine import PolicySet
 from interlock.policy.model import Decision, Verdict
+from interlock.policy.question import EXAMPLES, Question, classified, decide
 
 _PROTOCOLS = {"ssh": "ssh", "shell": "ssh", "postgres": "postgres", "sql": "postgres"}
 AT_ONCE = 4

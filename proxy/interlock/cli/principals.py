@@ -38,6 +38,7 @@ Groups = Annotated[list[str] | None, typer.Option("--group", help="May be given 
 KeyFile = Annotated[Path, typer.Argument(help="A .pub file.")]
 PassphraseFile = Annotated[Path | None, typer.Option(help="Read the passphrase from this file instead of the terminal.")]
 Teams = Annotated[str | None, typer.Option("--teams", metavar="TENANT/OID", help="Microsoft Entra tenant and object id.")]
+Slack = Annotated[str | None, typer.Option("--slack", metavar="TEAM/USER", help="Slack team and user id.")]
 Lifetime = Annotated[str | None, typer.Option("--ttl", help="Such as 15m, 8h or 30d.")]
 Issuer = Annotated[str | None, typer.Option(help="The issuer of an identity, as in identity.issuers.")]
 Subject = Annotated[str | None, typer.Option(help="Its subject (sub).")]
@@ -61,6 +62,7 @@ def list_(server: Server = None, output: Format = Output.TEXT) -> None:
         means = [
             *(["passphrase"] if row["reviewer"] else []), *([f"{len(row['ssh_keys'])} keys"] if row["ssh_keys"] else []),
             *([f"{len(row['tokens'])} tokens"] if row["tokens"] else []), *(["Teams"] if row["teams"] else []),
+            *(["Slack"] if row["slack"] else []), *([f"{len(row['passkeys'])} passkeys"] if row["passkeys"] else []),
         ]  # fmt: skip
         state = "disabled" if row["disabled"] else "active"
         table.append((row["handle"], row["kind"], row["owner"] or "", ", ".join(row["groups"]), ", ".join(means), state))
@@ -150,13 +152,14 @@ def link(
     handle: str,
     server: Server = None,
     teams: Teams = None,
+    slack: Slack = None,
     issuer: Issuer = None,
     subject: Subject = None,
     account: Account = None,
     output: Format = Output.TEXT,
 ) -> None:
     """Say which other accounts are the same person or agent."""
-    named = {"teams": teams, "issuer": issuer, "subject": subject, "account": account}
+    named = {"teams": teams, "slack": slack, "issuer": issuer, "subject": subject, "account": account}
     body = {name: value for name, value in named.items() if value is not None}
     with _daemon(server) as daemon:
         row = daemon.post(_at(handle, "links"), body)
@@ -169,13 +172,14 @@ def unlink(
     handle: str,
     server: Server = None,
     teams: Teams = None,
+    slack: Slack = None,
     issuer: Issuer = None,
     subject: Subject = None,
     account: Account = None,
     output: Format = Output.TEXT,
 ) -> None:
     """Take a link back."""
-    named = {"teams": teams, "issuer": issuer, "subject": subject, "account": account}
+    named = {"teams": teams, "slack": slack, "issuer": issuer, "subject": subject, "account": account}
     query = urlencode({name: value for name, value in named.items() if value is not None})
     with _daemon(server) as daemon:
         row = daemon.delete(_at(handle, "links") + f"?{query}")
@@ -189,6 +193,51 @@ def password(handle: str, server: Server = None, ttl: Lifetime = None, output: F
     with _daemon(server) as daemon:
         row = daemon.post(_at(handle, "passwords"), _lifetime(ttl))
     _issued(row, "password", output)
+
+
+@app.command()
+@reporting
+def passkeys(
+    handle: str,
+    server: Server = None,
+    remove: Annotated[str | None, typer.Option("--remove", metavar="ID", help="Take this passkey back.")] = None,
+    output: Format = Output.TEXT,
+) -> None:
+    """List a person's passkeys, or take one back. Only the person itself adds one, in the console."""
+    with _daemon(server) as daemon:
+        row = daemon.get(_at(handle)) if remove is None else daemon.delete(_at(handle, "passkeys", remove))
+    if output is Output.JSON:
+        emit_json({"v": 1, "handle": row["handle"], "passkeys": row["passkeys"]})
+        return
+    if remove is not None:
+        say("the passkey is taken back")
+    if not row["passkeys"]:
+        say(f"{handle} has no passkey; registering one is at /console/passkeys, for {handle} alone")
+    for passkey in row["passkeys"]:
+        data.print(_passkey(passkey), markup=False)
+
+
+@app.command()
+@reporting
+def confirm(
+    handle: str,
+    admin: Annotated[str, typer.Option("--as", metavar="ADMIN", help="Your own handle.", envvar="INTERLOCK_REVIEWER")],
+    server: Server = None,
+    passphrase_file: PassphraseFile = None,
+    output: Format = Output.TEXT,
+) -> None:
+    """Say, as another administrator, that what a person gained lately is meant: they may answer requests at once."""
+    with _daemon(server) as daemon:
+        row = daemon.get(_at(handle))
+        if output is Output.TEXT:
+            for line in _lines(row):
+                say(line)
+        opened = daemon.post("/v1/step-up", {"handle": admin, "passphrase": _passphrase(admin, passphrase_file)})
+        row = daemon.post(_at(handle, "confirm"), {"changed": row["changed"]}, token=opened["token"])
+    if output is Output.JSON:
+        emit_json({"v": 1, **row})
+    else:
+        say(f"{handle} is confirmed")
 
 
 @tokens.command("issue")
@@ -242,6 +291,15 @@ def _tell(row: dict[str, Any], output: Output) -> None:
     if output is Output.JSON:
         emit_json({"v": 1, **row})
         return
+    for line in _lines(row):
+        data.print(line, markup=False)
+
+
+def _passkey(row: dict[str, Any]) -> str:
+    return f"{row['id']}  {row['name']}, {row['fingerprint']}, since {row['created']}"
+
+
+def _lines(row: dict[str, Any]) -> list[str]:
     lines = [f"{row['handle']}  {row['kind']}{'  disabled' if row['disabled'] else ''}", f"  identity  {row['identity']}"]
     lines += [f"  owner     {row['owner']}"] if row["owner"] else []
     lines += [f"  groups    {', '.join(row['groups']) or 'none'}"]
@@ -249,9 +307,12 @@ def _tell(row: dict[str, Any], output: Output) -> None:
     lines += [f"  key       {key['fingerprint']} {key['comment']}".rstrip() for key in row["ssh_keys"]]
     lines += [f"  token     {token['id']} until {token['expires']}" for token in row["tokens"]]
     lines += [f"  teams     {account}" for account in row["teams"]]
+    lines += [f"  slack     {account}" for account in row["slack"]]
+    lines += [f"  passkey   {_passkey(passkey)}" for passkey in row["passkeys"]]
+    if row["kind"] == "human":
+        lines.append(f"  changed   {row['changed']}, {'confirmed' if row['confirmed'] else 'not confirmed'}")
     lines += [f"  same as   {other}" for other in row["linked"]]
-    for line in lines:
-        data.print(line, markup=False)
+    return lines
 
 
 def _issued(row: dict[str, Any], name: str, output: Output) -> None:
@@ -287,6 +348,15 @@ def _public_key(path: Path) -> str:
 
 
 def _new_passphrase(handle: str, file: Path | None) -> str:
+    if file is not None or not sys.stdin.isatty():
+        return _passphrase(handle, file)
+    first = getpass.getpass(f"passphrase for {handle} (at least 12 characters): ")
+    if first != getpass.getpass("again: "):
+        raise ConfigError("the two passphrases differ")
+    return first
+
+
+def _passphrase(handle: str, file: Path | None) -> str:
     if file is not None:
         try:
             return file.read_text().rstrip("\n")
@@ -294,7 +364,4 @@ def _new_passphrase(handle: str, file: Path | None) -> str:
             raise ConfigError(f"{file} can't be read: {error.__class__.__name__}") from None
     if not sys.stdin.isatty():
         raise ConfigError("there is no terminal to ask for the passphrase; use --passphrase-file")
-    first = getpass.getpass(f"passphrase for {handle} (at least 12 characters): ")
-    if first != getpass.getpass("again: "):
-        raise ConfigError("the two passphrases differ")
-    return first
+    return getpass.getpass(f"passphrase of {handle}: ")

@@ -87,10 +87,10 @@ async def _serve(config: Config) -> None:
 @reporting
 def check(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Validate the configuration and its policies, whole, without starting anything."""
-    from interlock.cli.explain import facts_of
     from interlock.policy.lint import unmatched
     from interlock.policy.loader import configured
     from interlock.policy.loader import load as load_policies
+    from interlock.policy.question import facts_of
 
     loaded = load(config)
     files, terms = configured(loaded)

@@ -1,4 +1,4 @@
-"""`interlock sessions`: what was recorded: list, show, replay, export.
+"""`interlock sessions`: what was recorded: list, show, replay, export; and what is live: list and end it.
 
 A session is named by its id, asked of the daemon or read from a data directory, or by the folder of an exported bundle.
 """
@@ -18,6 +18,7 @@ from typing import Annotated, Any, Protocol
 
 import typer
 
+from interlock.cli.approvals import Token, connect
 from interlock.cli.client import Client
 from interlock.cli.output import Output, columns, data, emit_json, reporting, say
 from interlock.errors import EvidenceError, Reason
@@ -27,7 +28,7 @@ from interlock.evidence.cast import Recorded
 from interlock.evidence.sealing import SEAL
 from interlock.evidence.terminal import visible
 
-app = typer.Typer(help="Read what was recorded.", no_args_is_help=True)
+app = typer.Typer(help="Read what was recorded, and end what is live.", no_args_is_help=True)
 
 Server = Annotated[str | None, typer.Option("--server", help="URL or unix socket of the daemon.", envvar="INTERLOCK_SERVER")]
 DataDir = Annotated[Path | None, typer.Option(help="Read this data directory and not the daemon.", envvar="INTERLOCK_DATA_DIR")]
@@ -200,6 +201,41 @@ def export(
     """Write a sealed session as a bundle that `interlock verify` and ssh-keygen check anywhere."""
     open_source(server, data_dir).export(session, out)
     say(f"written to {out}; check it with: interlock verify {out} --trust DIR")
+
+
+@app.command()
+@reporting
+def live(server: Server = None, token_file: Token = None, output: Format = Output.TEXT) -> None:
+    """List the sessions that are open right now."""
+    rows = connect(server, token_file).get("/v1/sessions/live")["sessions"]
+    if output is Output.JSON:
+        emit_json({"v": 1, "sessions": rows})
+        return
+    if not rows:
+        say("no session is open.")
+        return
+    table: list[tuple[str, ...]] = [("ID", "WHO", "TARGET", "CLIENT", "OPENED")]
+    for row in rows:
+        cells = (row["id"], row["principal"], row["target"], row["client"], row["opened"])
+        table.append(tuple("" if cell is None else visible(str(cell)) for cell in cells))
+    columns(table)
+
+
+@app.command()
+@reporting
+def kill(
+    session: Annotated[str, typer.Argument(metavar="SESSION", help="Id of a live session.")],
+    server: Server = None,
+    token_file: Token = None,
+    reason: Annotated[str, typer.Option(help="Kept in the transcript.")] = "",
+    output: Format = Output.TEXT,
+) -> None:
+    """End a live session: nothing more is released in it. For administrators."""
+    answer = connect(server, token_file).post(f"/v1/sessions/{session}/kill", {"reason": reason})
+    if output is Output.JSON:
+        emit_json({"v": 1, **answer})
+    else:
+        say(f"{session} was ended")
 
 
 @contextmanager

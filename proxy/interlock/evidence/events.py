@@ -45,6 +45,7 @@ TYPES: dict[str, str] = {
     "journal.open": "A node journal begins.",
     "journal.close": "A node journal is sealed and continues in another file.",
     "access.refused": "A connection was refused: no access rule, or not authenticated.",
+    "channel.alert": "A channel met what must not happen (a card answered from elsewhere), or could not reach people.",
     "vote": "A vote was counted or refused.",
     "approval.escalated": "Nobody decided a request for a while: more people are told.",
     "approval.edited": "A reviewer proposed another text: the request that it ends, and the one that it becomes.",
@@ -55,6 +56,7 @@ TYPES: dict[str, str] = {
     "identity.change": "The directory changed.",
     "config.change": "Configuration or policy was loaded.",
     "login": "A login or step-up, also a failed one.",
+    "message.given_up": "A channel could not deliver a message: which, after how many attempts, and why.",
     "catalog": "The proxy read a Postgres target's catalog for itself.",
 }
 

@@ -1,9 +1,9 @@
 """The directory: who is registered, in memory, over the store's rows.
 
-Reading is synchronous and sees one moment. A change is checked, recorded as `identity.change` in the node's journal and
-synced, then stored, then swapped in, then told to subscribers; what takes authority away is swapped in as soon as it is
-in the journal, so that a failing store prolongs nobody's access. Knows rows, the journal, the rules of the directory.
-Must not know protocols, requests or votes: whoever holds sessions or votes subscribes.
+Reading (`identity.lookup`) is synchronous and sees one moment. A change is checked, recorded as `identity.change` in the
+node's journal and synced, then stored, then swapped in, then told to subscribers; what takes authority away is swapped in
+as soon as it is in the journal, so that a failing store prolongs nobody's access. Knows rows, the journal, the rules of
+the directory. Must not know protocols, requests or votes: whoever holds sessions or votes subscribes.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ from enum import StrEnum
 
 import structlog
 
-from interlock.clock import Clock, Entropy
+from interlock.clock import Clock, Entropy, rfc3339
 from interlock.errors import ConfigError, InterlockError, NotFoundError, Reason
 from interlock.evidence.events import EventDraft, Json, Recorder
 from interlock.identity import registration, tokens
 from interlock.identity.entries import LOCAL, OPERATOR, Entry, Index, applied, identity_of, indexed, other_of
+from interlock.identity.lookup import Lookup
 from interlock.identity.passphrase import Passphrases
 from interlock.identity.principal import Identity, Kind
-from interlock.identity.scram import ITERATIONS, MAX_VERIFIERS, ScramCredentials, derived_salt, impostor
+from interlock.identity.registration import NewPasskey
+from interlock.identity.scram import ITERATIONS, MAX_VERIFIERS, derived_salt
 from interlock.identity.tokens import Issued
 from interlock.store.principals import (
     LinkRow,
@@ -64,6 +66,9 @@ class ChangeKind(StrEnum):
     PASSWORD_ISSUED = "password-issued"
     PASSWORD_REVOKED = "password-revoked"
     PASSPHRASE_SET = "passphrase-set"
+    PASSKEY_ADDED = "passkey-added"
+    PASSKEY_REMOVED = "passkey-removed"
+    CONFIRMED = "confirmed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,7 @@ class Change:
     credentials: frozenset[str] = frozenset()
 
 
-class Directory:
+class Directory(Lookup):
     """One a process. `load()` before use; every reader is synchronous, every change awaits journal and store."""
 
     def __init__(
@@ -93,14 +98,12 @@ class Directory:
         salt_secret: bytes | None = None,
         passphrases: Passphrases | None = None,
     ) -> None:
+        # Without a secret that survives restarts, only the salts of unknown names change at a restart.
+        super().__init__(clock=clock, salt_secret=salt_secret if salt_secret is not None else entropy(32))
         self._rows = rows
-        self._clock = clock
         self._entropy = entropy
         self._journal = journal
-        # Without a secret that survives restarts, only the salts of unknown names change at a restart.
-        self._salt_secret = salt_secret if salt_secret is not None else entropy(32)
         self._passphrases = passphrases or Passphrases(entropy=entropy)
-        self._index = Index()
         self._lock = asyncio.Lock()
         self._subscribers: list[Callable[[Change], None]] = []
 
@@ -108,42 +111,6 @@ class Directory:
         """Read everything from the store. Raise StoreError."""
         async with self._lock:
             self._index = indexed(await self._rows.load_all())
-
-    # -- reading ------------------------------------------------------------------------------------------------------
-
-    def entries(self) -> tuple[Entry, ...]:
-        return tuple(sorted(self._index.by_identity.values(), key=lambda e: e.handle))
-
-    def get(self, identity: Identity) -> Entry | None:
-        """Return the entry of an identity: its own, or the one that an outside identity is linked to."""
-        return self._index.by_identity.get(identity) or self._index.by_foreign.get(identity)
-
-    def by_handle(self, handle: str) -> Entry | None:
-        return self._index.by_handle.get(handle)
-
-    def by_ssh_key(self, blob: bytes) -> Entry | None:
-        """Return whose registered key this is. An offered key is not a proven one: nothing follows from it yet."""
-        return self._index.by_ssh_key.get(blob)
-
-    def by_teams(self, tenant: str, oid: str) -> Entry | None:
-        return self._index.by_teams.get((tenant.lower(), oid.lower()))
-
-    def by_token(self, secret: str) -> tuple[Entry, TokenRow] | None:
-        """Return whose opaque token this is, if it has not expired."""
-        found = self._index.by_token.get(tokens.fingerprint(secret))
-        if found is None or (found[1].expires is not None and found[1].expires <= self._clock.now()):
-            return None
-        return found
-
-    def scram(self, handle: str) -> ScramCredentials:
-        """Return the live Postgres verifiers of a handle; for nobody, the disabled and those without one: an impostor's."""
-        entry = self.by_handle(handle)
-        found = self._index.scram(entry, self._clock.now()) if entry is not None and not entry.disabled else None
-        return found or impostor(self._salt_secret, handle)
-
-    def passphrase_of(self, identity: Identity) -> str | None:
-        """Return the stored Argon2id string, for `Passphrases.check` alone."""
-        return self._index.passphrases.get(identity)
 
     def subscribe(self, callback: Callable[[Change], None]) -> Callable[[], None]:
         """Call back after every change, on the loop. Return how to stop."""
@@ -180,6 +147,7 @@ class Directory:
                 PrincipalRow(
                     i, s, handle, str(kind), now, now,
                     owned.issuer if owned else None, owned.subject if owned else None, False, phc,
+                    registration.changers(None, by),
                 ),
                 *(MembershipRow(i, s, name, now) for name in registration.checked_groups(groups)),
                 *registration.key_rows(self._index, identity, ssh_keys, now),
@@ -209,7 +177,7 @@ class Directory:
                 change = Change(ChangeKind.DISABLED, entry.identity, handle, self._with_agents(entry))
             else:
                 change = Change(ChangeKind.ENABLED, entry.identity, handle)
-                row = replace(row, changed=self._clock.now())
+                row = self._gained(row, by)
             await self._apply(change, by, put=[row], urgent=disabled)
             return self._entry(handle)
 
@@ -222,7 +190,7 @@ class Directory:
             put: list[Row] = [MembershipRow(i, s, name, now) for name in sorted(wanted - entry.groups)]
             lost = [r for r in self._index.rows.memberships if identity_of(r) == entry.identity and r.name not in wanted]
             if put:
-                put.append(replace(self._row(entry), changed=now))
+                put.append(self._gained(self._row(entry), by))
             await self._apply(
                 Change(ChangeKind.GROUPS, entry.identity, handle), by, put=put, drop=lost,
                 fields={"added": sorted(wanted - entry.groups), "removed": sorted(entry.groups - wanted)},
@@ -238,7 +206,7 @@ class Directory:
                 raise ConfigError("a person has no owner")
             owned = registration.owner_of(self._index, entry.kind, owner)
             assert owned is not None
-            row = replace(self._row(entry), owner_issuer=owned.issuer, owner_subject=owned.subject, changed=self._clock.now())
+            row = replace(self._gained(self._row(entry), by), owner_issuer=owned.issuer, owner_subject=owned.subject)
             await self._apply(Change(ChangeKind.OWNER, entry.identity, handle), by, put=[row], fields={"owner": str(owned)})
             return self._entry(handle)
 
@@ -246,8 +214,10 @@ class Directory:
         """Register one more public key (a line of a .pub file)."""
         async with self._lock:
             entry = self._entry(handle)
-            put = registration.key_rows(self._index, entry.identity, [line], self._clock.now(), already=len(entry.ssh_keys))
-            fields: dict[str, Json] = {"keys": [row.fingerprint for row in put]}
+            keys = registration.key_rows(self._index, entry.identity, [line], self._clock.now(), already=len(entry.ssh_keys))
+            fields: dict[str, Json] = {"keys": [row.fingerprint for row in keys]}
+            # A person's key also signs approvals (`approve@interlock`), so it is a gain like a group.
+            put: list[Row] = [*keys, *([self._gained(self._row(entry), by)] if entry.kind is Kind.HUMAN else [])]
             await self._apply(Change(ChangeKind.KEY_ADDED, entry.identity, handle), by, put=put, fields=fields)
             return self._entry(handle)
 
@@ -266,7 +236,7 @@ class Directory:
             put = registration.teams_rows(self._index, entry.identity, entry.kind, [(tenant, oid)], now)
             await self._apply(
                 Change(ChangeKind.LINKED, entry.identity, handle), by,
-                put=[*put, replace(self._row(entry), changed=now)], secret=_teams_secret([(tenant, oid)]),
+                put=[*put, self._gained(self._row(entry), by)], secret=_teams_secret([(tenant, oid)]),
             )  # fmt: skip
             return self._entry(handle)
 
@@ -281,6 +251,27 @@ class Directory:
             await self._apply(change, by, drop=drop, secret=_teams_secret([key]), urgent=True)
             return self._entry(handle)
 
+    async def link_slack(self, handle: str, team: str, user: str, *, by: Identity = OPERATOR) -> Entry:
+        """Map a Slack account, by team and user id, to this person and nobody else."""
+        async with self._lock:
+            entry = self._entry(handle)
+            row = registration.slack_row(self._index, entry, team, user, self._clock.now())
+            await self._apply(
+                Change(ChangeKind.LINKED, entry.identity, handle), by,
+                put=[row, self._gained(self._row(entry), by)], secret={"slack": [f"{team}/{user}"]},
+            )  # fmt: skip
+            return self._entry(handle)
+
+    async def unlink_slack(self, handle: str, team: str, user: str, *, by: Identity = OPERATOR) -> Entry:
+        async with self._lock:
+            entry = self._entry(handle)
+            drop = [r for r in self._index.rows.slack if identity_of(r) == entry.identity and (r.team, r.user) == (team, user)]
+            if not drop:
+                raise NotFoundError(f"{handle} has no such link")
+            change = Change(ChangeKind.UNLINKED, entry.identity, handle)
+            await self._apply(change, by, drop=drop, secret={"slack": [f"{team}/{user}"]}, urgent=True)
+            return self._entry(handle)
+
     async def link(self, handle: str, other: Identity, *, by: Identity = OPERATOR) -> Entry:
         """Say that `other` is the same person (or agent): another entry, or a subject of a pinned issuer.
 
@@ -292,7 +283,7 @@ class Directory:
             now = self._clock.now()
             put: list[Row] = [
                 LinkRow(entry.identity.issuer, entry.identity.subject, other.issuer, other.subject, now),
-                *(replace(self._row(e), changed=now) for e in (entry, second) if e is not None),
+                *(self._gained(self._row(e), by) for e in (entry, second) if e is not None),
             ]
             await self._apply(Change(ChangeKind.LINKED, entry.identity, handle), by, put=put, secret={"other": str(other)})
             return self._entry(handle)
@@ -305,7 +296,7 @@ class Directory:
             if not drop:
                 raise NotFoundError(f"{handle} has no such link")
             # Two accounts that stop being one person may answer each other: that is a gain of authority.
-            put = [replace(self._row(e), changed=self._clock.now()) for e in (entry, self.get(other)) if e is not None]
+            put = [self._gained(self._row(e), by) for e in (entry, self.get(other)) if e is not None]
             change = Change(ChangeKind.UNLINKED, entry.identity, handle)
             await self._apply(change, by, put=put, drop=drop, secret={"other": str(other)})
             return self._entry(handle)
@@ -367,8 +358,52 @@ class Directory:
         phc = await self._hash(self._entry(handle).kind, passphrase)
         async with self._lock:
             entry = self._entry(handle)
-            row = replace(self._row(entry), passphrase=phc, changed=self._clock.now())
+            row = replace(self._gained(self._row(entry), by), passphrase=phc)
             await self._apply(Change(ChangeKind.PASSPHRASE_SET, entry.identity, handle), by, put=[row])
+            return self._entry(handle)
+
+    async def add_passkey(self, handle: str, passkey: NewPasskey, *, by: Identity) -> Entry:
+        """Keep a credential whose registration was just verified. Only the person itself brings one: an administrator who
+        could would sign as everybody."""
+        async with self._lock:
+            entry = self._entry(handle)
+            if by not in entry.accounts:
+                raise InterlockError("a passkey is registered by the person whose it is", reason=Reason.MISSING_SCOPE)
+            row = registration.passkey_row(self._index, entry, passkey, self._clock.now())
+            await self._apply(
+                Change(ChangeKind.PASSKEY_ADDED, entry.identity, handle), by,
+                put=[row, self._gained(self._row(entry), by)], fields={"credential": row.id}, secret={"name": row.name},
+            )  # fmt: skip
+            return self._entry(handle)
+
+    async def remove_passkey(self, handle: str, ident: str, *, by: Identity = OPERATOR) -> Entry:
+        """Take a passkey back. Votes that it signed keep their proof: the record has the public key."""
+        async with self._lock:
+            entry = self._entry(handle)
+            await self._revoke(ChangeKind.PASSKEY_REMOVED, entry, [r for r in entry.passkeys if r.id == ident], ident, by)
+            return self._entry(handle)
+
+    async def count_passkey(self, ident: str, count: int) -> None:
+        """Keep the signature counter of a use. Authority is as before, so nobody is told. Raise StoreError."""
+        async with self._lock:
+            found = self.by_passkey(ident)
+            if found is None or count <= found[1].sign_count:
+                return
+            row = replace(found[1], sign_count=count)
+            self._index = indexed(applied(self._index.rows, put=[row]))
+            await self._rows.change(put=[row])
+
+    async def confirm(self, handle: str, *, by: Identity, changed: datetime | None = None) -> Entry:
+        """Say, as another administrator, that what this person gained lately is meant: `new_reviewer_delay` then ends.
+
+        `changed` is the gain that was looked at; a later one is refused. Who is an administrator is the caller's check.
+        """
+        async with self._lock:
+            entry = self._entry(handle)
+            registration.check_confirmation(entry, self.get(by), changed)
+            row = replace(self._row(entry), confirmed=self._clock.now(), confirmed_by=str(by))
+            fields: dict[str, Json] = {"changed": rfc3339(entry.changed), "changed_by": entry.changed_by}
+            await self._apply(Change(ChangeKind.CONFIRMED, entry.identity, handle), by, put=[row], fields=fields)
             return self._entry(handle)
 
     # -- the one way a change takes ----------------------------------------------------------------------------------
@@ -433,6 +468,11 @@ class Directory:
 
     def _row(self, entry: Entry) -> PrincipalRow:
         return next(row for row in self._index.rows.principals if identity_of(row) == entry.identity)
+
+    def _gained(self, row: PrincipalRow, by: Identity) -> PrincipalRow:
+        """Return the row after a gain of authority: what was confirmed before says nothing about it."""
+        now = self._clock.now()
+        return replace(row, changed=now, changed_by=registration.changers(row, by), confirmed=None, confirmed_by="")
 
     def _with_agents(self, entry: Entry) -> frozenset[Identity]:
         owned = {e.identity for e in self._index.by_identity.values() if e.owner == entry.identity and e.kind is Kind.AGENT}

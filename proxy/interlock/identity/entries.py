@@ -61,8 +61,13 @@ class Entry:
     teams: tuple[tuple[str, str], ...] = ()
     slack: tuple[tuple[str, str], ...] = ()
     passkeys: tuple[PasskeyRow, ...] = ()
-    changed_by: str = ""
+    changed_by: str = ""  # who gave what is not confirmed yet, blank-separated (`registration.changers`)
     confirmed: bool = False  # another administrator confirmed what was gained at `changed`
+
+    @property
+    def accounts(self) -> frozenset[Identity]:
+        """All identities of this person: its own and the linked ones."""
+        return self.linked | {self.identity}
 
     def principal(self, credential: Credential, assurance: Assurance | None = None) -> Principal:
         """Return who this is on a connection that proved `credential`.

@@ -76,11 +76,18 @@ class _Fetched:
 class KeySet:
     """Finds the key of a token's header. One an issuer; `client` is shared and closed by whoever made it."""
 
-    def __init__(self, issuer: str, *, jwks_url: str | None, clock: Clock, client: Callable[[], httpx.AsyncClient]) -> None:
+    def __init__(
+        self, issuer: str, *, jwks_url: str | None, clock: Clock, client: Callable[[], httpx.AsyncClient],
+        metadata_url: str | None = None,
+    ) -> None:  # fmt: skip
+        """`metadata_url` is where the discovery document is, for an issuer that keeps it elsewhere than the standard says."""
         self._issuer = issuer
+        self._metadata_url = metadata_url or issuer.rstrip("/") + "/.well-known/openid-configuration"
         self._loopback = _checked_url(issuer, loopback=True)
         if jwks_url is not None:
             _checked_url(jwks_url, loopback=True)
+        if metadata_url is not None:
+            self._loopback = _checked_url(metadata_url, loopback=True)
         self._jwks_url = jwks_url
         self._clock = clock
         self._client = client
@@ -140,7 +147,7 @@ class KeySet:
 
     async def _discover(self) -> str:
         """OpenID Connect Discovery 1.0 §4: the document must name the issuer that was asked."""
-        body, _ = await self._get(self._issuer.rstrip("/") + "/.well-known/openid-configuration")
+        body, _ = await self._get(self._metadata_url)
         document = json.loads(body)
         if not isinstance(document, dict) or document.get("issuer") != self._issuer:
             raise ValueError("the discovery document is another issuer's")

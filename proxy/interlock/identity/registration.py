@@ -1,4 +1,4 @@
-"""What can be registered: handles, owners, groups, keys, links, lifetimes.
+"""What can be registered: handles, owners, groups, keys, passkeys, links, lifetimes; and who may confirm it.
 
 Pure: each rule looks at one index and either returns what to store or raises ConfigError with a sentence that says what
 to write instead. Must not know how a change is recorded or stored.
@@ -8,21 +8,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from urllib.parse import quote
 
-from interlock.errors import ConfigError
+from interlock.errors import ConfigError, InterlockError, Reason
 from interlock.identity import sshkey
 from interlock.identity.entries import LOCAL, OPERATOR, Entry, Index
 from interlock.identity.principal import HANDLE, Identity, Kind
-from interlock.store.principals import SshKeyRow, TeamsRow
+from interlock.store.principals import PasskeyRow, PrincipalRow, SlackRow, SshKeyRow, TeamsRow
 
 RESERVED_PREFIX = "jwt-"
 """Handles of principals that only their token names begin so (`authenticate`); nobody registers one."""
 
 MAX_KEYS = 32
+MAX_PASSKEYS = 16
+MAX_CHANGERS = 512
 
 _GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@ -]{0,126}\Z")
 _GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+_SLACK_TEAM = re.compile(r"T[A-Z0-9]{1,20}\Z")
+_SLACK_USER = re.compile(r"[UW][A-Z0-9]{1,20}\Z")
+_PASSKEY_NAME = re.compile(r"[^\W_][\w .,'()-]{0,63}\Z")
+_CREDENTIAL_ID = re.compile(r"[A-Za-z0-9_-]{1,1366}\Z")
 _FOREIGN = re.compile(r"[\x21-\x7e]{1,255}\Z")
 
 
@@ -84,6 +92,80 @@ def teams_rows(
             raise ConfigError(f"this Teams account is linked to {taken.handle} already")
         rows.append(TeamsRow(tenant_id, object_id, identity.issuer, identity.subject, now))
     return rows
+
+
+def slack_row(index: Index, entry: Entry, team: str, user: str, now: datetime) -> SlackRow:
+    """Read a Slack team and user id. An account belongs to exactly one person; names and addresses are none."""
+    if entry.kind is not Kind.HUMAN:
+        raise ConfigError("only a person has a Slack account here: agents never approve")
+    if not (_SLACK_TEAM.match(team) and _SLACK_USER.match(user)):
+        raise ConfigError("a Slack account is TEAM/USER, both ids such as T024BE7LD/U024BE7LH, never a name or an address")
+    if (taken := index.by_slack.get((team, user))) is not None:
+        raise ConfigError(f"this Slack account is linked to {taken.handle} already")
+    return SlackRow(team, user, entry.identity.issuer, entry.identity.subject, now)
+
+
+@dataclass(frozen=True, slots=True)
+class NewPasskey:
+    """A WebAuthn credential as its verified registration gave it. `id` is base64url, `public_key` COSE."""
+
+    id: str
+    public_key: bytes
+    sign_count: int
+    name: str
+
+
+def passkey_row(index: Index, entry: Entry, passkey: NewPasskey, now: datetime) -> PasskeyRow:
+    if entry.kind is not Kind.HUMAN:
+        raise ConfigError("only a person has passkeys: agents never approve")
+    if entry.disabled:
+        raise InterlockError(f"{entry.handle} is disabled", reason=Reason.DISABLED_PRINCIPAL)
+    if len(entry.passkeys) >= MAX_PASSKEYS:
+        raise ConfigError(f"at most {MAX_PASSKEYS} passkeys are kept for one person; remove one")
+    if not _PASSKEY_NAME.match(passkey.name):
+        raise ConfigError("name the passkey in up to 64 letters, digits and blanks, such as: phone")
+    if not _CREDENTIAL_ID.match(passkey.id):
+        raise ConfigError("the passkey has no usable credential id")
+    if passkey.id in index.by_passkey:
+        # Not whose: whoever holds another person's authenticator learns nothing here.
+        raise ConfigError("this passkey is registered already")
+    i, s = entry.identity.issuer, entry.identity.subject
+    return PasskeyRow(passkey.id, i, s, passkey.public_key, passkey.sign_count, passkey.name, now)
+
+
+# -- who gave authority, and who may confirm it --------------------------------------------------------------------------
+
+
+def changers(row: PrincipalRow | None, by: Identity) -> str:
+    """Return who gave what is not confirmed yet, blank-separated: all of them, so that nobody confirms what they gave
+    themselves after a colleague changed something else. `*` when they are too many to name, and then nobody confirms."""
+    known = set() if row is None or row.confirmed is not None else set(row.changed_by.split())
+    text = " ".join(sorted(known | {_word(by)}))
+    return text if len(text) <= MAX_CHANGERS and "*" not in known else "*"
+
+
+def _word(identity: Identity) -> str:
+    """An issuer's subject may hold anything; here it is one word."""
+    return quote(str(identity), safe="!#$&'()+,/:;=?@[]~^`{|}")
+
+
+def check_confirmation(entry: Entry, confirmer: Entry | None, looked_at: datetime | None) -> None:
+    """Raise unless `confirmer` is another active person than `entry` and than all who gave what is to be confirmed."""
+    if entry.kind is not Kind.HUMAN:
+        raise ConfigError("only people are confirmed: agents never approve")
+    if confirmer is None or confirmer.kind is not Kind.HUMAN or confirmer.disabled:
+        raise InterlockError("confirming is for a registered person: give your own handle", reason=Reason.MISSING_SCOPE)
+    if entry.identity in confirmer.accounts:
+        raise InterlockError("nobody confirms their own authority", reason=Reason.SELF_APPROVAL)
+    gave = set(entry.changed_by.split())
+    if "*" in gave or gave & {_word(identity) for identity in confirmer.accounts}:
+        raise InterlockError(
+            "whoever gave this authority can't confirm it; another administrator can", reason=Reason.SELF_APPROVAL
+        )
+    if entry.confirmed:
+        raise ConfigError(f"{entry.handle} is confirmed already")
+    if looked_at is not None and looked_at != entry.changed:
+        raise ConfigError(f"{entry.handle} has changed since you looked; look again")
 
 
 def check_link(index: Index, entry: Entry, other: Identity) -> Entry | None:

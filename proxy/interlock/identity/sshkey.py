@@ -12,10 +12,10 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from interlock.errors import ConfigError
+from interlock.evidence import sshsig
 
 MAX_LINE = 8192
 MIN_RSA_BITS = 2048
@@ -70,47 +70,48 @@ def parse(line: str) -> SshKey:
 
 def _check(algorithm: bytes, blob: bytes) -> None:
     """The blob must be exactly one key of the type that the line names, and strong enough."""
-    reader = _Reader(blob)
-    if reader.string() != algorithm:
+    if opened(blob).algorithm != algorithm:
         raise ConfigError("the SSH key line names another type than the key inside it")
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """A key that signatures can be checked with. `application` is what a security key signs for, usually `ssh:`."""
+
+    algorithm: bytes
+    key: ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey | rsa.RSAPublicKey
+    application: bytes = b""
+
+    @property
+    def on_security_key(self) -> bool:
+        return self.algorithm.startswith(b"sk-")
+
+
+def opened(blob: bytes) -> PublicKey:
+    """Read a key blob whole. Raise ConfigError for what is malformed, weak or of a type that is not accepted."""
     try:
-        if algorithm == b"ssh-rsa":
-            e, n = reader.integer(), reader.integer()
-            if not MIN_RSA_BITS <= n.bit_length() <= MAX_RSA_BITS:
-                raise ConfigError(f"the RSA key has {n.bit_length()} bits; {MIN_RSA_BITS} are the least. Use ssh-ed25519.")
-            RSAPublicNumbers(e, n).public_key()
-        elif algorithm in _CURVES:
-            name, curve = _CURVES[algorithm]
-            if reader.string() != name:
-                raise ConfigError("the ECDSA key names another curve than its type")
-            ec.EllipticCurvePublicKey.from_encoded_point(curve, reader.string())
-        elif algorithm in _ED25519:
-            ed25519.Ed25519PublicKey.from_public_bytes(reader.string())
-        else:
-            raise ConfigError("this type of SSH key is not accepted; use ssh-ed25519, ecdsa-sha2-… or RSA of 2048 bits or more")
+        return _opened(sshsig.Reader(blob))
     except ValueError:
         raise ConfigError("the SSH key is malformed") from None
-    if algorithm.startswith(b"sk-"):
-        reader.string()  # the application, part of what is signed
+
+
+def _opened(reader: sshsig.Reader) -> PublicKey:
+    algorithm = reader.string()
+    key: ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey | rsa.RSAPublicKey
+    if algorithm == b"ssh-rsa":
+        e, n = reader.integer(), reader.integer()
+        if not MIN_RSA_BITS <= n.bit_length() <= MAX_RSA_BITS:
+            raise ConfigError(f"the RSA key has {n.bit_length()} bits; {MIN_RSA_BITS} are the least. Use ssh-ed25519.")
+        key = rsa.RSAPublicNumbers(e, n).public_key()
+    elif algorithm in _CURVES:
+        name, curve = _CURVES[algorithm]
+        if reader.string() != name:
+            raise ConfigError("the ECDSA key names another curve than its type")
+        key = ec.EllipticCurvePublicKey.from_encoded_point(curve, reader.string())
+    elif algorithm in _ED25519:
+        key = ed25519.Ed25519PublicKey.from_public_bytes(reader.string())
+    else:
+        raise ConfigError("this type of SSH key is not accepted; use ssh-ed25519, ecdsa-sha2-… or RSA of 2048 bits or more")
+    application = reader.string() if algorithm.startswith(b"sk-") else b""
     reader.end()
-
-
-class _Reader:
-    """RFC 4251 §5: strings and mpints with a four-byte length."""
-
-    def __init__(self, blob: bytes) -> None:
-        self._rest = blob
-
-    def string(self) -> bytes:
-        length = int.from_bytes(self._rest[:4], "big")
-        if len(self._rest) < 4 + length:
-            raise ConfigError("the SSH key is cut short")
-        value, self._rest = self._rest[4 : 4 + length], self._rest[4 + length :]
-        return value
-
-    def integer(self) -> int:
-        return int.from_bytes(self.string(), "big", signed=True)
-
-    def end(self) -> None:
-        if self._rest:
-            raise ConfigError("the SSH key has bytes after its end")
+    return PublicKey(algorithm, key, application)

@@ -30,8 +30,9 @@ from interlock.postgres import refusals
 from interlock.postgres.cancel import CancelKeys
 from interlock.postgres.catalog import CatalogSource
 from interlock.postgres.dialogue import Dialogue, LeftError
+from interlock.postgres.estimate import Estimator
 from interlock.postgres.session import PostgresSession
-from interlock.postgres.settings import StartupRefusedError, pinned, search_path, server_parameters
+from interlock.postgres.settings import StartupRefusedError, pinned, search_path, server_parameters, stated_reason
 from interlock.postgres.startup import Admitted, Authenticator, Reception, RejectedError
 from interlock.postgres.upstream import Connector, ServerRefusedError, Upstream
 from interlock.postgres.wire import answers
@@ -82,6 +83,7 @@ class PostgresListener:
         self._connectors = {
             target.name: Connector(config, target, entropy=entropy) for target in config.targets if target.protocol == "postgres"
         }
+        self._estimators = {name: Estimator(connector) for name, connector in self._connectors.items()}
         self._catalogs: dict[tuple[str, str, str], CatalogSource] = {}
         self._keys = CancelKeys(clock=clock, entropy=entropy)
         self._starting = 0
@@ -235,6 +237,8 @@ class PostgresListener:
             entropy=self._entropy,
             cancel_server=partial(connector.cancel, upstream.process, upstream.secret),
             catalog=catalog,
+            said=stated_reason(admitted.startup),
+            estimator=self._estimators[target.name],
         )
         for name, value in upstream.parameters.items():
             if (poison := session.watch.take(name, value)) is not None:

@@ -30,6 +30,11 @@ _TEXT_ARRAYS = (1009, 1002, 1003)
 async def fetch(upstream: Upstream, sql: str) -> list[tuple[Value, ...]]:
     """Run one statement and return its rows. Raise ServerRefusedError when it fails, RemoteProtocolError, LeftError."""
     upstream.dialogue.write(requests.encode_query(sql.encode()))
+    return await answer(upstream)
+
+
+async def answer(upstream: Upstream) -> list[tuple[Value, ...]]:
+    """Read the answer to what was just sent, up to ReadyForQuery. Raise as `fetch` does."""
     readers: list[Callable[[str], Value]] = []
     rows: list[tuple[Value, ...]] = []
     failure: ServerRefusedError | None = None
@@ -49,7 +54,7 @@ async def fetch(upstream: Upstream, sql: str) -> list[tuple[Value, ...]]:
                 if failure is not None:
                     raise failure
                 return rows
-            case "C" | "I" | "N" | "S" | "A":
+            case "C" | "I" | "N" | "S" | "A" | "1" | "2" | "n":
                 continue
             case other:
                 raise RemoteProtocolError(f"a message of type {other!r} while reading rows")

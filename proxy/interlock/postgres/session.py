@@ -21,11 +21,12 @@ import structlog
 from interlock import gate
 from interlock.approvals.wording import Refusal
 from interlock.clock import Entropy
-from interlock.commands.model import BindValue, Command, Kind, Wire
+from interlock.commands.model import Analysis, BindValue, Command, Kind, Wire
 from interlock.errors import SENTENCES, EvidenceError, InterlockError, LocalProtocolError, Reason, RemoteProtocolError
 from interlock.postgres import refusals
 from interlock.postgres.answering import Answering, PoisonedError
 from interlock.postgres.catalog import CatalogSource
+from interlock.postgres.estimate import Estimator
 from interlock.postgres.relay import WAITING_BOUND, Relay
 from interlock.postgres.results import Results
 from interlock.postgres.schema import SchemaView
@@ -62,6 +63,8 @@ class PostgresSession:
         entropy: Entropy,
         cancel_server: Callable[[], Coroutine[Any, Any, None]],
         catalog: CatalogSource,
+        said: str = "",
+        estimator: Estimator | None = None,
     ) -> None:
         self.gate_session = session
         self.relay = Relay(self)
@@ -69,8 +72,9 @@ class PostgresSession:
         self._schema = schema = SchemaView(catalog)
         self._names = SessionNames(search_path, lambda: schema.known)
         self._settings = settings
-        self._caller = HeldClient(self, max_hold)
+        self._caller = HeldClient(self, max_hold, said)
         self._cancel_server = cancel_server
+        self._estimator = estimator
         self._ended: Callable[[PostgresSession, str], None] = lambda _session, _why: None
         self._refused_portal = answers.REFUSED_PORTAL + entropy(16).hex()
         self._frames = ClientFrames()
@@ -209,6 +213,11 @@ class PostgresSession:
                 self._drain_future = None
         failed = self._pipeline.status == "E" and not self._pipeline.unsynced
         return not (self._pipeline.skipping or failed)
+
+    async def estimate(self, command: Command, analysis: Analysis) -> str | None:
+        if self._estimator is None:
+            return None
+        return await self._estimator.estimate(self.gate_session, self._caller, command, analysis)
 
     def say(self, data: bytes) -> None:
         if self._answering.at_boundary:

@@ -38,6 +38,10 @@ CHOOSABLE: dict[str, re.Pattern[str]] = {
 }
 """What a client may set at start-up, lower case, with the form of its value."""
 
+REASON = "interlock.reason"
+"""The setting in which an agent says why it asks (`options=-c interlock.reason=…`): words for the reviewer. It is taken at
+start-up only and never sent: the server's state stays what it would be without."""
+
 
 class StartupRefusedError(InterlockError):
     """The start-up packet asks for something that is not offered. `fields` is the FATAL to send."""
@@ -79,6 +83,11 @@ def requested(startup: Startup) -> dict[str, str]:
     return asked
 
 
+def stated_reason(startup: Startup) -> str:
+    """Return the agent's own reason for what it will ask on this connection. Raise StartupRefusedError."""
+    return requested(startup).get(REASON, "")
+
+
 def server_parameters(
     startup: Startup, target: TargetConfig, *, role: str, database: str, principal: Principal
 ) -> dict[str, str]:
@@ -95,7 +104,7 @@ def server_parameters(
         elif name == "search_path":
             if value.replace('"', "").replace(" ", "") != fixed["search_path"].replace('"', "").replace(" ", ""):
                 raise StartupRefusedError("42501", f"search_path is pinned to {target.search_path} on this target")
-        else:
+        elif name != REASON:
             form = CHOOSABLE.get(name)
             if form is None:
                 raise StartupRefusedError("42501", f"the start-up parameter {name[:63]!r} is not offered")

@@ -23,30 +23,34 @@ class Waiting(Protocol):
         """Flush, wait for every earlier answer, and say whether the transaction can still go on."""
         ...
 
+    async def estimate(self, command: Command, analysis: Analysis) -> str | None:
+        """Return the planner's estimate of the rows a command would change, as a sentence, or None. Never raises."""
+        ...
+
     def say(self, data: bytes) -> None:
         """Send a message of ours to the client, between two of the server's."""
         ...
 
 
 class HeldClient:
-    """Implements `ports.Caller`. `request` is the last request the client was told of."""
+    """Implements `ports.Caller`. `request` is the last request the client was told of, `said` the agent's own reason."""
 
-    def __init__(self, session: Waiting, max_hold: float) -> None:
+    def __init__(self, session: Waiting, max_hold: float, said: str = "") -> None:
         self._session = session
         self._max_hold = max_hold
         self.request: str | None = None
+        self.said = said
 
     @property
     def max_hold(self) -> float | None:
         """An open transaction keeps its locks while it waits, so that wait has its own bound."""
         return self._max_hold if self._session.transaction_open else None
 
-    @property
-    def said(self) -> str:
-        return ""
-
     async def facts(self, command: Command, analysis: Analysis) -> tuple[str, ...]:
-        return ("A transaction is open: it keeps its locks while you think.",) if self._session.transaction_open else ()
+        """Say what a reviewer can't see in the text: locks that others wait for, and how many rows it is about."""
+        found = ["A transaction is open: it keeps its locks while you think."] if self._session.transaction_open else []
+        estimate = await self._session.estimate(command, analysis)
+        return (*found, estimate) if estimate is not None else tuple(found)
 
     async def read_input(self) -> HeldInput:
         raise InputError("a Postgres command has no standard input")

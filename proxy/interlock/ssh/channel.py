@@ -39,6 +39,7 @@ class ClientChannel(asyncssh.SSHServerChannel[bytes]):
         self._limits = limits
         self._name = number
         self._desired: list[tuple[str, str]] = []
+        self._said = ""  # INTERLOCK_REASON: for the reviewer, not for the target
         self._requests = 0
         self._after = 0
         self._spent = False  # the one exec, shell or subsystem of the channel was used
@@ -114,12 +115,17 @@ class ClientChannel(asyncssh.SSHServerChannel[bytes]):
         self._spent = True
         self._after = self._limits.signals
         self._outlet = ChannelOutlet(self)
-        self._execution = self._house.execution(self._name, text, tuple(sorted(dict(self._desired).items())), self._outlet)
+        self._execution = self._house.execution(
+            self._name, text, tuple(sorted(dict(self._desired).items())), self._outlet, self._said
+        )
         return True
 
     def _env_request(self, packet: SSHPacket) -> bool:
         name, value = packet.get_string(), packet.get_string()
         packet.check_end()
+        if not self._spent and (said := requests.stated_reason(name, value)) is not None:
+            self._said = said
+            return True
         accepted = requests.accepted_env(name, value)
         if accepted is None or self._spent or len(self._desired) >= self._limits.env_count:
             detail = f"{name[:256].decode('utf-8', 'backslashreplace')}={value[:256].decode('utf-8', 'backslashreplace')}"

@@ -394,13 +394,13 @@ class ClientConnection(asyncssh.SSHServerConnection):
         if channel.execution is None:
             self.record(records.closed(channel.number, "refused", {}))
 
-    def execution(self, channel: int, text: bytes, env: tuple[tuple[str, str], ...], client: ClientSide) -> Execution:
+    def execution(self, channel: int, text: bytes, env: tuple[tuple[str, str], ...], client: ClientSide, said: str) -> Execution:
         session, upstream = self._gate_session, self._upstream
         assert session is not None
         assert upstream is not None
         return Execution(
             channel, text, env, session=session, upstream=upstream, client=client, limits=self._house.limits,
-            context=self._shell_context(),
+            context=self._shell_context(), said=said,
         )  # fmt: skip
 
     def _shell_context(self) -> ShellContext:

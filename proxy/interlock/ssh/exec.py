@@ -53,6 +53,7 @@ class Execution:
         client: ClientSide,
         limits: Limits,
         context: ShellContext,
+        said: str = "",
     ) -> None:
         self._channel = channel
         self._text = text
@@ -62,6 +63,7 @@ class Execution:
         self._client = client
         self._limits = limits
         self._context = context
+        self.said = said
         self._held = HeldBuffer(limits.stdin)
         self._arrived = asyncio.Event()
         self._relay: Relay | None = None
@@ -97,10 +99,6 @@ class Execution:
     @property
     def max_hold(self) -> float | None:
         return None
-
-    @property
-    def said(self) -> str:
-        return ""
 
     async def facts(self, command: Command, analysis: Analysis) -> tuple[str, ...]:
         return ()

@@ -136,6 +136,11 @@ ENV_NAMES = frozenset(
     )
 )  # fmt: skip
 
+REASON = b"INTERLOCK_REASON"
+"""The variable in which an agent says why it asks: words for the reviewer, never passed on to the target."""
+MAX_REASON = 2048
+"""Bytes of it that are read at all; the gate keeps less."""
+
 _LOCALE = re.compile(r"(?:C|POSIX|[A-Za-z]{1,8}(?:_[A-Za-z0-9]{1,8})?\.(?:UTF-8|utf8))\Z")
 
 _COLORS = re.compile(r"[A-Za-z0-9]{1,16}\Z")
@@ -152,6 +157,11 @@ def accepted_env(name: bytes, value: bytes) -> tuple[str, str] | None:
     if shown == "COLORTERM":
         return (shown, text) if _COLORS.match(text) else None
     return (shown, text) if shown in ENV_NAMES and _LOCALE.match(text) else None
+
+
+def stated_reason(name: bytes, value: bytes) -> str | None:
+    """Return the agent's own reason when this is the variable that holds it, as text of any kind: the gate flattens it."""
+    return value[:MAX_REASON].decode("utf-8", "replace") if name == REASON else None
 
 
 # -- signals (RFC 4254 §6.10) -----------------------------------------------------------------------------------------

@@ -19,9 +19,12 @@ from interlock.approvals.digest import MATCH_KEY_BYTES
 from interlock.clock import Entropy, system_entropy
 from interlock.errors import ConfigError, StoreError
 from interlock.store.approvals import ApprovalRows
+from interlock.store.conversations import ConversationRows
 from interlock.store.database import Database
+from interlock.store.deliveries import DeliveryRows
 from interlock.store.grants import GrantRows
 from interlock.store.messages import MessageRows
+from interlock.store.outbox import OutboxRows
 from interlock.store.principals import PrincipalRows
 from interlock.store.schema import ledger
 from interlock.store.vigilance import VigilanceRows
@@ -39,6 +42,9 @@ class Store:
         self.grants = GrantRows(database)
         self.vigilance = VigilanceRows(database)
         self.messages = MessageRows(database)
+        self.conversations = ConversationRows(database)
+        self.deliveries = DeliveryRows(database)
+        self.outbox = OutboxRows(database)
         self._database = database
         self._lock = lock
 

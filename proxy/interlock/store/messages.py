@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert, select, update
 
 from interlock.store.database import Database
 from interlock.store.schema import messages
@@ -12,12 +12,16 @@ from interlock.store.schema import messages
 
 @dataclass(frozen=True, slots=True)
 class MessageRow:
-    """A message that was posted once for a request. Primary key: channel, request and conversation."""
+    """A message that was posted once for a request. Primary key: channel, request and conversation.
+
+    `settled` says how the message was left for good: nothing has to be brought up to date there any more.
+    """
 
     channel: str
     request: str
     conversation: str
     message: str
+    settled: str = ""
 
 
 class MessageRows:
@@ -32,6 +36,19 @@ class MessageRows:
 
         await self._database.run(work)
 
+    async def settle(self, row: MessageRow, how: str) -> None:
+        """Note how a message was left for good."""
+
+        def work(connection: Connection) -> None:
+            ours = (
+                (messages.c.channel == row.channel)
+                & (messages.c.request == row.request)
+                & (messages.c.conversation == row.conversation)
+            )
+            connection.execute(update(messages).where(ours).values(settled=how))
+
+        await self._database.run(work)
+
     async def of(self, channel: str, request: str) -> tuple[MessageRow, ...]:
         """Return every message that shows a request in a channel."""
 
@@ -39,5 +56,14 @@ class MessageRows:
             query = select(messages).where(messages.c.channel == channel, messages.c.request == request)
             rows = connection.execute(query.order_by(messages.c.conversation)).mappings()
             return tuple(MessageRow(**row) for row in rows)
+
+        return await self._database.run(work)
+
+    async def unsettled(self, channel: str) -> tuple[str, ...]:
+        """Return the requests that have a message which may still show an older state."""
+
+        def work(connection: Connection) -> tuple[str, ...]:
+            query = select(messages.c.request).where(messages.c.channel == channel, messages.c.settled == "").distinct()
+            return tuple(connection.execute(query.order_by(messages.c.request)).scalars())
 
         return await self._database.run(work)

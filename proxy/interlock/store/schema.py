@@ -296,6 +296,7 @@ messages = Table(
     Column("request", String(40), ForeignKey("requests.id", ondelete="CASCADE"), nullable=False),
     Column("conversation", String(512), nullable=False),
     Column("message", String(512), nullable=False),
+    Column("settled", String(16), nullable=False, server_default=""),  # the final state that it was left with
     PrimaryKeyConstraint("channel", "request", "conversation"),
 )
 

@@ -1,4 +1,5 @@
-"""Checks a bundle without trusting who made it: the standard library and `ssh-keygen`, nothing else of this project.
+"""Checks a bundle without trusting who made it: the standard library, `ssh-keygen` and
+`openssl`, nothing else of this project.
 
 `python -m interlock.verify BUNDLE… [--trust DIR]`; the folder also runs alone, copied to a machine without us.
 What is checked, and what it means, is docs/evidence/verify.md.

@@ -13,6 +13,7 @@ from typing import Any
 
 from interlock.verify import signature
 from interlock.verify.finding import Report
+from interlock.verify.proof import reviewers
 from interlock.verify.rules import Rules, parse_time
 from interlock.verify.strict import Frontier, MalformedError, leaf, parse_object
 from interlock.verify.texts import FILE as TEXTS
@@ -79,7 +80,7 @@ def _verify(bundle: Path, trust: Path | None, report: Report) -> None:
         return
     _signature(bundle, raw, seal, trust, report)
     _files(bundle, seal, present, report)
-    _events(bundle, seal, report)
+    _events(bundle, seal, trust, report)
     if seal["status"] == "damaged":
         report.problem("status", f"the node found this transcript damaged and said so: {seal['damage']}")
     elif seal["status"] == "aborted":
@@ -190,12 +191,13 @@ def _signature(bundle: Path, raw: bytes, seal: dict[str, Any], trust: Path | Non
 # -- events -----------------------------------------------------------------------------------------------------------
 
 
-def _events(bundle: Path, seal: dict[str, Any], report: Report) -> None:
+def _events(bundle: Path, seal: dict[str, Any], trust: Path | None, report: Report) -> None:
     path = bundle / EVENTS
     if not path.is_file():
         report.problem("chain", f"there is no {EVENTS}")
         return
-    rules, texts, tree = Rules(report, seal["kind"]), Texts(bundle, report), Frontier()
+    listed = reviewers(trust)
+    rules, texts, tree = Rules(report, seal["kind"], listed), Texts(bundle, report), Frontier()
     head, count, first, last = GENESIS, 0, None, None
     leaves: list[str] | None = [] if seal["kind"] == "journal" else None
     with path.open("rb") as file:
@@ -227,6 +229,10 @@ def _events(bundle: Path, seal: dict[str, Any], report: Report) -> None:
         f"{rules.forwards} released commands: each has an earlier decision that allows it, or an approval of that very request",
         f"{texts.found} texts are those that were committed to; {texts.missing} are missing",
     ]
+    if rules.proven:
+        report.checks.append(f"{rules.proven} answers are signed by a reviewer's own key, over exactly that answer")
+        if listed is None:
+            report.notes.append("whose keys those are is the node's word; list them in the file reviewers of your trust folder")
 
 
 def _event(line: bytes, count: int, head: str, session: str, report: Report) -> dict[str, Any] | None:

@@ -6,11 +6,14 @@ One pass; remembers only what is still open. Knows the meaning of events, not fi
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from interlock.verify import proof
 from interlock.verify.finding import Released, Report
+from interlock.verify.strict import MalformedError
 
 COMMANDS = frozenset(("command", "pg.query", "pg.parse", "pg.bind"))
 TYPES = COMMANDS | frozenset(
@@ -19,7 +22,7 @@ TYPES = COMMANDS | frozenset(
         "term.resize", "pg.copy", "pg.result", "decision", "approval.request", "approval.response", "forward", "block",
         "heartbeat", "clock.step", "gap", "recovery", "journal.open", "journal.close", "access.refused", "vote",
         "identity.change", "config.change", "login", "catalog", "session.kill", "approval.escalated", "approval.edited",
-        "grant", "requester.lock", "requester.unlock", "glass.reviewed",
+        "grant", "requester.lock", "requester.unlock", "glass.reviewed", "channel.alert", "message.given_up",
     )
 )  # fmt: skip
 """An event of another type fails verification: nobody has said what it means."""
@@ -65,8 +68,10 @@ class _Request:
 class Rules:
     """Feed every event in order, then call `finish` with the status of the seal."""
 
-    def __init__(self, report: Report, kind: str) -> None:
+    def __init__(self, report: Report, kind: str, reviewers: Mapping[str, frozenset[str]] | None = None) -> None:
+        """`reviewers` are the people whose keys the auditor lists, by fingerprint."""
         self._report = report
+        self._reviewers = reviewers
         self._live = kind == "session"  # a journal keeps the desk's minutes: its answers are of other transcripts
         self._opening = "session.open" if kind == "session" else "journal.open"
         self._closing = "session.close" if kind == "session" else "journal.close"
@@ -83,6 +88,7 @@ class Rules:
         self.observe = False
         self.forwards = 0
         self.decided = 0
+        self.proven = 0
 
     def feed(self, event: dict[str, Any], texts: dict[str, Any]) -> None:
         """Check one event against all before it. Its common keys have been checked for presence and type."""
@@ -108,7 +114,10 @@ class Rules:
                 case "approval.request" if self._live:
                     self._request(event)
                 case "approval.response" if self._live:
-                    self._response(event)
+                    self._response(event, texts)
+                case "vote":
+                    if event["counted"] is True:
+                        self._proof(event, texts.get("statement"), seq)
                 case "forward":
                     self._forward(event, texts)
                 case "block":
@@ -217,7 +226,7 @@ class Rules:
         elif known.digest != event["digest"] or known.quorum != quorum:
             self._bad("approvals", f"{ident} is asked twice and not the same", seq)
 
-    def _response(self, event: dict[str, Any]) -> None:
+    def _response(self, event: dict[str, Any], texts: dict[str, Any]) -> None:
         seq, ident = event["seq"], str(event["request"])
         request = self._requests.get(ident)
         if request is None:
@@ -226,6 +235,13 @@ class Rules:
         if event["digest"] != request.digest:
             self._bad("approvals", f"the answer to {ident} is about something else", seq)
             return
+        signers: dict[bytes, str] = {}
+        statements = texts.get("statements")
+        for at, vote in enumerate(event["votes"]):
+            signed = statements[at] if isinstance(statements, list) and at < len(statements) else None
+            public = self._proof(vote, signed, seq)
+            if public is not None and signers.setdefault(public, str(vote["reviewer"])) != str(vote["reviewer"]):
+                self._bad("proofs", f"two people answered {ident} with the same key", seq)
         if event["verdict"] != "approve":
             return
         if str(event.get("grant", "")) != request.grant:
@@ -255,6 +271,32 @@ class Rules:
             self._bad("approvals", f"{ident} is used a second time", seq)
             return
         request.approved_by = tuple(sorted(people.values()))
+
+    def _proof(self, vote: dict[str, Any], statement: Any, seq: int) -> bytes | None:
+        """Check that a personal proof is one; return the key that signed. `statement` is what the record says was signed."""
+        kind, who = vote.get("proof"), str(vote["reviewer"])
+        if kind not in proof.KINDS:
+            self._bad("proofs", f"{kind!r} is not a kind of proof", seq)
+        if kind != "personal" and "signed" not in vote:
+            return None
+        if "signed" not in vote:
+            self._bad("proofs", f"the answer of {who} is not signed as it says: there is no signature", seq)
+            return None
+        if not isinstance(statement, str):
+            message = f"the signature of {who} can't be checked: what was signed is missing"
+            self._report.problem("proofs", message, seq, incomplete=True)
+            return None
+        try:
+            public = proof.check(vote, statement)
+        except (proof.UnprovenError, MalformedError) as error:
+            self._bad("proofs", f"the answer of {who} is not signed as it says: {error}", seq)
+            return None
+        key = proof.fingerprint(public)
+        if self._reviewers is not None and who not in self._reviewers.get(key, frozenset()):
+            self._bad("proofs", f"{who} signed with {key}, which your list of reviewers does not give to them", seq)
+            return None
+        self.proven += 1
+        return public
 
     def _answer(self, event: dict[str, Any], vote: dict[str, Any], reviewer: str, request: _Request) -> None:
         """One approval: about this request and in time, or what gave the grant and was still in force."""

@@ -1,4 +1,4 @@
-"""The HTTP application: API, console and the Teams endpoint put together from their parts."""
+"""The HTTP application: API, console and the endpoints of Teams and Slack put together from their parts."""
 
 from __future__ import annotations
 
@@ -11,22 +11,35 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from interlock import __version__
+from interlock.approvals.channels.slack.channel import SlackChannel
+from interlock.approvals.channels.slack.inbound import Expected as ExpectedSlack
+from interlock.approvals.channels.slack.linking import LinkCodes
 from interlock.approvals.channels.teams.channel import TeamsChannel
-from interlock.approvals.channels.teams.inbound import Expected
+from interlock.approvals.channels.teams.transport import Transport
 from interlock.approvals.inbox import Inbox
-from interlock.clock import Clock
-from interlock.config import Config
+from interlock.clock import Clock, system_entropy
+from interlock.config import Config, Secret
 from interlock.evidence.archive import Archive
 from interlock.gate import Gate
 from interlock.identity.authenticate import Authenticator
 from interlock.identity.directory import Directory
-from interlock.identity.keyset import KeySet
+from interlock.identity.passkeys import Registrations, relying_party
 from interlock.identity.stepup import DecisionSessions
-from interlock.web import api, principals, problems
+from interlock.policy.source import LivePolicy
+from interlock.web import principals, problems
 from interlock.web.access import Doorkeeper
+from interlock.web.approvals import approvals_router
 from interlock.web.console.routes import console_router
 from interlock.web.console.sessions import ConsoleSessions
+from interlock.web.events import events_router
+from interlock.web.feed import Feed
+from interlock.web.grants import grants_router
 from interlock.web.health import health_router
+from interlock.web.passkeys import passkeys_router
+from interlock.web.sessions import sessions_router
+from interlock.web.shown import Shown
+from interlock.web.slack import slack_router
+from interlock.web.stepup import person_router, stepup_router
 from interlock.web.teams import teams_router
 
 MAX_BODY = 1024 * 1024
@@ -35,8 +48,17 @@ MAX_BODY = 1024 * 1024
 @dataclass(frozen=True, slots=True)
 class TeamsParts:
     channel: TeamsChannel
-    expected: Expected
-    keys: KeySet
+    transport: Transport
+
+
+@dataclass(frozen=True, slots=True)
+class SlackParts:
+    """In socket mode there is no `signing_secret`, and no address that Slack could post to."""
+
+    channel: SlackChannel
+    expected: ExpectedSlack
+    codes: LinkCodes
+    signing_secret: Secret | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +76,17 @@ class Parts:
     archive: Archive
     config: Config
     gate: Gate
+    policies: LivePolicy
     clock: Clock
     teams: TeamsParts | None
     local: bool
     secure: bool
+    slack: SlackParts | None = None
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 def create_app(parts: Parts) -> FastAPI:
-    """Return the application. The console and Teams are served on the listener only, never on the socket."""
+    """Return the application. The console, Teams and Slack are served on the listener only, never on the socket."""
     app = FastAPI(
         title="Interlock",
         version=__version__,
@@ -72,25 +96,39 @@ def create_app(parts: Parts) -> FastAPI:
     )
     problems.install(app)
     door = Doorkeeper(parts.authenticator, parts.deciding, local=parts.local)
-    app.include_router(api.approvals_router(parts.inbox, door, parts.stopping))
-    app.include_router(api.stepup_router(parts.authenticator, parts.deciding))
-    app.include_router(api.sessions_router(parts.archive, door))
-    app.include_router(api.person_router(door))
+    shown = Shown(parts.inbox.house.longest_grant)
+    app.include_router(approvals_router(parts.inbox, parts.gate, shown, door))
+    app.include_router(grants_router(parts.inbox, parts.directory, door))
+    app.include_router(events_router(Feed(parts.inbox), shown, door, parts.stopping))
+    app.include_router(stepup_router(parts.authenticator, parts.deciding))
+    app.include_router(sessions_router(parts.archive, parts.gate, door))
+    app.include_router(person_router(door))
     app.include_router(principals.router(parts.directory, door.require_scope))
+    registrations = Registrations(relying_party(parts.config.public_url), clock=parts.clock, entropy=system_entropy)
+    app.include_router(passkeys_router(parts.directory, registrations, door.require_scope))
     app.include_router(health_router(parts.gate, parts.config, door))
     if not parts.local:
         app.include_router(
             console_router(
-                inbox=parts.inbox,
+                desk=parts.inbox,
                 authenticator=parts.authenticator,
                 directory=parts.directory,
                 sessions=parts.consoles,
+                archive=parts.archive,
+                gate=parts.gate,
+                policies=parts.policies,
+                config=parts.config,
+                clock=parts.clock,
+                stopping=parts.stopping,
+                registrations=registrations,
                 secure=parts.secure,
-                public_url=parts.config.public_url,
+                slack_codes=parts.slack.codes if parts.slack is not None else None,
             )
         )
         if parts.teams is not None:
-            app.include_router(teams_router(parts.teams.channel, parts.teams.expected, parts.teams.keys, parts.clock))
+            app.include_router(teams_router(parts.teams.channel, parts.teams.transport))
+        if (slack := parts.slack) is not None and slack.signing_secret is not None:
+            app.include_router(slack_router(slack.channel, slack.expected, slack.signing_secret, parts.clock))
 
     app.add_middleware(Bounded)
     return app

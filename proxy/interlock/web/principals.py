@@ -5,7 +5,7 @@ is in exactly one answer: the one to the call that made it.
 """
 
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
@@ -13,11 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from interlock.clock import rfc3339
 from interlock.errors import ConfigError, InterlockError, NotFoundError, Reason
+from interlock.identity import sshkey
 from interlock.identity.directory import Directory
 from interlock.identity.entries import Entry
 from interlock.identity.principal import Identity, Kind, Principal
 from interlock.identity.tokens import Issued
-from interlock.store.principals import ScramRow, TokenRow
+from interlock.store.principals import PasskeyRow, ScramRow, TokenRow
 
 Require = Callable[[str], Callable[[Request], Awaitable[Principal]]]
 """Makes the dependency of a route that needs a scope: it returns the calling principal, or raises."""
@@ -57,12 +58,19 @@ class PrincipalChange(_Body):
 
 
 class LinkIn(_Body):
-    """Exactly one of: a Teams account, an identity of an issuer, another handle of the same person."""
+    """Exactly one of: a Teams account, a Slack account, an identity of an issuer, another handle of the same person."""
 
     teams: Name | None = None
+    slack: Name | None = None
     issuer: Name | None = None
     subject: Name | None = None
     account: Name | None = None
+
+
+class ConfirmationIn(_Body):
+    """`changed` is the gain that was looked at, as the entry shows it; a later one is not confirmed by mistake."""
+
+    changed: datetime | None = None
 
 
 class LifetimeIn(_Body):
@@ -127,25 +135,40 @@ def router(directory: Directory, require: Require) -> APIRouter:
 
     @routes.post("/principals/{handle}/links")
     async def link(handle: str, body: LinkIn, caller: admin) -> dict[str, Any]:
-        match body:
-            case LinkIn(teams=str(account), issuer=None, subject=None, account=None):
-                entry = await directory.link_teams(handle, *teams_account(account), by=caller.identity)
-            case LinkIn(teams=None, issuer=str(issuer), subject=str(subject), account=None):
-                entry = await directory.link(handle, Identity(issuer, subject), by=caller.identity)
-            case LinkIn(teams=None, issuer=None, subject=None, account=str(account)):
-                entry = await directory.link(handle, known(account).identity, by=caller.identity)
+        by = caller.identity
+        match body.model_dump(exclude_none=True):
+            case {"teams": str(account), **rest} if not rest:
+                entry = await directory.link_teams(handle, *teams_account(account), by=by)
+            case {"slack": str(account), **rest} if not rest:
+                entry = await directory.link_slack(handle, *slack_account(account), by=by)
+            case {"issuer": str(issuer), "subject": str(subject), **rest} if not rest:
+                entry = await directory.link(handle, Identity(issuer, subject), by=by)
+            case {"account": str(account), **rest} if not rest:
+                entry = await directory.link(handle, known(account).identity, by=by)
             case _:
-                raise ConfigError("name exactly one of: teams, issuer with subject, account")
+                raise ConfigError("name exactly one of: teams, slack, issuer with subject, account")
         return shown(entry)
 
     @routes.delete("/principals/{handle}/links")
     async def unlink(
-        handle: str, caller: admin, teams: str = "", issuer: str = "", subject: str = "", account: str = ""
+        handle: str, caller: admin, teams: str = "", slack: str = "", issuer: str = "", subject: str = "", account: str = ""
     ) -> dict[str, Any]:
+        if slack:
+            return shown(await directory.unlink_slack(handle, *slack_account(slack), by=caller.identity))
         if teams:
             return shown(await directory.unlink_teams(handle, *teams_account(teams), by=caller.identity))
         other = known(account).identity if account else Identity(issuer, subject)
         return shown(await directory.unlink(handle, other, by=caller.identity))
+
+    @routes.post("/principals/{handle}/confirm")
+    async def confirm(handle: str, caller: admin, body: ConfirmationIn | None = None) -> dict[str, Any]:
+        """Another administrator says that what this person gained lately is meant."""
+        looked_at = body.changed if body is not None else None
+        return shown(await directory.confirm(handle, by=caller.identity, changed=looked_at))
+
+    @routes.delete("/principals/{handle}/passkeys/{ident}")
+    async def remove_passkey(handle: str, ident: str, caller: admin) -> dict[str, Any]:
+        return shown(await directory.remove_passkey(handle, ident, by=caller.identity))
 
     @routes.post("/principals/{handle}/tokens", status_code=201)
     async def issue_token(handle: str, caller: admin, body: LifetimeIn | None = None) -> dict[str, Any]:
@@ -194,6 +217,14 @@ def teams_account(text: str) -> tuple[str, str]:
     return tenant, oid
 
 
+def slack_account(text: str) -> tuple[str, str]:
+    """Split TEAM/USER. Raise ConfigError."""
+    team, sep, user = text.partition("/")
+    if not sep:
+        raise ConfigError("write a Slack account as TEAM/USER, both ids, such as T024BE7LD/U024BE7LH")
+    return team, user
+
+
 def once(name: str, handle: str, issued: Issued) -> dict[str, Any]:
     return {"id": issued.id, "handle": handle, name: issued.secret.reveal(), "expires": rfc3339(issued.expires)}
 
@@ -210,11 +241,25 @@ def shown(entry: Entry) -> dict[str, Any]:
         "reviewer": entry.reviewer,
         "linked": sorted(map(str, entry.linked)),
         "teams": sorted("/".join(account) for account in entry.teams),
+        "slack": sorted("/".join(account) for account in entry.slack),
+        "passkeys": [shown_passkey(row) for row in entry.passkeys],
         "ssh_keys": [{"fingerprint": key.fingerprint, "comment": key.comment} for key in entry.ssh_keys],
         "tokens": [_credential(row) for row in entry.tokens],
         "passwords": [_credential(row) for row in entry.passwords],
         "created": rfc3339(entry.created),
         "changed": rfc3339(entry.changed),
+        "changed_by": entry.changed_by.split(),
+        "confirmed": entry.confirmed,
+    }
+
+
+def shown_passkey(row: PasskeyRow) -> dict[str, Any]:
+    """`fingerprint` is what an auditor lists: of the COSE key, in the form of an SSH key's."""
+    return {
+        "id": row.id,
+        "name": row.name,
+        "fingerprint": sshkey.fingerprint(row.public_key),
+        "created": rfc3339(row.created),
     }
 
 

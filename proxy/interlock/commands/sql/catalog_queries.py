@@ -48,7 +48,8 @@ CATALOG_QUERIES: Mapping[str, str] = MappingProxyType(
             JOIN pg_catalog.pg_class p ON p.oid = i.inhparent JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
             WHERE c.relkind IN ('r', 'p', 'f') AND {NAMED} ORDER BY 1, 2, 3, 4""",
         # schema, name, when (read | write), schema and name of a user's function that the relation itself calls:
-        # row policies and casts of its columns on every access; defaults, checks, indexes and triggers on writing
+        # row policies and casts of its columns on every access; defaults, checks, indexes, triggers and, as planning
+        # computes them, extended statistics on writing
         "calls": f"""
             WITH called AS (
               SELECT p.polrelid AS rel, 'read' AS moment, d.refobjid AS func
@@ -70,6 +71,9 @@ CATALOG_QUERIES: Mapping[str, str] = MappingProxyType(
               UNION SELECT i.indrelid, 'write', d.refobjid
                 FROM pg_catalog.pg_index i JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::regclass
                  AND d.objid = i.indexrelid AND d.refclassid = 'pg_catalog.pg_proc'::regclass
+              UNION SELECT s.stxrelid, 'write', d.refobjid
+                FROM pg_catalog.pg_statistic_ext s JOIN pg_catalog.pg_depend d ON d.objid = s.oid
+                 AND d.classid = 'pg_catalog.pg_statistic_ext'::regclass AND d.refclassid = 'pg_catalog.pg_proc'::regclass
               UNION SELECT t.tgrelid, 'write', t.tgfoid FROM pg_catalog.pg_trigger t WHERE NOT t.tgisinternal
               UNION SELECT a.attrelid, 'write', d.refobjid
                 FROM pg_catalog.pg_attribute a

@@ -225,6 +225,18 @@ def encode_parse(parsed: Parse) -> bytes:
     return message(b"P", parsed.name.encode() + b"\0" + parsed.text + b"\0" + oids)
 
 
+def encode_bind(bound: Bind) -> bytes:
+    """A Bind whose results are asked for as text."""
+    formats = Struct(f"!H{len(bound.formats)}H").pack(len(bound.formats), *bound.formats)
+    values = b"".join(_SIGNED.pack(-1) if v is None else _SIGNED.pack(len(v)) + v for v in bound.values)
+    head = bound.portal.encode() + b"\0" + bound.statement.encode() + b"\0" + formats
+    return message(b"B", head + len(bound.values).to_bytes(2, "big") + values + b"\0\0")
+
+
+def encode_describe_portal(portal: str) -> bytes:
+    return message(b"D", b"P" + portal.encode() + b"\0")
+
+
 def encode_execute(portal: str, limit: int = 0) -> bytes:
     return message(b"E", portal.encode() + b"\0" + _SIGNED.pack(limit))
 

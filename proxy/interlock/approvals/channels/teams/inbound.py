@@ -15,14 +15,17 @@ from urllib.parse import urlsplit
 
 import jwt
 
+from interlock.approvals.channels.teams.transport import Delivery
 from interlock.errors import AuthenticationError, Reason
 from interlock.identity.keyset import KeySet
 
 ISSUER = "https://api.botframework.com"
 SKEW_S = 300
 MAX_LIFETIME_S = 24 * 3600
+LAST_STAMP = 253_402_300_799  # the end of the year 9999
 MAX_BODY = 256 * 1024
 MAX_TOKEN = 16 * 1024
+MAX_MEMBERS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +36,6 @@ class Expected:
     tenants: frozenset[str]
     service_hosts: frozenset[str]
     loopback: bool = False  # plain http is for a service on loopback only
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """An authenticated activity, reduced to what is used."""
-
-    kind: str
-    name: str
-    activity: str
-    conversation: str
-    reply_to: str
-    tenant: str
-    actor_oid: str
-    actor_id: str
-    service_url: str
-    value: Mapping[str, Any]
 
 
 def refuse(why: str) -> AuthenticationError:
@@ -66,20 +53,30 @@ async def admit(authorization: str, body: bytes, expected: Expected, keys: KeySe
         raise refuse("the body is not JSON") from None
     if not isinstance(activity, dict):
         raise refuse("the body is not an activity")
+    try:
+        json.dumps(activity, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError):
+        raise refuse("the body holds what is not text") from None  # half a surrogate pair: nothing could be recorded of it
     return _activity(activity, claims, expected)
 
 
-async def _claims(authorization: str, expected: Expected, keys: KeySet, now: datetime) -> dict[str, Any]:
+def bearer(authorization: str) -> str:
+    """Return the token of an Authorization header. Cheap: asked before anything of the body is read."""
     scheme, _, token = authorization.partition(" ")
-    if scheme.lower() != "bearer" or not token or len(token) > MAX_TOKEN:
+    if scheme.lower() != "bearer" or token.count(".") != 2 or len(token) > MAX_TOKEN:
         raise refuse("it carries no bearer token")
+    return token
+
+
+async def _claims(authorization: str, expected: Expected, keys: KeySet, now: datetime) -> dict[str, Any]:
+    token = bearer(authorization)
     try:
         header = jwt.get_unverified_header(token)
     except jwt.PyJWTError:
         raise refuse("its token is malformed") from None
     kid = header.get("kid")
-    if header.get("alg") != "RS256" or not isinstance(kid, str) or not kid:
-        raise refuse("its token must be RS256 with a key id")
+    if header.get("alg") != "RS256" or not isinstance(kid, str) or not kid or "crit" in header:
+        raise refuse("its token must be RS256 with a key id, and ask for nothing else")
     try:
         key = await keys.find(kid, "RS256")
     except AuthenticationError:
@@ -108,7 +105,8 @@ def _check_times(claims: Mapping[str, Any], now: datetime) -> None:
     issued = claims.get("iat", claims.get("nbf"))
     begins, ends = claims.get("nbf", issued), claims["exp"]
     for stamp in (issued, begins, ends):
-        if not isinstance(stamp, int | float) or isinstance(stamp, bool):
+        # The comparison also refuses what is not a number, has no end, or is too long for a float.
+        if not isinstance(stamp, int | float) or isinstance(stamp, bool) or not 0 <= stamp <= LAST_STAMP:
             raise refuse("its token must say when it was issued and when it ends")
     at = now.timestamp()
     if at > ends + SKEW_S or at < begins - SKEW_S or at < issued - SKEW_S:
@@ -137,7 +135,7 @@ def _activity(activity: Mapping[str, Any], claims: Mapping[str, Any], expected: 
     if len(tenants) != 1 or not tenants <= expected.tenants:
         raise refuse("its tenant is not a configured one")
     actor = _mapping(activity, "from")
-    if actor.get("role") == "bot":
+    if actor.get("role") == "bot" or str(actor.get("id")).startswith("28:"):
         raise refuse("its sender is a bot")
     value = activity.get("value")
     return Delivery(
@@ -151,6 +149,11 @@ def _activity(activity: Mapping[str, Any], claims: Mapping[str, Any], expected: 
         actor_id=_string(actor, "id"),
         service_url=service_url,
         value=value if isinstance(value, dict) else {},
+        place=str(conversation.get("conversationType") or ""),
+        change=str(activity.get("action") or ""),
+        added=_members(activity, "membersAdded"),
+        removed=_members(activity, "membersRemoved"),
+        recipient=recipient,
     )
 
 
@@ -173,6 +176,13 @@ def _mapping(source: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise refuse(f"{key} is missing")
     return value
+
+
+def _members(activity: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """Return the ids of members that came or left; what is not a list of members is none."""
+    listed = activity.get(key)
+    found = [m.get("id") for m in listed[:MAX_MEMBERS] if isinstance(m, dict)] if isinstance(listed, list) else []
+    return tuple(ident for ident in found if isinstance(ident, str))
 
 
 def _string(source: Mapping[str, Any], key: str) -> str:

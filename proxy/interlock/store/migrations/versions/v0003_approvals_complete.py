@@ -106,6 +106,7 @@ def _channels() -> None:
         sa.Column("request", sa.String(length=40), nullable=False),
         sa.Column("conversation", sa.String(length=512), nullable=False),
         sa.Column("message", sa.String(length=512), nullable=False),
+        sa.Column("settled", sa.String(length=16), nullable=False, server_default=""),
         _request("messages"),
         sa.PrimaryKeyConstraint("channel", "request", "conversation", name=op.f("pk_messages")),
     )

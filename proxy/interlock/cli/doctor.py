@@ -1,0 +1,78 @@
+"""`interlock doctor`: what keeps a part from working, found by trying it, and what to do about it."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+
+from interlock.cli.checkup import Finding, People, Status, TeamsCheckup
+from interlock.cli.client import Client
+from interlock.cli.output import Output, data, emit_json, reporting, say
+from interlock.clock import SystemClock
+from interlock.config import Config
+from interlock.control import SOCKET
+from interlock.errors import ConfigError
+
+DEFAULT_CONFIG = Path("/etc/interlock/interlock.yaml")
+
+_MARKS = {Status.OK: "ok", Status.FAILED: "FAILED", Status.SKIPPED: "not tried"}
+
+
+@reporting
+def doctor(
+    target: Annotated[str | None, typer.Argument(help="A target; this version can't check one yet.")] = None,
+    teams: Annotated[bool, typer.Option("--teams", help="Check everything Microsoft Teams needs.")] = False,
+    config: Annotated[
+        Path, typer.Option("--config", "-c", envvar="INTERLOCK_CONFIG", help="The configuration file.")
+    ] = DEFAULT_CONFIG,
+    server: Annotated[
+        str | None, typer.Option("--server", envvar="INTERLOCK_SERVER", help="The daemon; absent: the socket in data_dir.")
+    ] = None,
+    output: Annotated[Output, typer.Option("--output", "-o", help="text or json.")] = Output.TEXT,
+) -> None:
+    """Try every step of a set-up, and say what to do where one fails. Exit 1 when any does."""
+    if target is not None:
+        raise ConfigError(
+            f"checking a target such as {target!r} comes with a later version; this one has `interlock doctor --teams`"
+        )
+    if not teams:
+        raise ConfigError("say what to check: `interlock doctor --teams`")
+    findings = asyncio.run(_check_teams(config, lambda loaded: _everybody(loaded, server)))
+    well = all(finding.status is Status.OK for finding in findings)
+    if output is Output.JSON:
+        checks = [{"check": f.step, "status": str(f.status), "detail": f.said, "fix": f.fix} for f in findings]
+        emit_json({"v": 1, "ok": well, "checks": checks})
+    else:
+        _tell(findings)
+    raise typer.Exit(0 if well else 1)
+
+
+async def _check_teams(config: Path, people: People) -> list[Finding]:
+    # The daemon calls out with httpx's own roots; whoever calls in (Teams, a browser) trusts what the system trusts.
+    async with (
+        httpx.AsyncClient(trust_env=False) as http,
+        httpx.AsyncClient(trust_env=False, verify=ssl.create_default_context()) as outside,
+    ):
+        return await TeamsCheckup(config, http=http, outside=outside, clock=SystemClock(), people=people).run()
+
+
+def _everybody(config: Config, server: str | None) -> Sequence[Mapping[str, Any]]:
+    with closing(Client(server or str(config.path(config.node.data_dir) / SOCKET))) as daemon:
+        rows: list[Mapping[str, Any]] = daemon.get("/v1/principals")["principals"]
+    return rows
+
+
+def _tell(findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        data.print(f"{finding.step:14} {_MARKS[finding.status]:10} {finding.said}", markup=False)
+        if finding.fix:
+            data.print(f"{'':14} {'':10} → {finding.fix}", markup=False)
+    failed = sum(finding.status is not Status.OK for finding in findings)
+    say("everything Teams needs is there." if not failed else f"{failed} of {len(findings)} steps need you.")

@@ -1,0 +1,1 @@
+"""`interlock approvals watch` in a terminal: the inbox, live."""

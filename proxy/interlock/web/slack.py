@@ -1,0 +1,37 @@
+"""The inbound endpoint of the Slack app in HTTP mode: raw body in, an acknowledgement out within three seconds.
+
+Nothing passes without the strict gate; what a delivery asks for is done after it was acknowledged.
+"""
+
+from __future__ import annotations
+
+import json
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from interlock.approvals.channels.slack.channel import SlackChannel
+from interlock.approvals.channels.slack.inbound import MAX_BODY, Expected, admit, refuse
+from interlock.clock import Clock
+from interlock.config import Secret
+
+
+def slack_router(channel: SlackChannel, expected: Expected, signing_secret: Secret, clock: Clock) -> APIRouter:
+    routes = APIRouter(include_in_schema=False)
+
+    @routes.post("/slack/interactions")
+    async def interactions(request: Request) -> Response:
+        body = b""
+        async for piece in request.stream():
+            body += piece
+            if len(body) > MAX_BODY:
+                raise refuse("the body is larger than 256 KiB")
+        delivery = admit(request.headers, body, secret=signing_secret, expected=expected, now=clock.now())
+        if not await channel.take(delivery):
+            raise refuse("it was delivered before")
+        answer = channel.begin(delivery)
+        if answer is None:
+            return Response(status_code=200)
+        return Response(json.dumps(answer), media_type="application/json")
+
+    return routes

@@ -1,0 +1,156 @@
+"""From a reviewer's accepted click to the first byte at the target, and what an inbox of ten thousand costs.
+
+The click is an HTTP request to the daemon; the byte is seen by a tap between the daemon and its PostgreSQL. Both are timed
+in this process, so the figure holds everything in between: authentication, the journal and its sync, the store twice, the
+waiting session's second decision, its transcript and its sync.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median, quantiles
+
+import httpx
+
+from blackbox.conftest import World, open_world
+from harness.inbox import Desk
+from harness.people import BOB
+from harness.postgres_server import PostgresServer
+from harness.requests import SHELL, draft
+from interlock.approvals import desk
+from interlock.approvals.model import State, Vote, VoteVerdict
+from interlock.identity.principal import Kind
+
+APPROVALS = int(os.environ.get("BENCH_APPROVALS", "1000"))
+PENDING = int(os.environ.get("BENCH_PENDING", "10000"))
+CLICK_P50_MS, CLICK_P99_MS = 5.0, 20.0
+INBOX_MS, DECISION_MS = 100.0, 1.0
+
+
+@dataclass
+class Tap:
+    """Relays to a server and notes when bytes with the wanted words pass on their way there."""
+
+    wanted: bytes = b""
+    seen: asyncio.Event = field(default_factory=asyncio.Event)
+    at: float = 0.0
+
+    def expect(self, words: bytes) -> None:
+        self.wanted, self.at = words, 0.0
+        self.seen.clear()
+
+    def watch(self, data: bytes) -> None:
+        if not self.at and self.wanted and self.wanted in data:
+            self.at = time.perf_counter()
+            self.seen.set()
+
+
+@contextlib.asynccontextmanager
+async def tapped(port: int) -> AsyncIterator[tuple[Tap, int]]:
+    tap = Tap()
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, watched: bool) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                if watched:
+                    tap.watch(data)
+                writer.write(data)
+                await writer.drain()
+        with contextlib.suppress(ConnectionError):
+            writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(pump(reader, up_writer, watched=True), pump(up_reader, writer, watched=False))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield tap, server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+async def measure(directory: Path, server: PostgresServer) -> list[str]:
+    """Print the figures; return what is over its budget."""
+    async with tapped(server.port) as (tap, port):
+
+        def through_tap(config: dict[str, list[dict[str, str]]]) -> None:
+            for target in config["targets"]:
+                if target["name"] == "orders":
+                    target["address"] = f"127.0.0.1:{port}"
+
+        async with open_world(directory, server, adjust=through_tap) as world:
+            clicks = await _clicks(world, tap)
+    p50, p99 = median(clicks), quantiles(clicks, n=100)[98]
+    print(f"click to first byte, {len(clicks)} approvals: p50 {p50:.2f} ms, p99 {p99:.2f} ms, max {max(clicks):.2f} ms")
+    inbox_ms, decision_ms = await _large_inbox()
+    print(f"{PENDING} pending: a page of the inbox {inbox_ms:.2f} ms, a decision of the desk {decision_ms:.3f} ms")
+    budgets = (
+        ("click to first byte, p50", p50, CLICK_P50_MS), ("click to first byte, p99", p99, CLICK_P99_MS),
+        ("a page of a large inbox", inbox_ms, INBOX_MS), ("a decision of the desk", decision_ms, DECISION_MS),
+    )  # fmt: skip
+    return [f"{what}: {took:.2f} ms, and the budget is {budget:g} ms" for what, took, budget in budgets if took > budget]
+
+
+async def _clicks(world: World, tap: Tap) -> list[float]:
+    token = str((await asyncio.to_thread(world.node.json, "principals", "token", "issue", "bob"))["token"])
+    passphrase = (world.node.directory / "bob.passphrase").read_text()
+    connection = await world.asyncpg()
+    took: list[float] = []
+    async with httpx.AsyncClient(base_url=world.node.url, timeout=30, trust_env=False) as http:
+        opened = (await http.post("/v1/step-up", json={"handle": "bob", "passphrase": passphrase})).json()
+        deciding = {"Authorization": f"Bearer {opened['token']}"}
+        async with http.stream("GET", "/v1/events", headers={"Authorization": f"Bearer {token}"}) as events:
+            lines = events.aiter_lines()
+            for number in range(APPROVALS):
+                text = f"DELETE FROM t WHERE id = -{number + 1}"
+                tap.expect(text.encode())
+                running = asyncio.create_task(connection.execute(text))
+                request = await _pending(lines, text)
+                answer = {"verdict": "approve", "digest": request["digest"]}
+                clicked = time.perf_counter()
+                decided = asyncio.create_task(http.post(f"/v1/approvals/{request['id']}/decision", json=answer, headers=deciding))
+                await tap.seen.wait()
+                took.append((tap.at - clicked) * 1000)
+                (await decided).raise_for_status()
+                await running
+    await connection.close()
+    return took
+
+
+async def _pending(lines: AsyncIterator[str], text: str) -> dict[str, str]:
+    async for line in lines:
+        if line.startswith("data: "):
+            request: dict[str, str] = json.loads(line.removeprefix("data: "))
+            if request.get("state") == "pending" and request.get("text") == text:
+                return request
+    raise SystemExit("the event stream ended")
+
+
+async def _large_inbox() -> tuple[float, float]:
+    with tempfile.TemporaryDirectory(prefix="interlock-inbox-") as scratch:
+        big = Desk(Path(scratch))
+        await big.open()
+        for number in range(PENDING):
+            await big.inbox.submit(draft(replace(SHELL, text=b"rm -rf /srv/%d" % number)))
+        pages, decisions = [], []
+        for _ in range(20):
+            begun = time.perf_counter()
+            found = await big.inbox.page(State.PENDING, limit=50)
+            pages.append((time.perf_counter() - begun) * 1000)
+        voter = desk.Voter(BOB, "bob", Kind.HUMAN, frozenset(("sre",)))
+        for request in found:
+            ballot = Vote(BOB, "bob", "api", "bob", VoteVerdict.APPROVE, request.digest, big.clock.now())
+            begun = time.perf_counter()
+            desk.vote(request, ballot, voter, now=big.clock.now(), house=desk.House())
+            decisions.append((time.perf_counter() - begun) * 1000)
+        await big.close()
+        return max(pages), max(decisions)
