@@ -55,3 +55,49 @@ def random_facts(rng: random.Random) -> Facts:
     session = SessionFacts(rng.choice(["s1", "s2"]), rng.choice(["10.0.0.1", "10.0.0.2"]))
     now = datetime(2026, rng.randint(1, 12), rng.randint(1, 28), rng.randint(0, 23), rng.randint(0, 59), tzinfo=UTC)
     return Facts(random_principal(rng), target, command, random_analysis(rng), session, now)
+
+
+BASE = Facts(
+    agent(groups=("sre",)), Target("web-2", "ssh", {"env": "dev"}, account="deploy"),
+    Command(Wire.SSH, Kind.EXEC, b"x", context=ShellContext("bash")),
+    Analysis((Effect("read", "/srv/x", "cat", ("cat",)),), sent="x"),
+    SessionFacts("s2", "10.0.0.2"), datetime(2026, 1, 6, 12, 0, tzinfo=UTC),
+)  # fmt: skip
+_OPAQUE = Opaque("glob", "$x", 0, 2)
+
+
+def one_fact_apart() -> list[Facts]:
+    """Return facts that differ from BASE in one thing each, in every thing that a rule can read."""
+    principal, target, analysis, effect = BASE.principal, BASE.target, BASE.analysis, BASE.analysis.effects[0]
+    bob, carol = Identity("local", "bob"), Identity("local", "carol")
+    people = [
+        replace(principal, identity=bob), replace(principal, handle="x-2"), replace(principal, kind=person().kind),
+        replace(principal, groups=frozenset(("sre", "ops"))), replace(principal, owner=carol),
+        replace(principal, acting_for=(bob,)), replace(principal, assurance=Assurance("gold")),
+        replace(principal, assurance=Assurance("", ("hwk",))),
+    ]  # fmt: skip
+    targets = [
+        replace(target, name="web-1"), replace(target, protocol="postgres"), replace(target, labels={"env": "prod"}),
+        replace(target, labels={"env": "dev", "tier": "x"}), replace(target, labels={}), replace(target, account="root"),
+        replace(target, role="app"), replace(target, database="db"),
+    ]  # fmt: skip
+    commands = [
+        replace(BASE.command, wire=Wire.POSTGRES), replace(BASE.command, kind=Kind.BIND), replace(BASE.command, text=b"y"),
+    ]  # fmt: skip
+    effects = [
+        replace(effect, verb="delete"), replace(effect, object="/etc/x"), replace(effect, program="rm"),
+        replace(effect, argv=("cat", "x")), replace(effect, via=("sudo",)), replace(effect, origin="wrapper"),
+        replace(effect, recursive=True), replace(effect, force=True), replace(effect, host="h"), replace(effect, filtered=False),
+        replace(effect, detail="metadata"),
+    ]  # fmt: skip
+    analyses = [
+        *(replace(analysis, effects=(one,)) for one in effects), replace(analysis, effects=(effect, effects[0])),
+        replace(analysis, opaque=(_OPAQUE,)), replace(analysis, stdin=Stdin.DATA), replace(analysis, statements=2),
+    ]  # fmt: skip
+    sessions = [replace(BASE.session, id="s1"), replace(BASE.session, client="10.0.0.1")]
+    times = [BASE.now.replace(hour=3), BASE.now.replace(day=5), BASE.now.replace(minute=45)]
+    return [
+        *(replace(BASE, principal=one) for one in people), *(replace(BASE, target=one) for one in targets),
+        *(replace(BASE, command=one) for one in commands), *(replace(BASE, analysis=one) for one in analyses),
+        *(replace(BASE, session=one) for one in sessions), *(replace(BASE, now=one) for one in times),
+    ]  # fmt: skip

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from harness.policy_facts import random_analysis, random_facts, random_principal, random_target
+from harness.policy_facts import BASE, one_fact_apart, random_analysis, random_facts, random_principal, random_target
 from interlock.commands.model import Analysis, Effect
 from interlock.policy.assembly import assemble
 from interlock.policy.document import Document
@@ -97,6 +97,18 @@ def test_a_warm_policy_decides_as_one_that_never_decided() -> None:
             assert decision == afresh(warm).decide(facts), facts
     print(f"\n{asked} decisions, {again} of them from the cache")
     assert again > asked / 10, "otherwise nothing was attacked"
+
+
+@pytest.mark.parametrize("when", ONE_FACT_EACH)
+def test_one_fact_apart_is_another_decision(when: str) -> None:
+    """Each rule reads one fact; facts that differ in that one alone are told apart, whatever was asked before."""
+    warm = policy([when], ["deny"])
+    fresh = [afresh(warm).decide(facts) for facts in one_fact_apart()]
+    for _ in range(2):  # the second time everything is in the cache
+        assert warm.decide(BASE) == afresh(warm).decide(BASE)
+        assert [warm.decide(facts) for facts in one_fact_apart()] == fresh
+    base = afresh(warm).decide(BASE)
+    assert any(decision.verdict is not base.verdict for decision in fresh), "otherwise this rule attacks nothing"
 
 
 def test_every_fact_is_attacked() -> None:
