@@ -92,7 +92,7 @@ async def take(out: Path) -> None:
                     async with window(chromium, url, size=size, dark=dark, device_scale_factor=scale) as seen:
                         await seen.log_in(handle, path)
                         if name == "console-policy":
-                            await seen.page.fill("textarea[name=text]", "find /srv -name '*.log' -mtime +30 -delete")
+                            await seen.page.fill("textarea[name=text]", "find /srv/app -name '*.tmp' -mtime +30 -delete")
                             await seen.page.click("button.primary")
                             await seen.page.wait_for_selector("#answer")
                         await seen.page.screenshot(path=str(out / f"{name}.png"))

@@ -11,6 +11,7 @@ import yaml
 
 from interlock.approvals.channels.slack import client
 from interlock.config import SlackConfig, parse
+from interlock.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/slack.md").read_text()
@@ -52,3 +53,9 @@ def test_the_configurations_load(number: int, mode: str) -> None:
     config = parse({"version": 1, "node": {"data_dir": "data"}, **shown}, base=ROOT)
     slack = config.approvals.channels.slack
     assert isinstance(slack, SlackConfig) and slack.mode == mode
+
+
+def test_http_mode_without_an_address_to_post_to_is_refused() -> None:
+    shown = fenced("interlock.yaml")[1]
+    with pytest.raises(ConfigError, match="mode: http needs"):
+        parse({"version": 1, "node": {"data_dir": "data"}, **shown, "listen": {}}, base=ROOT)

@@ -10,38 +10,22 @@ import asyncio
 import os
 import ssl
 import stat
-from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import structlog
 from starlette.types import ASGIApp
 
-from interlock.approvals.channels.slack.channel import SlackChannel
-from interlock.approvals.channels.slack.client import SlackApi
-from interlock.approvals.channels.slack.forms import Seal
-from interlock.approvals.channels.slack.inbound import Expected as ExpectedSlack
-from interlock.approvals.channels.slack.linking import LinkCodes
-from interlock.approvals.channels.slack.socket import SocketMode
-from interlock.approvals.channels.teams import carriage
-from interlock.approvals.channels.teams.channel import TeamsChannel
-from interlock.approvals.channels.teams.connector import Connector
-from interlock.approvals.channels.teams.inbound import ISSUER as BOT_ISSUER
-from interlock.approvals.channels.teams.inbound import Expected, service_allowed
-from interlock.approvals.channels.webhook import signing
-from interlock.approvals.channels.webhook.address import Guarded
-from interlock.approvals.channels.webhook.sender import WebhookChannel
 from interlock.approvals.desk import House
 from interlock.approvals.fatigue import Limits
 from interlock.approvals.inbox import Inbox
 from interlock.approvals.reviewer_keys import ReviewerKeys
+from interlock.channels import Channels, Stop
 from interlock.clock import Clock, Entropy, SystemClock, system_entropy
 from interlock.commands.analyzer import Analyzer
 from interlock.commands.pool import ShellPool
-from interlock.config import Config, is_loopback, split_address
+from interlock.config import Config, split_address
 from interlock.control import SOCKET
 from interlock.errors import ConfigError, EvidenceError, InterlockError
 from interlock.evidence.archive import Archive
@@ -52,15 +36,14 @@ from interlock.evidence.writer import TranscriptStore
 from interlock.gate import Gate
 from interlock.identity.authenticate import Authenticator
 from interlock.identity.directory import Change, ChangeKind, Directory
-from interlock.identity.keyset import KeySet
 from interlock.identity.passkeys import relying_party
 from interlock.identity.stepup import DecisionSessions
 from interlock.policy.loader import configured
 from interlock.policy.source import LivePolicy
 from interlock.postgres.listener import PostgresListener
 from interlock.ssh.listener import SshListener
-from interlock.store.engine import Store, open_store
-from interlock.web.app import Parts, SlackParts, TeamsParts, create_app
+from interlock.store.engine import open_store
+from interlock.web.app import Parts, create_app
 from interlock.web.console.sessions import ConsoleSessions
 from interlock.web.metrics import metrics_app
 from interlock.web.server import HttpServer
@@ -69,8 +52,6 @@ log = structlog.get_logger()
 
 NEWCOMER_WITH_IDP = 24 * 3600.0
 """Seconds that a reviewer who was just made waits, where the configuration says nothing and an issuer is configured."""
-
-Stop = Callable[[], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +146,12 @@ class Daemon:
         self._stops.append(("authenticator", authenticator.close))
         self._directory = directory
         directory.subscribe(self._directory_changed)
-        teams = await self._teams(inbox, directory, store, transcripts, http)
-        slack = await self._slack(inbox, directory, store, transcripts)
-        await self._webhook(inbox, store, transcripts)
+        channels = Channels(
+            config, inbox=inbox, directory=directory, store=store, journal=journal, clock=clock, entropy=self._entropy,
+            http=http, stops=self._stops,
+        )  # fmt: skip
+        teams, slack = await channels.teams(), await channels.slack()
+        await channels.webhook()
 
         ssh = postgres = None
         if config.listen.ssh:
@@ -248,108 +232,6 @@ class Daemon:
             task = asyncio.get_running_loop().create_task(self._inbox.withdraw(change.stopped, str(change.kind)))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-
-    async def _teams(
-        self, inbox: Inbox, directory: Directory, store: Any, transcripts: TranscriptStore, http: httpx.AsyncClient
-    ) -> TeamsParts | None:
-        teams = self.config.approvals.channels.teams
-        if teams is None:
-            return None
-        http_host = split_address(self.config.listen.http)[0] if self.config.listen.http else ""
-        expected = Expected(
-            app_id=teams.app_id,
-            tenants=frozenset(teams.tenants),
-            service_hosts=frozenset(teams.service_hosts),
-            loopback=is_loopback(http_host) and teams.service_url.startswith("http://"),
-        )
-        if not service_allowed(teams.service_url, expected):
-            raise ConfigError("approvals.channels.teams.service_url must be https on one of service_hosts")
-        connector = Connector(
-            app_id=teams.app_id,
-            password=teams.app_password.resolve(self.config.base),
-            token_url=teams.token_url,
-            service_url=teams.service_url,
-            clock=self.clock,
-            http=http,
-        )
-        # A sovereign cloud publishes a discovery document; the key set's own address needs one look-up less.
-        discovered = teams.keys_url.endswith("/openidconfiguration")
-        keys = KeySet(
-            BOT_ISSUER, jwks_url=None if discovered else teams.keys_url, clock=self.clock, client=lambda: http,
-            metadata_url=teams.keys_url if discovered else None,
-        )  # fmt: skip
-        transport = carriage.transport(teams.transport, connector=connector, expected=expected, keys=keys, clock=self.clock)
-        channel = TeamsChannel(
-            transport=transport,
-            inbox=inbox,
-            directory=directory,
-            messages=store.messages,
-            conversations=store.conversations,
-            journal=transcripts.journal,
-            clock=self.clock,
-            conversation=teams.conversation,
-            escalation=teams.escalation,
-            direct=teams.direct,
-        )
-        await channel.start()
-        self._stops.append(("teams", channel.close))
-        return TeamsParts(channel, transport)
-
-    async def _slack(self, inbox: Inbox, directory: Directory, store: Store, transcripts: TranscriptStore) -> SlackParts | None:
-        slack, base = self.config.approvals.channels.slack, self.config.base
-        if slack is None:
-            return None
-        if slack.mode == "http" and not self.config.listen.http:
-            raise ConfigError("approvals.channels.slack.mode: http needs listen.http, where Slack posts to; or use mode: socket")
-        token, expected = slack.bot_token.resolve(base), ExpectedSlack(slack.team, slack.app)
-        app_token = slack.app_token.resolve(base) if slack.mode == "socket" and slack.app_token else None
-        api = SlackApi(api_url=slack.api_url, bot_token=token, app_token=app_token)
-        self._stops.append(("slack client", api.close))
-        codes = LinkCodes(self.clock, self._entropy)
-        channel = SlackChannel(
-            api=api,
-            expected=expected,
-            conversation=slack.channel,
-            escalation=slack.escalation,
-            inbox=inbox,
-            directory=directory,
-            messages=store.messages,
-            deliveries=store.deliveries,
-            journal=transcripts.journal,
-            codes=codes,
-            seal=Seal(token),
-            clock=self.clock,
-            public_url=self.config.public_url,
-            longest_grant=self.config.approvals.grants,
-        )
-        await channel.start()
-        self._stops.append(("slack", channel.close))
-        if slack.mode == "socket":
-            socket = SocketMode(api, channel.accept, app=slack.app, clock=self.clock)
-            socket.start()
-            self._stops.append(("slack socket", socket.close))
-            return SlackParts(channel, expected, codes, None)
-        signing_secret = slack.signing_secret.resolve(base) if slack.signing_secret else None
-        return SlackParts(channel, expected, codes, signing_secret)
-
-    async def _webhook(self, inbox: Inbox, store: Store, transcripts: TranscriptStore) -> None:
-        webhook = self.config.approvals.channels.webhook
-        if webhook is None:
-            return
-        loopback = is_loopback(urlsplit(webhook.url).hostname or "")
-        channel = WebhookChannel(
-            url=webhook.url,
-            key=signing.key_of(webhook.secret.resolve(self.config.base)),
-            events=frozenset(webhook.events),
-            inbox=inbox,
-            rows=store.outbox,
-            journal=transcripts.journal,
-            clock=self.clock,
-            entropy=self._entropy,
-            transport=Guarded(httpx.AsyncHTTPTransport(), loopback=loopback),
-        )
-        await channel.start()
-        self._stops.append(("webhook", channel.close))
 
     async def _serve(self, name: str, app: ASGIApp, where: str | Path, *, tls: bool = False) -> int:
         """Start one HTTP server; return its port."""

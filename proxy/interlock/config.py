@@ -323,6 +323,9 @@ class Config(Strict):
                     raise ValueError(f"listen.{kind} without tls: may bind loopback only; add tls: or use 127.0.0.1")
         if self.listen.postgres_auth == "token" and self.tls is None:
             raise ValueError("listen.postgres_auth: token sends the token in clear, so it needs tls:")
+        slack = self.approvals.channels.slack
+        if slack is not None and slack.mode == "http" and self.listen.http is None:
+            raise ValueError("approvals.channels.slack.mode: http needs listen.http, where Slack posts to; or use mode: socket")
         if any(t.credentials.kind == "ssh-ca" for t in self.targets) and self.targets_ca is None:
             raise ValueError("credentials.kind ssh-ca needs targets_ca: {key: file:…}")
         return self

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from interlock.approvals.channels.courier import Courier, Patience
+from interlock.approvals.channels.courier import LATER, Courier, Patience
 from interlock.errors import InterlockError, Reason, StoreError
 
 QUICK = Patience(first=0.001, most=0.004, attempts=5)
@@ -123,6 +123,20 @@ async def test_whoever_says_how_long_to_wait_is_not_asked_before() -> None:
     made.wanted("c")
     await town.until(lambda: town.delivered == ["b", "c"])
     await made.close()
+
+
+async def test_what_somebody_waits_for_goes_before_what_is_only_looked_at_again() -> None:
+    town = Town()
+    made = Courier("test", town.deliver, lambda _: None, patience=QUICK, workers=1)
+    for key in "abc":
+        made.wanted(key, urgency=LATER)
+    made.wanted("new")
+    made.wanted("c")  # one of them became urgent
+    made.wanted("b", urgency=LATER)
+    made.start()
+    await town.until(lambda: len(town.delivered) == 4)
+    await made.close()
+    assert town.delivered == ["new", "c", "a", "b"]
 
 
 async def test_closing_lets_a_delivery_under_way_end_and_begins_no_other() -> None:

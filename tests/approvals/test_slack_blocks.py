@@ -29,8 +29,8 @@ def asked(of: RequestDraft | None = None, **changes: Any) -> ApprovalRequest:
     return replace(request, **changes)
 
 
-def shown(request: ApprovalRequest, *, scopes: tuple[Scope, ...] = (Scope.ONCE,), link: str = LINK) -> list[blocks.Block]:
-    message = blocks.message(request, link=link, scopes=scopes)
+def shown(request: ApprovalRequest, *, link: str = LINK) -> list[blocks.Block]:
+    message = blocks.message(request, link=link)
     assert misshapen(message) == ""
     for block in message:  # slack-sdk knows limits too, from another hand than ours
         parsed = SdkBlock.parse(json.loads(json.dumps(block)))
@@ -150,8 +150,17 @@ def test_buttons_carry_only_the_id_and_the_nonce() -> None:
     assert values == [f"req_1 {'ab' * 16}", f"req_1 {'ab' * 16}", None]
 
 
-def test_where_a_rule_offers_scopes_the_button_asks() -> None:
-    assert offers(shown(asked(), scopes=(Scope.ONCE, Scope.EXACT))) == ["choose", "deny", "open"]
+@pytest.mark.parametrize(
+    ("scopes", "offered"),
+    [(("once",), ["approve"]), (("once", "exact"), ["choose"]), (("exact",), ["choose"]), (("rule_in_session",), [])],
+)
+def test_where_a_rule_offers_scopes_the_button_asks_and_where_none_is_left_there_is_none(
+    scopes: tuple[str, ...], offered: list[str]
+) -> None:
+    """The command has input, so the scope that is bound to its words can't be given."""
+    request = asked(draft(terms=replace(TERMS, scopes=scopes)))
+    assert offers(shown(request)) == [*offered, "deny", "open"]
+    assert blocks.approvable(request) == bool(offered)
 
 
 @pytest.mark.parametrize("terms", [replace(TERMS, risk=Risk.CRITICAL), replace(TERMS, step_up=StepUp.PASSKEY)])

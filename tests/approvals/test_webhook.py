@@ -296,6 +296,23 @@ async def test_what_changed_while_nobody_told_is_told_at_the_next_start(opened: 
     assert [g.kind for g in await receiver.received(3)][2:] == ["approval.pending"], "nothing is told twice"
 
 
+async def test_the_marks_of_what_was_told_outlive_other_channels_housekeeping(opened: Open, receiver: Receiver) -> None:
+    node = await opened()
+    await node.tell()
+    await node.answer(await node.ask())
+    await receiver.received(2)
+    await emptied(node)
+    node.clock.advance(2 * 86_400)
+    await node.ask(command=replace(SHELL, text=b"rm -rf /srv/later"))
+    await receiver.received(3)
+    await emptied(node)
+    assert await node.store.deliveries.take("slack", "Ev1", now=node.clock.now())
+    node = await opened(clock=node.clock)
+    await node.tell()
+    last = await node.ask(command=replace(SHELL, text=b"rm -rf /srv/last"))
+    assert [g.ident for g in await receiver.received(4)][3:] == [f"{last.id[4:]}-pending"]
+
+
 async def test_requests_that_ended_before_there_was_a_webhook_are_no_news(opened: Open, receiver: Receiver) -> None:
     node = await opened()
     await node.answer(await node.ask())

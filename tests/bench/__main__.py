@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "proxy"), str(ROOT / "tests")]
 
-from bench import postgres, ssh  # noqa: E402  after the path is set
+from bench import approvals, postgres, ssh  # noqa: E402  after the path is set
 from bench.table import Row, show  # noqa: E402
 from blackbox.conftest import World, open_world  # noqa: E402
 from harness.openssh_server import OpenSshServer  # noqa: E402
@@ -34,6 +34,10 @@ async def main() -> int:
             rows, problems = await asyncio.to_thread(measure_postgres, world, pgbench, directory)
             rows += await measure_ssh(world)
         show(rows)
+        server.run("CREATE TABLE t (id int)")
+        answering = directory / "answering"
+        answering.mkdir(mode=0o755)
+        problems += await approvals.measure(answering, server)
         out = ROOT / "bench.json"
         out.write_text(
             json.dumps({"machine": platform.platform(), "cpus": os.cpu_count(), "rows": [r.to_json() for r in rows]}, indent=2)

@@ -17,12 +17,14 @@ from harness.desk import PASSPHRASE, Desk, open_desk
 from harness.requests import draft
 from harness.webnode import gate_over, parts_over
 from harness.webserver import serving
+from interlock.approvals.channels.slack.linking import LinkCodes
 from interlock.approvals.model import ApprovalRequest, State, VoteVerdict
+from interlock.clock import system_entropy
 from interlock.gate import Gate
 from interlock.policy import packs
 from interlock.policy.source import LivePolicy
 from interlock.ports import Classifier
-from interlock.web.app import create_app
+from interlock.web.app import SlackParts, create_app
 from interlock.web.console.sessions import ConsoleSessions
 
 
@@ -34,6 +36,7 @@ class House:
     app: Any
     consoles: ConsoleSessions
     stopping: asyncio.Event
+    codes: LinkCodes
 
     async def ask(self, **changes: Any) -> ApprovalRequest:
         return (await self.desk.inbox.submit(draft(principal=self.desk.agent(), **changes))).request
@@ -71,10 +74,13 @@ async def open_house(
     live = LivePolicy([packs.shipped(), own, *policies])
     async with open_desk(directory, public_url=public_url, **settings) as desk:
         gate = gate_over(desk, classifier, live)
-        parts = parts_over(desk, local=False, gate=gate, policies=live, public_url=public_url)
+        # Slack in socket mode: no address that Slack could post to, and the page that links accounts.
+        codes = LinkCodes(desk.clock, system_entropy)
+        slack = SlackParts(None, None, codes, None)  # type: ignore[arg-type]  # the console asks for the codes alone
+        parts = parts_over(desk, local=False, gate=gate, policies=live, public_url=public_url, slack=slack)
         app = create_app(parts)
         async with serving(app, urlsplit(public_url).port or 0) as url:
-            yield House(desk, public_url or url, gate, app, parts.consoles, parts.stopping)
+            yield House(desk, public_url or url, gate, app, parts.consoles, parts.stopping, codes)
 
 
 @dataclass

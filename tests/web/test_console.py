@@ -173,6 +173,22 @@ async def test_a_stale_login_asks_for_the_passphrase_and_enter_then_gives_the_an
 
 
 @pytest.mark.interop
+async def test_the_button_says_how_far_an_approval_goes(house: House, chromium: Any) -> None:
+    request = await house.ask(terms=replace(TERMS, scopes=("once", "exact")))
+    async with window(chromium, house.url, size=PHONE) as seen:
+        await seen.log_in("bob", f"/console/approvals/{request.id}")
+        assert await seen.page.inner_text("[data-approve]") == "Approve once"
+        assert not await seen.page.is_visible("input[name=minutes]")
+        await seen.page.check("input[value=exact]")
+        await seen.page.fill("input[name=minutes]", "30")
+        assert await seen.page.inner_text("[data-approve]") == "Approve for 30 min"
+        await seen.page.click("[data-approve]")
+        await seen.page.wait_for_selector(".chip.approved")
+    (grant,) = house.desk.inbox.grants()
+    assert (str(grant.scope), grant.request) == ("exact", request.id)
+
+
+@pytest.mark.interop
 async def test_pages_work_without_script(house: House, chromium: Any) -> None:
     request = await house.ask()
     async with window(chromium, house.url, java_script_enabled=False) as seen:

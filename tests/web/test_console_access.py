@@ -13,6 +13,7 @@ from harness.asked import ORDERS, WEB, Asking, open_asking
 from harness.browser import DESKTOP, PHONE, Window, open_chromium, window
 from harness.client import Impatient
 from harness.console import House, open_house
+from interlock.approvals.channels.slack.inbound import Actor
 from interlock.approvals.desk import House as DeskHouse
 from interlock.approvals.model import ApprovalRequest
 from interlock.policy.model import Need, SessionFacts, StepUp
@@ -56,11 +57,12 @@ async def everything(house: House, asking: Asking) -> list[str]:
     )
     session = await house.gate.open(agent, WEB, SessionFacts("01KB5T9ZV4Q7E8S3N2M6X0R1YD", "192.0.2.7"))
     await session.submit(Question(b"sudo rm -rf /srv/x", WEB).command, Impatient()).outcome()  # type: ignore[union-attr]
+    code = house.codes.issue(Actor("T0EXAMPLE", "U0EXAMPLE"), "Bob")
     requests = [f"/console/approvals/{request.id}" for request in (first.request, denied, plain, critical)]
     return [
         "/console", *requests, "/console/history", "/console/history?who=claude", "/console/grants", "/console/people",
         "/console/policy", "/console/policy/rules/linux/recursive-delete", "/console/sessions", f"/console/sessions/{session.id}",
-        "/console/health", "/console/passkeys",
+        "/console/health", "/console/passkeys", f"/console/link/slack/{code}",
     ]  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from harness.browser import Window, open_chromium, window
 from harness.client import Impatient
 from harness.console import House, open_house, visiting
 from harness.requests import SHELL, SQL, TERMS, draft
+from interlock.approvals.channels.slack.inbound import Actor
 from interlock.approvals.model import ApprovalRequest, VoteVerdict
 from interlock.commands.model import Analysis, BindValue, Effect, HeldInput, Opaque
 from interlock.identity.principal import Identity
@@ -102,10 +103,12 @@ async def test_nothing_that_others_wrote_becomes_a_part_of_any_page(house: House
     request, denied, session = await asked(house), await answered(house), await recorded(house)
     await house.desk.directory.link("bob", Identity("https://idp.example", EVIL.replace(" ", "/")))
     nowhere = EVIL.replace("/", "")
+    code = house.codes.issue(Actor("T0EXAMPLE", "U0EXAMPLE"), EVIL)  # what somebody is called in Slack
     pages = (
         "/console", "/console/history", f"/console/history?who={EVIL}&rule={EVIL}", "/console/grants", "/console/people",
         f"/console/approvals/{request.id}", f"/console/approvals/{denied.id}", "/console/policy", "/console/health",
         "/console/policy/rules/evil/title", "/console/sessions", f"/console/sessions/{session}", "/console/passkeys",
+        f"/console/link/slack/{code}",
         f"/console/login?next={EVIL}", f"/console/approvals/{nowhere}", f"/console/sessions/{nowhere}",
     )  # fmt: skip
     async with open_chromium() as chromium, window(chromium, house.url, forgiving=True) as seen:

@@ -40,6 +40,8 @@ RIGHTS: dict[tuple[str, str], set[str]] = {
     ("POST", "/console/passkeys"): PEOPLE,
     ("POST", "/console/passkeys/options"): PEOPLE,
     ("POST", "/console/passkeys/remove"): PEOPLE,
+    ("GET", "/console/link/slack/{code}"): PEOPLE,
+    ("POST", "/console/link/slack/{code}"): PEOPLE,
     ("GET", "/console/people"): {ADMIN},
     ("POST", "/console/people/{handle}/unlock"): {ADMIN},
     ("POST", "/console/people/{handle}/confirm"): {ADMIN},
@@ -115,7 +117,7 @@ async def test_people_open_what_their_groups_give_and_nothing_else(house: House,
             where = filled(path, request_id=request.id)
             if method == "GET":
                 status = (await visitor.http.get(where)).status_code
-                unknown = path.startswith("/console/sessions/{")
+                unknown = path.startswith(("/console/sessions/{", "/console/link/"))
                 assert status == ((404 if unknown else 200) if who in allowed else 403), (path, status)
             else:
                 # Nothing but the token: whoever has the right gets as far as what the form lacks, or what is not there.

@@ -18,6 +18,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from harness import analyses
 from harness import slack as fake
 from harness.desk import Desk, open_desk
 from harness.requests import draft
@@ -511,6 +512,21 @@ async def test_hostile_text_stays_text(room: Room) -> None:
         assert part in text  # as it is, in a text element; the fake refuses every other type
     assert "\u202e" not in json.dumps(message, ensure_ascii=False) and "U+202E" in text
     assert "<" not in message["text"] and "evil" not in message["text"]
+
+
+async def test_a_secret_is_in_no_message_and_no_form_and_a_person_still_approves_the_real_bytes(room: Room) -> None:
+    """Property 33: the command goes to other people's servers with the secret hidden; the digest covers the raw bytes."""
+    secret = "ghp_" + "a1B2c3D4e5" * 4
+    command, analysis = analyses.shell(f"echo {secret}")
+    terms = ReviewTerms(groups=("sre",), scopes=("once", "exact"))
+    request = await room.ask(command=command, analysis=analysis, terms=terms, decision=replace(draft().decision, review=terms))
+    _, message = await room.posted(request)
+    assert "hidden" in text_of(message["blocks"])
+    await room.press(request, "choose")  # what is hidden is nothing but a value
+    await room.send(room.slack.submit(room.slack.forms[-1], values={"scope": "exact", "minutes": "5"}))
+    assert await room.state(request) is State.APPROVED
+    await room.slack.message("bob approved it")
+    assert secret not in json.dumps(room.slack.calls)
 
 
 # -- races and replay --------------------------------------------------------------------------------------------------------

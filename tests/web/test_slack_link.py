@@ -6,7 +6,7 @@ import contextlib
 import json
 import re
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
@@ -14,10 +14,12 @@ import pytest
 
 from harness.clock import ManualClock
 from harness.desk import PASSPHRASE
+from harness.requests import draft
 from harness.slack import APP, BOB, DAVE, STRANGER, TEAM
 from harness.webnode import open_web
 from interlock.approvals.channels.slack.inbound import Actor, Expected
 from interlock.approvals.channels.slack.linking import MAX_CODES, LinkCodes
+from interlock.approvals.desk import House
 from interlock.approvals.model import State
 from interlock.clock import system_entropy
 from interlock.web.app import SlackParts
@@ -145,6 +147,24 @@ async def test_an_account_of_somebody_is_never_taken_over(desktop: Desktop) -> N
     assert csrf is not None
     assert (await desktop.confirm(path, csrf=csrf[1])).status_code >= 400
     assert desktop.linked() == "dave" and desktop.linked(DAVE) == "dave"
+
+
+async def test_a_link_is_a_gain_that_waits_for_another_administrator(tmp_path: Path) -> None:
+    async with open_room(tmp_path, house={"house": House(newcomer=3600)}) as room:
+        directory, carol = room.desk.directory, room.desk.entry("carol").identity
+        await directory.confirm("bob", by=carol)
+        request = await room.ask()
+        await room.press(request)
+        assert await room.state(request) is State.APPROVED  # confirmed, and linked before that
+
+        await directory.unlink_slack("bob", TEAM, BOB)
+        await directory.link_slack("bob", TEAM, STRANGER, by=room.desk.entry("bob").identity)
+        other = await room.ask(command=replace(draft().command, text=b"rm -rf /srv/other"))
+        await room.press(other, user=STRANGER)
+        assert await room.state(other) is State.PENDING and "reviewer-too-new" in room.desk.journal_text()
+        await directory.confirm("bob", by=carol)
+        await room.press(other, user=STRANGER)
+        assert await room.state(other) is State.APPROVED
 
 
 async def test_names_from_slack_are_inert_on_the_page(desktop: Desktop) -> None:

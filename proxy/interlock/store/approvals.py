@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, case, insert, literal, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, case, insert, select, update
 
 from interlock.approvals.digest import checked
 from interlock.approvals.model import ApprovalRequest, Presence, State, Vote
@@ -98,12 +98,12 @@ class ApprovalRows:
 
         def write(connection: Connection) -> Written:
             # FOR UPDATE serialises voters on PostgreSQL; SQLite's BEGIN IMMEDIATE did already.
-            row = connection.execute(select(*_STATE).where(requests.c.id == known.id).with_for_update()).one_or_none()
+            row = connection.execute(_STATE_OF, {"ident": known.id}).one_or_none()
             if row is None:
                 raise NotFoundError(f"there is no request {known.id}")
             if row.digest != known.digest:
                 raise FormError(f"the row of {known.id} was changed from outside")
-            before = _thawed(known, row, _votes_of(connection, [known.id]))
+            before = _thawed(known, row, {known.id: tuple(map(_vote, connection.execute(_VOTES_ON, {"ident": known.id})))})
             after = change(before)
             if after == before:
                 return Written(before, _generation(connection))
@@ -168,6 +168,9 @@ def _columns(request: ApprovalRequest) -> dict[str, Any]:
     }  # fmt: skip
 
 
+_MUTABLE = ("state", "presence", "decided_at", "valid_until", "successor", "escalated_at")
+
+
 def _mutable(request: ApprovalRequest) -> dict[str, Any]:
     return {
         "state": str(request.state),
@@ -212,42 +215,67 @@ def _votes_of(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[Vot
     for start in range(0, len(ids), _IN):
         part = votes.c.request.in_(ids[start : start + _IN])
         for row in connection.execute(select(votes).where(part).order_by(votes.c.request, votes.c.place)):
-            vote = read_vote(row.form)
-            if (vote.reviewer.issuer, vote.reviewer.subject, str(vote.verdict)) != (row.issuer, row.subject, row.verdict):
-                raise FormError(f"a vote on {row.request} was changed from outside")
-            found[row.request] = (*found.get(row.request, ()), vote)
+            found[row.request] = (*found.get(row.request, ()), _vote(row))
     return found
+
+
+def _vote(row: Row[Any]) -> Vote:
+    vote = read_vote(row.form)
+    if (vote.reviewer.issuer, vote.reviewer.subject, str(vote.verdict)) != (row.issuer, row.subject, row.verdict):
+        raise FormError(f"a vote on {row.request} was changed from outside")
+    return vote
 
 
 def _insert_votes(connection: Connection, request: ApprovalRequest, known: int) -> None:
     """Write the votes of a request beyond the first `known` ones."""
     for place, vote in enumerate(request.votes[known:], start=known):
-        connection.execute(
-            insert(votes).values(
-                request=request.id, issuer=vote.reviewer.issuer, subject=vote.reviewer.subject,
-                verdict=str(vote.verdict), place=place, event=vote.event, form=vote_form(vote),
-            )
-        )  # fmt: skip
+        row = {
+            "request": request.id, "issuer": vote.reviewer.issuer, "subject": vote.reviewer.subject,
+            "verdict": str(vote.verdict), "place": place, "event": vote.event, "form": vote_form(vote),
+        }  # fmt: skip
+        connection.execute(_INSERT_VOTE, row)
 
 
 def _swap(connection: Connection, after: ApprovalRequest, before: State, *, in_time: datetime | None) -> None:
-    where = [requests.c.id == after.id, requests.c.state == str(before), requests.c.digest == after.digest]
-    if in_time is not None:
-        where.append((requests.c.expires if before is State.PENDING else requests.c.valid_until) > in_time)
-    result = connection.execute(update(requests).where(*where).values(_mutable(after)))
+    named = {"ident": after.id, "was": str(before), "same": after.digest, **{f"new_{k}": v for k, v in _mutable(after).items()}}
+    if in_time is None:
+        result = connection.execute(_SWAP, named)
+    else:
+        result = connection.execute(_SWAP_IN_TIME[before], {**named, "moment": in_time})
     if result.rowcount != 1:
         raise StoreError(f"{after.id} changed in the meantime, so nothing was written")
 
 
 def _advance(connection: Connection, now: datetime, at_least: int = 0) -> int:
     """Count one write and raise the high-water mark, never lower it. Return the generation."""
-    past = ledger.c.generation < at_least
-    statement = update(ledger).values(
-        generation=case((past, at_least), else_=ledger.c.generation) + 1,
-        high_water=case((ledger.c.high_water < now, literal(now, Moment())), else_=ledger.c.high_water),
-    )
-    return int(connection.execute(statement.returning(ledger.c.generation)).scalar_one())
+    return int(connection.execute(_ADVANCE, {"moment": now, "at_least": at_least}).scalar_one())
 
 
 def _generation(connection: Connection) -> int:
-    return int(connection.execute(select(ledger.c.generation)).scalar_one())
+    return int(connection.execute(_GENERATION).scalar_one())
+
+
+# -- statements of the way from a click to a release: built once, for building one takes longer than running it ------------
+
+_STATE_OF = select(*_STATE).where(requests.c.id == bindparam("ident")).with_for_update()
+_VOTES_ON = select(votes).where(votes.c.request == bindparam("ident")).order_by(votes.c.place)
+_INSERT_VOTE = insert(votes)
+_SWAP = (
+    update(requests)
+    .where(requests.c.id == bindparam("ident"), requests.c.state == bindparam("was"), requests.c.digest == bindparam("same"))
+    .values({name: bindparam(f"new_{name}") for name in _MUTABLE})
+)
+_SWAP_IN_TIME = {
+    State.PENDING: _SWAP.where(requests.c.expires > bindparam("moment")),
+    State.APPROVED: _SWAP.where(requests.c.valid_until > bindparam("moment")),
+}
+_GENERATION = select(ledger.c.generation)
+_MOMENT = bindparam("moment", type_=Moment())
+_ADVANCE = (
+    update(ledger)
+    .values(
+        generation=case((ledger.c.generation < bindparam("at_least"), bindparam("at_least")), else_=ledger.c.generation) + 1,
+        high_water=case((ledger.c.high_water < _MOMENT, _MOMENT), else_=ledger.c.high_water),
+    )
+    .returning(ledger.c.generation)
+)

@@ -30,7 +30,7 @@ class DeliveryRows:
         keys = [sha256(ident.encode()).hexdigest() for ident in idents]
 
         def work(connection: Connection) -> bool:
-            connection.execute(delete(deliveries).where(deliveries.c.seen < now - KEPT))
+            connection.execute(delete(deliveries).where(deliveries.c.channel == channel, deliveries.c.seen < now - KEPT))
             insert = sqlite.insert(deliveries) if self._database.dialect == "sqlite" else postgresql.insert(deliveries)
             new = 0
             for key in sorted(set(keys)):  # in one order on every node, so that two of them never wait for each other

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from itertools import count
 
 import structlog
 
@@ -18,6 +19,9 @@ from interlock.errors import InterlockError
 log = structlog.get_logger()
 
 MAX_KEYS = 10_000
+SOON, LATER = 0, 1
+"""What somebody waits for goes before what is only looked at again, such as every open request at a start."""
+
 GRACE_S = 5.0
 """How long `close` lets a delivery end that is under way: cut in the middle, nobody would know what was posted."""
 
@@ -57,7 +61,9 @@ class Courier:
 
     def _forget(self) -> None:
         self._closing = False
-        self._due: asyncio.Queue[str] = asyncio.Queue()
+        self._due: asyncio.PriorityQueue[tuple[int, int, str]] = asyncio.PriorityQueue()
+        self._order = count()
+        self._queued: dict[str, int] = {}  # due, with how urgently
         self._known: set[str] = set()  # due, under way or resting
         self._busy: set[str] = set()
         self._changed: set[str] = set()  # wanted again while under way
@@ -74,7 +80,7 @@ class Courier:
         for timer in self._resting.values():
             timer.cancel()
         for _ in self._tasks:
-            self._due.put_nowait("")  # wakes a worker that waits
+            self._due.put_nowait((SOON, next(self._order), ""))  # wakes a worker that waits
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=GRACE_S)
             for task in late:
@@ -83,8 +89,8 @@ class Courier:
         self._tasks.clear()
         self._forget()
 
-    def wanted(self, key: str) -> None:
-        """Deliver the state of `key` soon. Many calls before it happens are one delivery."""
+    def wanted(self, key: str, *, urgency: int = SOON) -> None:
+        """Deliver the state of `key`. Many calls before it happens are one delivery, as urgent as the most urgent of them."""
         if key in self._busy:
             self._changed.add(key)
         elif key not in self._known:
@@ -92,10 +98,20 @@ class Courier:
                 log.error("courier.behind", channel=self._channel, request=key)
                 return
             self._known.add(key)
-            self._due.put_nowait(key)
+            self._queue(key, urgency)
+        elif urgency < self._queued.get(key, urgency):
+            self._queue(key, urgency)  # its older place is passed over
+
+    def _queue(self, key: str, urgency: int = SOON) -> None:
+        self._queued[key] = urgency
+        self._due.put_nowait((urgency, next(self._order), key))
 
     async def _work(self) -> None:
-        while (key := await self._due.get()) and not self._closing:
+        while not self._closing:
+            urgency, _, key = await self._due.get()
+            if self._closing or self._queued.get(key) != urgency:
+                continue
+            del self._queued[key]
             self._busy.add(key)
             self._changed.discard(key)
             pause: float | None = None
@@ -126,11 +142,11 @@ class Courier:
         if pause is not None:
             self._resting[key] = asyncio.get_running_loop().call_later(pause, self._rested, key)
         elif key in self._changed:
-            self._due.put_nowait(key)
+            self._queue(key)
         else:
             self._known.discard(key)
             self._failures.pop(key, None)
 
     def _rested(self, key: str) -> None:
         del self._resting[key]
-        self._due.put_nowait(key)
+        self._queue(key)

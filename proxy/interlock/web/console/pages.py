@@ -21,7 +21,7 @@ from markupsafe import Markup, escape
 from interlock.approvals.wording import one_line
 from interlock.clock import Clock, rfc3339
 from interlock.commands.display import CLOSE, OPEN
-from interlock.errors import SENTENCES, InterlockError, Reason
+from interlock.errors import InterlockError, Reason
 from interlock.web.console.guard import Guard
 from interlock.web.problems import STATUS
 
@@ -94,7 +94,8 @@ class Pages:
                     except InterlockError as error:
                         path = request.url.path
                         if error.code is Reason.NOT_AUTHENTICATED and request.method == "GET" and path not in MACHINES:
-                            return pages.back(f"/console/login?next={quote(path)}")
+                            where = f"{path}?{request.url.query}" if request.url.query else path
+                            return pages.back(f"/console/login?next={quote(where)}")
                         return pages.error(request, STATUS.get(error.code, 500), str(error), error.next_step)
                     except RequestValidationError as error:
                         # Only places and messages: the input itself may hold a passphrase.
@@ -131,7 +132,3 @@ def marked(line: str) -> Markup:
 def moment(value: datetime | None) -> str:
     """Return a time as people read one: UTC, to the second."""
     return "" if value is None else value.strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def sentence(reason: Reason) -> str:
-    return SENTENCES[reason]

@@ -17,7 +17,7 @@ from typing import Any
 
 from interlock.approvals.desk import lacking
 from interlock.approvals.model import ApprovalRequest, Scope, State
-from interlock.approvals.portrait import Portrait, chat_portrait
+from interlock.approvals.portrait import Portrait, chat_portrait, title
 
 Block = dict[str, Any]
 
@@ -62,10 +62,10 @@ class _Paper:
 def approvable(request: ApprovalRequest) -> bool:
     """Whether a message may offer the approve button. The same at every moment of a request's life."""
     view = chat_portrait(request)
-    return view.chat_approvable and _body(view)[1]
+    return _offered(view, whole=_body(view)[1])
 
 
-def message(request: ApprovalRequest, *, link: str, scopes: Sequence[Scope]) -> list[Block]:
+def message(request: ApprovalRequest, *, link: str) -> list[Block]:
     """Return the message for the request's present state. Its buttons carry only the request's id and nonce."""
     view = chat_portrait(request)
     body, whole = _body(view)
@@ -76,16 +76,16 @@ def message(request: ApprovalRequest, *, link: str, scopes: Sequence[Scope]) -> 
     if not whole:
         out.append(_rich(_line(_NOT_ALL, bold=True)))
     out.append(_rich(*_standing(request, view)))
-    actions = _actions(request, link, scopes, whole and view.chat_approvable)
+    actions = _actions(request, view, link, offer=_offered(view, whole=whole))
     return [*out, {"type": "actions", "block_id": "answers", "elements": actions}] if actions else out
 
 
 def summary(request: ApprovalRequest) -> str:
     """The notification line on a locked phone: who and where, never the command."""
-    view = chat_portrait(request)
-    if request.state is State.PENDING:
-        return _fitting(f"{request.draft.principal.handle} waits for an answer at {request.draft.target.name}", SHORT)
-    return _fitting(f"{view.title}: {request.draft.principal.handle} at {request.draft.target.name}", SHORT)
+    where = f"{request.draft.principal.handle} waits for an answer at {request.draft.target.name}"
+    if request.state is not State.PENDING:
+        where = f"{title(request)}: {request.draft.principal.handle} at {request.draft.target.name}"
+    return _fitting(where, SHORT)
 
 
 def note(text: str, *, link: str = "", words: str = "Open", action: str = OPEN, value: str = "") -> list[Block]:
@@ -110,6 +110,11 @@ def value_of(request: ApprovalRequest) -> str:
     return f"{request.id} {request.nonce}"
 
 
+def _offered(view: Portrait, *, whole: bool) -> bool:
+    """Whether a click may approve: all of it was seen, nothing asks for more than a click, and there is a scope to choose."""
+    return whole and view.chat_approvable and bool(view.scopes)
+
+
 # -- parts -------------------------------------------------------------------------------------------------------------
 
 
@@ -126,17 +131,17 @@ def _body(view: Portrait) -> tuple[list[Block], bool]:
     ]
     if view.stdin is not None:
         out.append(_rich(_line("Its input", bold=True), _code(paper.put(_numbered(view.stdin.lines)))))
-    for title, texts in (("Its values", view.binds), ("Around it", view.surroundings)):
+    for name, texts in (("Its values", view.binds), ("Around it", view.surroundings)):
         if texts:
-            out.append(_rich(_line(title, bold=True), _code("\n".join(paper.items(texts)))))
+            out.append(_rich(_line(name, bold=True), _code("\n".join(paper.items(texts)))))
     # Every warning of ours before anything that the agent could fill the paper with.
-    for title, texts in (
+    for name, texts in (
         ("Take care", view.notes),
         ("What it would do", (*view.effects, *view.opaque)),
         ("Found out", view.facts),
     ):
         if texts:
-            out.append(_rich(_line(title, bold=True), _list(paper.items(texts))))
+            out.append(_rich(_line(name, bold=True), _list(paper.items(texts))))
     written = [text for text in (view.said, *view.remarks) if text]
     if written:
         label = _line("Written by the agent, checked by nobody", bold=True)
@@ -168,14 +173,14 @@ def _moment(value: datetime) -> str:
     return f"{value:%Y-%m-%d %H:%M} UTC"
 
 
-def _actions(request: ApprovalRequest, link: str, scopes: Sequence[Scope], offer: bool) -> list[Block]:
+def _actions(request: ApprovalRequest, view: Portrait, link: str, *, offer: bool) -> list[Block]:
     actions = []
     value = value_of(request)
     if request.state is State.PENDING and offer:
-        if len(scopes) > 1:
-            actions.append(_button(CHOOSE, "Approve…", value=value, style="primary"))
-        else:
+        if [scope for scope, _ in view.scopes] == [Scope.ONCE]:
             actions.append(_button(APPROVE, "Approve once", value=value, style="primary"))
+        else:
+            actions.append(_button(CHOOSE, "Approve…", value=value, style="primary"))
     if request.state in (State.PENDING, State.APPROVED):
         words = "Deny…" if request.state is State.PENDING else "Deny after all…"
         actions.append(_button(DENY, words, value=value, style="danger"))

@@ -14,8 +14,7 @@ from typing import Any
 
 import structlog
 
-from interlock.approvals import grants
-from interlock.approvals.channels.courier import Courier, Patience
+from interlock.approvals.channels.courier import LATER, Courier, Patience
 from interlock.approvals.channels.slack import blocks, forms
 from interlock.approvals.channels.slack.client import Account, SlackApi, SlackError
 from interlock.approvals.channels.slack.forms import Answer, Question, Seal
@@ -24,6 +23,7 @@ from interlock.approvals.channels.slack.linking import LinkCodes
 from interlock.approvals.desk import decided
 from interlock.approvals.inbox import Inbox
 from interlock.approvals.model import ApprovalRequest, Proof, State, VoteVerdict
+from interlock.approvals.portrait import chat_portrait
 from interlock.approvals.wording import one_line
 from interlock.clock import Clock
 from interlock.errors import InterlockError, NotFoundError, Reason, VoteError
@@ -90,14 +90,13 @@ class SlackChannel:
         since = self._clock.now() - REMEMBERED
         over = [r for r in known if r.state.terminal and (r.decided_at or r.expires) >= since]
         for request in [*(r for r in known if not r.state.terminal), *over[:MAX_REMEMBERED]]:
-            self._courier.wanted(request.id)
+            self._courier.wanted(request.id, urgency=LATER)
         self._courier.start()
 
     async def close(self) -> None:
         self._unsubscribe()
         await self._courier.close()
-        while self._tasks:
-            await asyncio.wait(set(self._tasks))
+        await self.settled()
 
     # -- out ------------------------------------------------------------------------------------------------------
 
@@ -110,8 +109,7 @@ class SlackChannel:
                 )
             self._team_confirmed = True
         request = await self._inbox.get(request_id)
-        scopes = grants.offered(request.draft)
-        content = blocks.message(request, link=self._inbox.link(request), scopes=scopes)
+        content = blocks.message(request, link=self._inbox.link(request))
         summary = blocks.summary(request)
         posted = {row.conversation: row.message for row in await self._messages.of(CHANNEL, request.id)}
         failed: SlackError | None = None
@@ -232,7 +230,7 @@ class SlackChannel:
         if verdict is VoteVerdict.DENY:
             form = forms.deny_form(self._seal.close(Question.of(click, forms.DENY_FORM)), heading)
         else:
-            offered = [(s, grants.words(request.draft, s, self._longest_grant)) for s in grants.offered(request.draft)]
+            offered = chat_portrait(request, longest=self._longest_grant).scopes  # with secrets hidden, as in the message
             metadata = self._seal.close(Question.of(click, forms.APPROVE_FORM))
             form = forms.approve_form(metadata, heading, offered, self._longest_minutes)
         try:

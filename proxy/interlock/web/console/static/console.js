@@ -82,6 +82,14 @@
     if (passphrase() && !passphrase().value) { passphrase().focus(); return tell(`Your passphrase, then Enter ${armed === "deny" ? "denies" : "approves"}.`); }
     submit(armed === "deny" ? deny : approve);
   };
+  if (form && approve && !form.dataset.sign) {
+    const label = () => {
+      const scope = form.elements.scope?.value || "once", minutes = form.elements.minutes?.value;
+      approve.textContent = scope === "once" ? "Approve once" : scope === "exact" ? `Approve for ${minutes} min` : `Approve in this session, ${minutes} min`;
+    };
+    form.addEventListener("input", label);
+    label();
+  }
   if (form) {
     form.addEventListener("keydown", (event) => {
       if (event.key !== "Enter" || event.shiftKey || event.isComposing || !armed || event.target.tagName === "BUTTON") return;
