@@ -229,6 +229,20 @@ def test_a_looser_policy_is_named_so(where: list[str], tmp_path: Path) -> None:
     assert denied == {"rm -rf /", "ALTER SYSTEM SET a = b", "uptime"}, "what the text itself forbids (`ls &&`) stays refused"
 
 
+def test_a_configuration_names_its_daemon(data_dir: Path, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def client(server: object) -> DaemonOf:
+        asked.append(server)
+        return DaemonOf(data_dir)
+
+    monkeypatch.setattr(sessions, "Client", client)
+    config = tmp_path / "interlock.yaml"
+    config.write_text(f"version: 1\nnode: {{name: t, data_dir: data}}\npolicies: ['{SHIPPED}', '{site}']\n")
+    assert as_json("--config", str(config))["changes"] == []
+    assert asked == [str(tmp_path / "data" / "interlock.sock")]
+
+
 def test_only_the_time_that_is_meant(data_dir: Path, site: Path) -> None:
     words = ["policy", "simulate", "--since", "soon"]
     assert CliRunner().invoke(build(words), words).exit_code == 2

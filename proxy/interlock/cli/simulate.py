@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +17,8 @@ from interlock.cli.output import Output, columns, data, emit_json, reporting, sa
 from interlock.cli.policyfiles import ConfigFile, Files, Format, meant
 from interlock.cli.sessions import DataDir, Server, Source, open_source
 from interlock.clock import SystemClock
+from interlock.config import load as load_config
+from interlock.control import SOCKET
 from interlock.errors import InterlockError, Reason
 from interlock.policy.history import REASONS
 from interlock.policy.simulation import Change, Simulation
@@ -38,7 +41,7 @@ def simulate(
     """Decide recorded commands again under this policy and list every decision that would change. Changes nothing."""
     policy = meant(files, config)
     simulation = Simulation(policy, SystemClock().now() - _duration(since))
-    source = open_source(server, data_dir)
+    source = open_source(server or _socket_of(config), data_dir)
     for session in _sessions(source, simulation.since):
         try:
             simulation.feed((recorded.event, recorded.disclosed) for recorded in source.recorded(session))
@@ -50,6 +53,14 @@ def simulate(
         emit_json(_json(simulation))
     else:
         _show(simulation)
+
+
+def _socket_of(config: Path | None) -> str | None:
+    """Return the socket of the daemon that a configuration is of."""
+    if config is None:
+        return None
+    loaded = load_config(config)
+    return str(loaded.path(loaded.node.data_dir) / SOCKET)
 
 
 def _duration(text: str) -> timedelta:
