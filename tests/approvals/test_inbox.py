@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import pytest
@@ -36,10 +35,8 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
 async def test_an_approval_wakes_the_waiter_and_is_used_once(desk: Desk) -> None:
     place = await desk.inbox.submit(draft())
     async with waiting(place) as waiter:
-        begun = perf_counter()
         await desk.vote(place.request, reason="go on", event="e1")
         request = await waiter
-        print(f"vote to waiter: {(perf_counter() - begun) * 1000:.2f} ms")
     assert request.state is State.APPROVED
     assert request.votes[0].reviewer_handle == "bob"
     consumed = await place.consume()
@@ -613,7 +610,7 @@ async def test_a_subscriber_that_fails_harms_nobody(desk: Desk) -> None:
 # -- many -------------------------------------------------------------------------------------------------------------
 
 
-async def test_ten_thousand_pending_requests_are_listed_quickly(desk: Desk) -> None:
+async def test_ten_thousand_pending_requests_come_back_over_a_restart_and_one_is_answered(desk: Desk) -> None:
     from interlock.approvals import desk as machine
 
     made = [
@@ -631,13 +628,7 @@ async def test_ten_thousand_pending_requests_are_listed_quickly(desk: Desk) -> N
         connection.execute(insert(requests), [_columns(replace(r, presence=Presence.RETURNED)) for r in made])
 
     await desk.store.approvals._database.run(fill)
-    begun = perf_counter()
     await desk.restart()
-    print(f"start with 10,000 open: {perf_counter() - begun:.2f} s")
-    begun = perf_counter()
-    assert len(await desk.inbox.list(State.PENDING)) == 10_000
-    listed = perf_counter() - begun
-    begun = perf_counter()
+    assert len(await desk.inbox.list(State.PENDING)) == desk.inbox.pending_count() == 10_000
     assert (await desk.vote(made[77])).state is State.APPROVED
-    print(f"list: {listed * 1000:.1f} ms, one vote among them: {(perf_counter() - begun) * 1000:.1f} ms")
-    assert listed < 0.5
+    assert desk.inbox.pending_count() == 9_999

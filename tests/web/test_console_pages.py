@@ -6,8 +6,6 @@ import asyncio
 import base64
 import json
 import re
-import statistics
-import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -276,13 +274,12 @@ async def test_a_text_that_takes_its_parser_long_does_not_hold_up_other_pages(ho
     async with visiting(house, "carol") as carol, visiting(house) as bob:
         explaining = asyncio.create_task(carol.post("/console/policy/explain", text=deep, target="web-1"))
         await asyncio.sleep(0)
-        slowest = 0.0
+        answered = 0
         while not explaining.done():
-            began = time.perf_counter()
             assert (await bob.http.get("/console/fingerprint")).status_code == 200
-            slowest = max(slowest, time.perf_counter() - began)
+            answered += not explaining.done()
         assert (await explaining).status_code == 200
-    assert slowest < 1.0
+    assert answered, "another page was answered while the parser was at it"
 
 
 async def test_every_rule_has_a_page_with_its_condition_and_cases(house: House) -> None:
@@ -338,27 +335,23 @@ async def walked(http: httpx.AsyncClient, path: str) -> list[str]:
 # -- the inbox -----------------------------------------------------------------------------------------------------------------
 
 
-async def test_an_inbox_of_ten_thousand_answers_in_a_tenth_of_a_second(house: House) -> None:
-    """The lines are put where the desk keeps them: what is timed is the page, over HTTP, to its last byte."""
+async def test_an_inbox_of_ten_thousand_is_drawn_a_page_at_a_time(house: House) -> None:
+    """The lines are put where the desk keeps them: what is counted is what is drawn for one page, over HTTP."""
     first = await house.ask(command=replace(SHELL, text=b"sudo rm -rf /srv\n" + b"x" * 200_000))
     register = house.desk.inbox._register
     for _ in range(10_000):
         copy = replace(first, id=f"req_{ulid(house.desk.clock, lambda n: bytes(n - 2) + len(register.lines).to_bytes(2, 'big'))}")
         register.lines[copy.id] = Line(copy)
     async with visiting(house) as bob:
-        took = []
-        for _ in range(9):
-            began = time.perf_counter()
-            page = await bob.http.get("/console")
-            took.append(time.perf_counter() - began)
-            assert page.text.count("data-row") == 50
+        page = await bob.http.get("/console")
+        assert page.text.count("data-row") == 50
+        assert len(page.content) < 200_000, "a row shows the beginning of a text, however long it is"
         older = re.search(r'href="(/console\?before=req_\w+)">Older', page.text)
         assert older and (await bob.http.get(older[1])).text.count("data-row") == 50
         assert len((await bob.http.get("/console/fingerprint")).text) == 64
     for ident in list(register.lines):
         if ident != first.id:
             del register.lines[ident]
-    assert statistics.median(took) < 0.1, took
 
 
 async def test_events_carry_ids_and_states_alone_and_end_with_the_login(house: House) -> None:

@@ -72,6 +72,7 @@ class Portrait:
     scopes: tuple[tuple[Scope, str], ...]  # what a reviewer may choose, each with its sentence
     votes: tuple[str, ...]
     notes: tuple[str, ...]  # warnings and remarks of ours about this view
+    warnings: tuple[str, ...]  # those of them that follow from the text alone
     left: str  # "expires in 14m"; empty when it is over, or no time was given
     complete: bool
     chat_approvable: bool
@@ -84,6 +85,13 @@ def portrait(request: ApprovalRequest, now: datetime | None = None, *, longest: 
     binds = tuple(_bind(value.raw, value.shown) for value in command.binds)
     approvable = _fits_chat(request) and redacted(request.draft).chat_approvable
     return _portrait(request, now, _View(whole(command.text), stdin, binds, approvable, longest))
+
+
+def moved_on(view: Portrait, request: ApprovalRequest) -> Portrait:
+    """Return the whole portrait of a request that was drawn before, in the state it is in now."""
+    notes = tuple(dict.fromkeys((*_history(request), *view.warnings)))
+    votes = tuple(_vote(vote, str) for vote in request.votes)
+    return replace(view, title=title(request), votes=votes, notes=notes, left="")
 
 
 def chat_portrait(request: ApprovalRequest, now: datetime | None = None, *, longest: float = LONGEST) -> Portrait:
@@ -116,12 +124,8 @@ def _portrait(request: ApprovalRequest, now: datetime | None, view: _View) -> Po
     command = draft.command
     analysis = draft.analysis if view.words is str else _hidden(draft.analysis, words)
     warnings = [*view.command.deceptions, *(stdin.deceptions if stdin is not None else ())]
-    notes = (
-        *view.notes,
-        *_history(request),
-        *(f"Careful: {w}" for w in warnings),
-        *(inline(words(note)) for note in analysis.notes),
-    )
+    careful = (*(f"Careful: {w}" for w in warnings), *(inline(words(note)) for note in analysis.notes))
+    notes = (*view.notes, *_history(request), *careful)
     return Portrait(
         title=title(request),
         who=who(draft),
@@ -140,6 +144,7 @@ def _portrait(request: ApprovalRequest, now: datetime | None, view: _View) -> Po
         scopes=tuple((scope, inline(words(grants.words(draft, scope, view.longest)), 600)) for scope in grants.offered(draft)),
         votes=tuple(_vote(vote, words) for vote in request.votes),
         notes=tuple(dict.fromkeys(notes)),
+        warnings=careful,
         left=_left(request, now),
         complete=not view.command.cut and not (stdin is not None and stdin.cut) and len(view.binds) == len(command.binds),
         chat_approvable=view.chat_approvable,

@@ -20,6 +20,9 @@ from interlock.clock import Entropy, system_entropy
 KEPT = 256
 """Changes that are kept for readers. A request may hold 256 KiB of input, so this bounds memory as well."""
 
+AFTER_S = 0.01
+"""Seconds after a change until readers are woken: drawing it for them must not come before the release that it allows."""
+
 _IDENT = re.compile(r"([0-9a-f]{16})-([0-9]{1,18})\Z")
 
 
@@ -40,6 +43,7 @@ class Feed:
         self._items: deque[Item] = deque(maxlen=kept)
         self._last = 0
         self._more = asyncio.Event()
+        self._waking: asyncio.TimerHandle | None = None
         self.readers = 0
         inbox.subscribe(self._push)
 
@@ -81,15 +85,20 @@ class Feed:
         finally:
             self.readers -= 1
 
+    def _push(self, request: ApprovalRequest) -> None:
+        self._last += 1
+        self._items.append(Item(self._last, request))
+        if self._waking is None:
+            self._waking = asyncio.get_running_loop().call_later(AFTER_S, self._woken)
+
+    def _woken(self) -> None:
+        self._waking = None
+        self.wake()
+
     def wake(self) -> None:
         """Let every reader look again: at more, or at the end."""
         more, self._more = self._more, asyncio.Event()
         more.set()
-
-    def _push(self, request: ApprovalRequest) -> None:
-        self._last += 1
-        self._items.append(Item(self._last, request))
-        self.wake()
 
     def _kept_after(self, number: int) -> bool:
         """Whether everything after that number is still here."""

@@ -7,11 +7,11 @@ list leaves out what makes a request large.
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from collections import OrderedDict
 from typing import Any
 
 from interlock.approvals.model import ApprovalRequest, Vote
-from interlock.approvals.portrait import portrait
+from interlock.approvals.portrait import Portrait, moved_on, portrait
 from interlock.clock import rfc3339
 from interlock.commands.display import display
 from interlock.commands.model import BindValue
@@ -20,11 +20,16 @@ FIRST_LINE = 200
 """Characters of the text that a row shows."""
 
 
-@dataclass(frozen=True, slots=True)
+REMEMBERED = 64
+"""Requests whose portrait is kept: what follows from the text alone is drawn once for all the states that it goes through."""
+
+
 class Shown:
     """`longest` is the longest life of a grant here, in seconds: the words of a scope name it."""
 
-    longest: float = 3600.0
+    def __init__(self, longest: float = 3600.0) -> None:
+        self.longest = longest
+        self._drawn: OrderedDict[str, Portrait] = OrderedDict()
 
     def row(self, request: ApprovalRequest) -> dict[str, Any]:
         """Return what a list shows: who, where, what, and how it stands. Cheap, however large the request is."""
@@ -71,7 +76,7 @@ class Shown:
     def whole(self, request: ApprovalRequest) -> dict[str, Any]:
         """Return everything. `words` are the effects in sentences, `remarks` and `said` what only the agent wrote."""
         draft = request.draft
-        view = portrait(request, longest=self.longest)
+        view = self._portrait(request)
         return {
             **self.row(request),
             "title": view.title,
@@ -93,6 +98,15 @@ class Shown:
             "must": list(view.needs),
             "scopes": [{"scope": str(scope), "words": words} for scope, words in view.scopes],
         }
+
+    def _portrait(self, request: ApprovalRequest) -> Portrait:
+        known = self._drawn.get(request.digest)
+        view = portrait(request, longest=self.longest) if known is None else moved_on(known, request)
+        self._drawn[request.digest] = view
+        self._drawn.move_to_end(request.digest)
+        if len(self._drawn) > REMEMBERED:
+            self._drawn.popitem(last=False)
+        return view
 
 
 def first_line(text: bytes) -> str:
