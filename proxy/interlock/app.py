@@ -194,7 +194,8 @@ class Daemon:
             http_at = _at(config.listen.http, port)
         if config.listen.metrics:
             await self._serve("metrics", metrics_app(self.gate, inbox), config.listen.metrics)
-        log.info("interlock.ready", ssh=ssh, postgres=postgres, http=http_at, policy=policies.current.digest)
+        current = policies.current
+        log.info("interlock.ready", ssh=ssh, postgres=postgres, http=http_at, policy=current.digest, observed=current.observed)
         return Addresses(ssh, postgres, http_at, socket)
 
     async def reload(self) -> None:
@@ -205,7 +206,7 @@ class Daemon:
             log.error("policy.reload_refused", reason=str(error.code), error=str(error))
             return
         self.gate.transcripts.journal.append(EventDraft("config.change", {"policy": loaded.digest, "what": "reload"}))
-        log.info("policy.reloaded", policy=loaded.digest)
+        log.info("policy.reloaded", policy=loaded.digest, observed=loaded.observed)
 
     async def close(self) -> None:
         """Drain and stop. Idempotent; one part that fails to stop does not keep the others running."""

@@ -72,6 +72,7 @@ def _keep(cache: OrderedDict[_Key, _Value], key: _Key, value: _Value) -> None:
 
 
 def who(principal: Principal) -> dict[str, Json]:
+    """Everything that a rule could read of a principal: what was decided can be decided again (policy/history.py)."""
     return {
         "principal": str(principal.identity),
         "handle": principal.handle,
@@ -79,16 +80,20 @@ def who(principal: Principal) -> dict[str, Json]:
         "owner": str(principal.owner) if principal.owner else None,
         "acting_for": [str(i) for i in principal.acting_for],
         "credential": {"kind": str(principal.credential.kind), "ident": principal.credential.ident},
+        "groups": sorted(principal.groups),
+        "assurance": {"acr": principal.assurance.acr, "amr": list(principal.assurance.amr)},
     }
 
 
 def where(target: Target) -> dict[str, Json]:
+    """Everything that a rule could read of a target."""
     return {
         "target": target.name,
         "protocol": target.protocol,
         "account": target.account,
         "role": target.role,
         "database": target.database,
+        "labels": dict(target.labels),
     }
 
 
@@ -105,6 +110,7 @@ def _plain(command: Command, analysis: Analysis) -> dict[str, Json]:
         "verbs": sorted({e.verb for e in analysis.effects}),
         "opaque": sorted({o.reason for o in analysis.opaque}),
         "statements": analysis.statements,
+        "stdin": str(analysis.stdin),
     }
     if command.env:
         fields["env"] = dict(command.env)

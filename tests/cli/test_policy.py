@@ -113,7 +113,8 @@ def test_a_policy_that_does_not_load_can_not_be_tested(tmp_path: Path) -> None:
 
 def test_without_arguments_the_shipped_packs_are_meant() -> None:
     found = as_json(run("check", "--output", "json"))
-    assert {rule["rule"].partition("/")[0] for rule in found["rules"]} == {"linux", "linux-deny", "postgres", "postgres-deny"}
+    loaded = {rule["rule"].partition("/")[0] for rule in found["rules"]}
+    assert loaded == {"cloud-cli", "git", "kubernetes-cli", "linux", "linux-deny", "postgres", "postgres-deny"}
 
 
 def test_with_a_configuration_its_policies_are_meant(tmp_path: Path) -> None:
@@ -122,3 +123,59 @@ def test_with_a_configuration_its_policies_are_meant(tmp_path: Path) -> None:
     config.write_text("version: 1\nnode: {name: t, data_dir: data}\npolicies: [site.yaml]\n")
     found = as_json(run("check", "--config", str(config), "--output", "json"))
     assert [rule["rule"] for rule in found["rules"]] == ["site/night"]
+
+
+def test_coverage_names_what_no_case_exercises(tmp_path: Path) -> None:
+    result = run("coverage", written(tmp_path, GOOD))
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == "1 of 1 rules are exercised; 6 mistakes tried, 0 unnoticed"
+    lazy = GOOD.replace('      - {shell: uptime, at: "2026-01-05T12:00:00Z", expect: none}\n', "")
+    result = run("coverage", written(tmp_path, lazy))
+    assert result.exit_code == 1
+    said = " ".join(result.stderr.split())
+    assert "site.yaml:4: site/night lacks a near miss (expect: none); a case that fails when it is condition removed" in said
+    found = as_json(run("coverage", written(tmp_path, lazy), "--output", "json"))
+    assert (found["ok"], found["mutations"]) == (False, {"tried": 6, "unnoticed": 1})
+    assert found["rules"][0]["unnoticed"] == ["condition removed"]
+
+
+def test_coverage_without_mutations_only_counts_cases(tmp_path: Path) -> None:
+    found = as_json(run("coverage", written(tmp_path, GOOD), "--no-mutate", "--output", "json"))
+    assert (found["ok"], found["mutations"]["tried"]) == (True, 0)
+    assert {k: found["rules"][0][k] for k in ("hits", "misses", "elsewhere")} == {"hits": 2, "misses": 1, "elsewhere": 1}
+    lines = [line for line in GOOD.splitlines(keepends=True) if "shell:" not in line and "    cases:" not in line]
+    none = "".join(lines).replace(", rule: site/night", "")
+    found = as_json(run("coverage", written(tmp_path, none), "--no-mutate", "--output", "json"))
+    assert found["rules"][0]["lacks"] == "a case that hits (expect: deny); a near miss (expect: none)"
+
+
+def test_a_mistake_in_a_part_of_a_rule_fails_only_when_strict(tmp_path: Path) -> None:
+    loose = GOOD.replace("    when:", "    match: {target: {env: prod}}\n    when:")
+    path = written(tmp_path, loose)
+    result = run("coverage", path)
+    assert result.exit_code == 0
+    assert "site/night lacks a case that fails when it is match.target removed" in " ".join(result.stderr.split())
+    assert run("coverage", path, "--strict").exit_code == 1
+
+
+def test_the_packs_that_ship_are_exercised_whole() -> None:
+    result = run("coverage", "--no-mutate")
+    assert result.exit_code == 0, result.stderr
+
+
+def test_the_schema_is_printed_for_editors() -> None:
+    found = as_json(run("schema"))
+    assert found["title"] == "Interlock policy file"
+    assert "rules" in found["properties"]
+
+
+def test_check_against_a_configuration_names_what_no_target_meets(tmp_path: Path) -> None:
+    written(tmp_path, GOOD.replace("when: time.hour < 6", "match: {target: {env: prodd}}\n    when: time.hour < 6"))
+    config = tmp_path / "interlock.yaml"
+    target = (
+        "{name: web-1, protocol: ssh, address: '127.0.0.1:22', account: a, labels: {env: prod}, "
+        "credentials: {kind: key, key: 'file:k'}, host_keys: 'file:h'}"
+    )
+    config.write_text(f"version: 1\nnode: {{name: t, data_dir: data}}\npolicies: [site.yaml]\ntargets: [{target}]\n")
+    assert "site/night can never match: no configured target is one of its match.target" in run("check", "-c", str(config)).stderr
+    assert run("check", "-c", str(config), "--strict").exit_code == 1

@@ -11,7 +11,9 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from interlock.cli.main import build
 from interlock.cli.policy import run_cases
 from interlock.policy.assembly import assemble
 from interlock.policy.document import Document
@@ -74,3 +76,15 @@ def test_the_error_that_the_page_shows_is_the_real_one() -> None:
     shown = re.search(r"    policy/site\.yaml:7:.*?\^\n", PAGE.read_text(), re.DOTALL)
     assert shown is not None
     assert [line.strip() for line in shown[0].strip().splitlines()] == [line.strip() for line in str(caught.value).splitlines()]
+
+
+def test_the_explanation_that_the_page_shows_is_the_real_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("interlock.cli.explain.DEFAULT_CONFIG", tmp_path / "nope.yaml")
+    monkeypatch.delenv("INTERLOCK_CONFIG", raising=False)
+    found = re.search(r"<!-- explain: (.+?) -->\n((?:    .*\n|\n)+)", PAGE.read_text())
+    assert found is not None
+    shown = [line.strip() for line in found[2].splitlines() if line.strip()]
+    words = ["explain", "--shell", found[1]]
+    said = [line.strip() for line in CliRunner().invoke(build(words), words).stdout.splitlines() if line.strip()]
+    assert shown == said[: len(shown)]
+    assert len(shown) >= 5

@@ -31,7 +31,7 @@ def lines(text: bytes, answer: dict[str, Any]) -> Iterator[Text]:
     yield Text.assemble((asked if len(asked) <= 400 else f"{asked[:400]}… ({len(text)} bytes)", "bold"), f"\n  on {where}\n")
     word, style, meaning = _VERDICTS[answer["decision"]]
     yield Text.assemble("  ", (f"{word:<{_LABEL}}", style), meaning)
-    yield _row("why", answer["reason"])
+    yield _row("why", answer["why"])
     yield _row("rule", answer["rule"] + _rule_note(answer["rule"]))
     if answer["hint"]:
         yield _row("hint", answer["hint"])
@@ -48,7 +48,7 @@ def lines(text: bytes, answer: dict[str, Any]) -> Iterator[Text]:
     for error in answer["errors"]:
         yield _row("error", f"{error} (a rule failed and was counted against the command)")
     if answer["observed"]:
-        yield _row("observed", ", ".join(answer["observed"]) + " (in observe mode: recorded, not counted)")
+        yield _row("observed", f"{_observed(answer['observed'])}; observe mode is on, so that is recorded and does not count")
     match answer["decision"]:
         case "allow":
             yield _row("sent", answer["sent"] or "nothing: there is no safe rendering")
@@ -98,6 +98,13 @@ def _terms(terms: dict[str, Any]) -> str:
 
 def _people(count: int) -> str:
     return "one person" if count == 1 else f"{count} people"
+
+
+def _observed(names: list[str]) -> str:
+    """Say what rules in observe mode would have done, had they counted."""
+    words = {"allow": "allowed it", "deny": "denied it", "review": "asked a person"}
+    said = [name.rpartition(":") for name in names]
+    return ", ".join(f"{name} would have {words.get(verdict, verdict)}" for name, _, verdict in said)
 
 
 def _rule_note(rule: str) -> str:

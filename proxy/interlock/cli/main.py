@@ -27,7 +27,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "grants": ("grants", "app", "See and end what was allowed beyond once."),
     "sessions": ("sessions", "app", "Read what was recorded, and end what is live."),
     "verify": ("verify", "verify", "Check signed transcripts."),
-    "policy": ("policy", "app", "Check and test policies."),
+    "policy": ("policy", "app", "Check, test and try policies."),
     "doctor": ("doctor", "doctor", "Try every step of a set-up, and say what to do where one fails."),
     "teams": ("teams", "app", "Prepare Microsoft Teams."),
 }

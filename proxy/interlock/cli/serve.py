@@ -75,6 +75,8 @@ async def _serve(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reload)
+    for name in daemon.gate.policies.current.observed:
+        say(f"observe mode: {name} is recorded and does not count")
     say(f"ready: ssh {addresses.ssh or 'off'}, postgres {addresses.postgres or 'off'}, http {addresses.http or 'off'}")
     try:
         await stop.wait()
@@ -85,8 +87,10 @@ async def _serve(config: Config) -> None:
 @reporting
 def check(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Validate the configuration and its policies, whole, without starting anything."""
+    from interlock.policy.lint import unmatched
     from interlock.policy.loader import configured
     from interlock.policy.loader import load as load_policies
+    from interlock.policy.question import facts_of
 
     loaded = load(config)
     files, terms = configured(loaded)
@@ -95,7 +99,7 @@ def check(config: ConfigFile = DEFAULT_CONFIG) -> None:
         if target.credentials.source is not None:
             target.credentials.source.resolve(loaded.base)
     say(f"{config}: {len(loaded.targets)} targets, {len(policies.rules)} rules, policy {policies.digest}")
-    for warning in policies.warnings:
+    for warning in (*policies.warnings, *unmatched(policies.rules, policies.access, list(map(facts_of, loaded.targets)))):
         say(f"warning: {warning}")
 
 

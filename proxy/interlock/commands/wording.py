@@ -7,7 +7,7 @@ sentence early. Says what `Analysis` says and no more; knows neither who asks no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from interlock.commands.display import inline
 from interlock.commands.model import Analysis, Effect, Opaque, Wire
@@ -17,10 +17,15 @@ from interlock.commands.sql.wording import SQL_WORDS
 from interlock.commands.unknowns import WORDS
 
 
-def sentences(analysis: Analysis, wire: Wire) -> tuple[str, ...]:
-    """Return what the command would do, each thing once. Empty when nothing is known; see `unknowns`."""
+def sentences(analysis: Analysis, wire: Wire, of: Collection[Effect] | None = None) -> tuple[str, ...]:
+    """Return what the command would do, each thing once. Empty when nothing is known; see `unknowns`.
+
+    `of` are the effects to tell, when not all of them are meant.
+    """
     accounts = _accounts(analysis.effects)
     kept = [effect for effect in analysis.effects if not _only_starts(effect, analysis.effects)]
+    if of is not None:
+        kept = [effect for effect in kept if effect in of] or list(of)
     ranked = sorted(kept, key=lambda effect: _rank(effect, wire))  # stable: the order of the text within a rank
     return tuple(dict.fromkeys(sentence(effect, wire, accounts) for effect in ranked))
 

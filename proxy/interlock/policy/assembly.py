@@ -215,7 +215,7 @@ def _access_rule(file: _File, index: int, form: AccessForm) -> AccessRule:
     return AccessRule(
         name=f"{file.name}:access[{index}]", who=_who(form.who), targets=_targets(form.targets),
         accounts=frozenset(form.accounts or ()), roles=frozenset(form.roles or ()),
-        databases=frozenset(form.databases or (ANY,)),
+        databases=frozenset(form.databases or (ANY,)), place=file.line(("access", index)),
     )  # fmt: skip
 
 

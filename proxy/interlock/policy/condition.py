@@ -19,6 +19,7 @@ from cel_expr_python import cel
 from interlock.commands.model import SHELL_VERBS, SQL_VERBS, Kind, Stdin, Wire
 from interlock.identity import principal as who
 from interlock.policy.facts import PACKAGE, POOL, VARIABLES, WEEKDAYS, cel_type
+from interlock.policy.tokens import Token, tokens
 
 Activation = Any
 
@@ -86,10 +87,10 @@ def compile_condition(source: str, *, per_effect: bool) -> Condition:
         raise _located(str(error), source, per_effect=per_effect) from None
     if program.return_type() != cel.Type.BOOL:
         raise ConditionError(f"a condition must be true or false; this is {program.return_type().name()}")
-    tokens = list(_tokens(source))
-    _refuse_dyn(tokens)
-    _check_closed_sets(tokens)
-    _check_patterns(tokens)
+    words = list(tokens(source))
+    _refuse_dyn(words)
+    _check_closed_sets(words)
+    _check_patterns(words)
     names = [*VARIABLES, *(("effect",) if per_effect else ())]
     return Condition(source, frozenset(name for name in names if _reads(source, name, names)), program)
 
@@ -158,61 +159,23 @@ def _code(text: str) -> str:
 
 # -- what types can't see -----------------------------------------------------------------------------------------------
 
-_TOKEN = re.compile(
-    r"""(?P<space>\s+|//[^\n]*)
-      | (?P<raw>[rR](?:"[^"\n]*"|'[^'\n]*'))
-      | (?P<text>"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')
-      | (?P<name>[A-Za-z_][A-Za-z0-9_]*)
-      | (?P<number>[0-9][0-9A-Za-z.]*)
-      | (?P<sign>==|!=|<=|>=|&&|\|\||.)""",
-    re.VERBOSE | re.DOTALL,
-)
 
-
-@dataclass(frozen=True, slots=True)
-class _Token:
-    kind: str
-    text: str
-    line: int
-    column: int
-
-    @property
-    def literal(self) -> str | None:
-        """The value of a text literal without escapes; None for anything else."""
-        if self.kind == "raw":
-            return self.text[2:-1]
-        if self.kind == "text" and "\\" not in self.text:
-            return self.text[1:-1]
-        return None
-
-
-def _tokens(source: str) -> Iterator[_Token]:
-    line, start = 1, 0
-    for found in _TOKEN.finditer(source):
-        kind, text = found.lastgroup or "sign", found[0]
-        if kind != "space":
-            yield _Token(kind, text, line, found.start() - start + 1)
-        line += text.count("\n")
-        if "\n" in text:
-            start = found.start() + text.rindex("\n") + 1
-
-
-def _refuse_dyn(tokens: list[_Token]) -> None:
-    for token in tokens:
+def _refuse_dyn(words: list[Token]) -> None:
+    for token in words:
         if token.kind == "name" and token.text == "dyn":
             raise ConditionError("dyn() switches the type check off and is not available", token.line, token.column)
 
 
-def _check_closed_sets(tokens: list[_Token]) -> None:
+def _check_closed_sets(words: list[Token]) -> None:
     """Check every literal in `x.verb == "…"`, `"…" == x.verb` and `x.verb in ["…", …]`."""
-    for index in range(len(tokens) - 2):
-        if tokens[index + 1].text != "." or tokens[index + 2].kind != "name":
+    for index in range(len(words) - 2):
+        if words[index + 1].text != "." or words[index + 2].kind != "name":
             continue
-        names = (f"{tokens[index].text}.{tokens[index + 2].text}", f".{tokens[index + 2].text}")
+        names = (f"{words[index].text}.{words[index + 2].text}", f".{words[index + 2].text}")
         allowed = next((CLOSED[name] for name in names if name in CLOSED), None)
         if allowed is None:
             continue
-        compared = list(_compared(tokens, index, index + 3))
+        compared = list(_compared(words, index, index + 3))
         for token in compared:
             value = token.literal
             if value is not None and value not in allowed:
@@ -221,23 +184,23 @@ def _check_closed_sets(tokens: list[_Token]) -> None:
                 raise ConditionError(f"{value!r} is never a value of {names[1][1:]}; {hint}", token.line, token.column)
 
 
-def _compared(tokens: list[_Token], before: int, after: int) -> Iterator[_Token]:
-    if after + 1 < len(tokens) and tokens[after].text in ("==", "!="):
-        yield tokens[after + 1]
-    if before >= 2 and tokens[before - 1].text in ("==", "!="):
-        yield tokens[before - 2]
-    if after + 1 < len(tokens) and tokens[after].text == "in" and tokens[after + 1].text == "[":
-        for token in tokens[after + 2 :]:
+def _compared(words: list[Token], before: int, after: int) -> Iterator[Token]:
+    if after + 1 < len(words) and words[after].text in ("==", "!="):
+        yield words[after + 1]
+    if before >= 2 and words[before - 1].text in ("==", "!="):
+        yield words[before - 2]
+    if after + 1 < len(words) and words[after].text == "in" and words[after + 1].text == "[":
+        for token in words[after + 2 :]:
             if token.text == "]":
                 return
             yield token
 
 
-def _check_patterns(tokens: list[_Token]) -> None:
-    for index in range(len(tokens) - 2):
-        if (tokens[index].text, tokens[index + 1].text) != ("matches", "("):
+def _check_patterns(words: list[Token]) -> None:
+    for index in range(len(words) - 2):
+        if (words[index].text, words[index + 1].text) != ("matches", "("):
             continue
-        pattern = tokens[index + 2]
+        pattern = words[index + 2]
         if pattern.kind not in ("raw", "text"):
             continue
         outcome = _COMMAND.compile(f'"".matches({pattern.text})').eval(_COMMAND.Activation({})).value()

@@ -103,8 +103,8 @@ def _wanted(document: Document, problems: list[str]) -> list[Path]:
     named = document.data.get("packs", []) if isinstance(document.data, dict) else []
     wanted: list[Path] = []
     for index, name in enumerate(named if isinstance(named, list) else []):
-        path = packs.shipped() / f"{name}.yaml"
-        if isinstance(name, str) and name in packs.names():
+        path = packs.find(name) if isinstance(name, str) else None
+        if path is not None:
             wanted.append(path)
         elif isinstance(name, str):
             near = difflib.get_close_matches(name, packs.names(), n=1)

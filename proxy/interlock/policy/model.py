@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from types import MappingProxyType
 
 from interlock.commands.model import Analysis, Command
 from interlock.identity.principal import Principal
@@ -31,7 +32,10 @@ class Risk(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What rules may know of a target. `account` is the SSH account, `role` and `database` are Postgres's."""
+    """What rules may know of a target. `account` is the SSH account, `role` and `database` are Postgres's.
+
+    The labels are a copy that nobody can change: decisions are cached under the target they were made for.
+    """
 
     name: str
     protocol: str  # ssh | postgres | tcp
@@ -39,6 +43,9 @@ class Target:
     account: str = ""
     role: str = ""
     database: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", MappingProxyType(dict(self.labels)))
 
 
 @dataclass(frozen=True, slots=True)

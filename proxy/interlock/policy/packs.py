@@ -1,4 +1,7 @@
-"""Where the packs that ship are: `interlock/packs` in an installed wheel, `policies/` in a source checkout."""
+"""Where the packs that ship are: `interlock/packs` in an installed wheel, `policies/` in a source checkout.
+
+The packs in the folder itself are loaded where a configuration names no policy; those in `optional/` only by their name.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ import interlock
 DENY_PACKS = ("linux-deny", "postgres-deny")
 """Never in observe mode, whatever their file says."""
 
+OPTIONAL = "optional"
+
 
 def shipped() -> Path:
     """Return the folder of the shipped packs."""
@@ -18,5 +23,14 @@ def shipped() -> Path:
 
 
 def names() -> list[str]:
-    """Return the names of the shipped packs."""
-    return sorted(path.stem for path in shipped().glob("*.yaml"))
+    """Return the names of the shipped packs, the optional ones among them."""
+    return sorted(_paths())
+
+
+def find(name: str) -> Path | None:
+    """Return the file of a shipped pack, or None when there is none of that name."""
+    return _paths().get(name)
+
+
+def _paths() -> dict[str, Path]:
+    return {path.stem: path for folder in (shipped(), shipped() / OPTIONAL) for path in folder.glob("*.yaml")}

@@ -18,6 +18,7 @@ from interlock.errors import SENTENCES
 from interlock.identity.principal import Principal
 from interlock.policy.engine import PolicySet
 from interlock.policy.model import Decision, Facts, SessionFacts, Target, Verdict
+from interlock.policy.sentences import why
 from interlock.ports import Classifier
 
 EXAMPLES = {
@@ -78,7 +79,9 @@ async def answer(
     """
     command = question.command
     analysis = await classified(classify, command)
-    shown = to_json(question, analysis, decide(policy, principal, question.target, command, analysis, now))
+    decision = decide(policy, principal, question.target, command, analysis, now)
+    shown = to_json(question, analysis, decision)
+    shown["why"] = why(policy, Facts(principal, question.target, command, analysis, SessionFacts(id="explain"), now), decision)
     if access:
         opened = policy.may_open(principal, question.target)
         shown["access"] = {"granted": opened.granted, "rule": opened.rule}

@@ -98,6 +98,7 @@ class AccessRule:
     accounts: frozenset[str] = frozenset()
     roles: frozenset[str] = frozenset()
     databases: frozenset[str] = frozenset((ANY,))
+    place: str = ""
 
     def opens(self, principal: Principal, target: Target) -> bool:
         if not self.who.matches(principal) or not self.targets.matches(target):

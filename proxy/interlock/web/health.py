@@ -19,7 +19,7 @@ def health_router(gate: Gate, config: Config, door: Doorkeeper) -> APIRouter:
     async def healthz() -> dict[str, Any]:
         """The process answers. Says which policy is in force and whether any rule only observes."""
         policy = gate.policies.current
-        return {"status": "ok", "policy": policy.digest}
+        return {"status": "ok", "policy": policy.digest, "observed": list(policy.observed)}
 
     @routes.get("/readyz", tags=["health"])
     async def readyz(response: Response) -> dict[str, str]:
