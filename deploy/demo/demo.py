@@ -135,9 +135,8 @@ def decide(world: World, request: str, usual: str) -> str:
         return usual
     print(f"  {BOLD}Press a to approve, d to deny{OFF} (the story goes on with: {usual}), or answer in the console:")
     print(f"  {world.console}/approvals/{request}   log in as bob, passphrase {world.reviewer_passphrase}   (q quits)")
-    print(
-        f"  or in another terminal: export INTERLOCK_SERVER={world.data_dir / 'interlock.sock'}; {INTERLOCK} approvals watch --as bob"
-    )
+    socket = world.data_dir / "interlock.sock"
+    print(f"  or in another terminal: INTERLOCK_SERVER={socket} {INTERLOCK} approvals watch --as bob")
     before = termios.tcgetattr(sys.stdin)
     try:
         tty.setcbreak(sys.stdin)
