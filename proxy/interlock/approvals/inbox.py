@@ -352,7 +352,8 @@ class Inbox:
         """Check a signature against the person's own keys, over exactly this answer."""
         if ballot.signed is None:
             return ballot
-        signed = proof.statement(request.digest, request.nonce, ballot.verdict, ballot.scope, ballot.valid_until)
+        scope = proof.signed_scope(ballot.scope, break_glass=ballot.break_glass)
+        signed = proof.statement(request.digest, request.nonce, ballot.verdict, scope, ballot.valid_until)
         return replace(ballot, signed=self._proofs.check(ballot.reviewer, ballot.signed, signed), proof=Proof.PERSONAL)
 
     async def _after(self, request: ApprovalRequest, ballot: Vote) -> None:
