@@ -70,6 +70,7 @@ class VerbPolicy:
     digest: str = "sha256:test"
     observed: tuple[str, ...] = ()
     seen: list[Facts] = field(default_factory=list)
+    observed: tuple[str, ...] = ()
 
     @property
     def current(self) -> Policy:
