@@ -68,7 +68,6 @@ class VerbPolicy:
     hold: int = 30
     open_to: Callable[[Principal, Target], bool] = lambda _principal, _target: True
     digest: str = "sha256:test"
-    observed: tuple[str, ...] = ()
     seen: list[Facts] = field(default_factory=list)
     observed: tuple[str, ...] = ()
 
