@@ -299,6 +299,13 @@ async def test_somebody_else_looks_at_it_afterwards(desk: Desk) -> None:
         await desk.inbox.reviewed(request.id, reviewer=DAVE, note=" ")
     assert refused(error) is Reason.REASON_REQUIRED
 
+    desk.people.put(Someone(DAVE, changed=desk.clock.now() - timedelta(seconds=3599)))
+    with pytest.raises(VoteError) as error:
+        await desk.inbox.reviewed(request.id, reviewer=DAVE, note="made for the occasion")
+    assert refused(error) is Reason.REVIEWER_TOO_NEW
+    assert len(await desk.inbox.broken_glass()) == 1
+    desk.clock.advance(1)
+
     await desk.inbox.reviewed(request.id, reviewer=DAVE, note="the pager was broken")
     assert await desk.inbox.broken_glass() == []
     (row,) = await desk.inbox.broken_glass(waiting=False)

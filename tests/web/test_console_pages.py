@@ -249,7 +249,9 @@ async def test_a_new_reviewer_is_confirmed_by_another_administrator_as_shown(tmp
             assert (await carol.post(path, changed=shown[1])).status_code >= 400, "whoever made the change"
             assert (await boss.post(path, changed="2020-01-01T00:00:00Z")).status_code >= 400, "another change than was shown"
             assert (await boss.post(path, changed="soon")).status_code >= 400
+            assert (await boss.post(path, changed=shown[1])).status_code >= 400, "an administrator made for the occasion"
             assert not house.desk.entry("nina").confirmed
+            await people.confirm("max", by=carol_is)
             assert (await boss.post(path, changed=shown[1])).status_code == 303
             assert (await nina.post(decide, digest=request.digest, verdict="approve")).status_code == 303
         assert await house.state(request) is State.APPROVED

@@ -63,9 +63,9 @@ class House:
 @contextlib.asynccontextmanager
 async def opened(tmp_path: Path, **settings: Any) -> AsyncIterator[House]:
     url, clock = f"http://localhost:{free_port()}", ManualClock()
-    consoles = ConsoleSessions(clock, system_entropy)
     async with contextlib.AsyncExitStack() as stack:
         desk = await stack.enter_async_context(open_desk(tmp_path, public_url=url, **settings))
+        consoles = ConsoleSessions(desk.directory, clock=clock, entropy=system_entropy)
         await stack.enter_async_context(open_web(desk, local=False, public_url=url, consoles=consoles))
         yield House(desk, url, clock)
 

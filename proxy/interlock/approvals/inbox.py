@@ -458,8 +458,8 @@ class Inbox:
     async def _reviewed(self, request_id: str, reviewer: Identity, note: str) -> None:
         line = await self._register.line(request_id)
         voter = self._electorate.voter(self._electorate.known_as(reviewer)[0])
-        desk.check_second_look(line.request, voter, note, self._electorate.excluded(line.request.draft))
-        now = self._register.time.now()
+        now, barred = self._register.time.now(), self._electorate.excluded(line.request.draft)
+        desk.check_second_look(line.request, voter, note, now=now, house=self.house, excluded=barred)
         await self._register.minute(glass_event(line.request, voter.identity, note))
         await self._rows.vigilance.reviewed(GlassRow(line.request.id, now, now, str(voter.identity)[: 2 * MAX_NAME], note))
 

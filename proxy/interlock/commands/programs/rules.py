@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from interlock.commands.bounds import EFFECTS, TooMany
 from interlock.commands.model import Effect, Stdin
 from interlock.commands.programs.options import Grammar, Operand, Option, Problem, parse
 from interlock.commands.programs.paths import NULL_DEVICES, Sensitive, resolved
@@ -117,6 +118,8 @@ class _Run:
         self.recursive = program.always_recursive
         self.force = False
         self.outcome = Outcome(stdin=program.stdin)
+        self._found: set[Effect] = set()
+        self._placed: set[tuple[str, str, bool, bool]] = set()
 
     def finish(self) -> Outcome:
         if not self.outcome.effects:
@@ -266,13 +269,25 @@ class _Run:
         effect = _with(base, verb, target, detail, False)
         if host and not effect.host:
             effect = replace(effect, host=host)
-        if effect not in self.outcome.effects:
-            self.outcome.effects.append(effect)
+        self._keep(effect)
 
     def path(self, verb: str, path: str, *, detail: str = "") -> None:
+        if "{}" in path and self.place.items:
+            # A word with `{}` stands for every item, however it goes on: once is enough for a thousand such words.
+            placed = (verb, detail, self.recursive, self.force)
+            if placed in self._placed:
+                return
+            self._placed.add(placed)
         for effect in self.rules.path_effects(verb, path, self.base(detail), self.place, recursive=self.recursive):
-            if effect not in self.outcome.effects:
-                self.outcome.effects.append(effect)
+            self._keep(effect)
+
+    def _keep(self, effect: Effect) -> None:
+        if effect in self._found:
+            return
+        self._found.add(effect)
+        self.outcome.effects.append(effect)
+        if len(self._found) > EFFECTS:
+            raise TooMany
 
     def base(self, detail: str = "") -> Effect:
         place = self.place

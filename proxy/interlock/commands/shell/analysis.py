@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from interlock.commands.bounds import EFFECTS, TooMany, bounded, refused
 from interlock.commands.model import Analysis, Effect, HeldInput, Opaque, ShellContext, Stdin, Unreadable
 from interlock.commands.programs.rules import Outcome, Place, Rules, identity
 from interlock.commands.shell import characters, rendering, tree
@@ -73,8 +74,11 @@ def analyze_shell(asked: Asked, rules: Rules) -> Asking[Analysis]:
     for found in blind:
         analyst.blind(found)
     analyst.surroundings(decoded, script)
-    yield from analyst.script(script, None, 0)
-    return analyst.analysis(script)
+    try:
+        yield from analyst.script(script, None, 0)
+    except TooMany:
+        return refused(Analysis(parser=PARSER))
+    return bounded(analyst.analysis(script))
 
 
 def unknown(reason: str, text: bytes) -> Analysis:
@@ -408,6 +412,8 @@ class _Analyst:
 
     def _effect(self, effect: Effect) -> None:
         self.effects.setdefault(effect)
+        if len(self.effects) > EFFECTS:
+            raise TooMany
 
     def blind(self, found: Blind) -> None:
         start, end = self._span or (found.start, found.end)
