@@ -33,6 +33,8 @@ CREATE TABLE t (id int);
 CREATE TABLE bulk (id int, note text);
 CREATE TABLE described (id int PRIMARY KEY, note text);
 CREATE TABLE customers (id int, email text);
+CREATE TABLE ledger (id int);
+INSERT INTO ledger VALUES (1);
 CREATE TYPE mood AS ENUM ('ok', 'bad');
 CREATE TABLE moods (id int, m mood, ms mood[]);
 INSERT INTO moods VALUES (1, 'ok', '{bad}');

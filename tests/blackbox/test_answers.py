@@ -36,10 +36,10 @@ rules:
     match: {protocol: ssh, verbs: [delete]}
     decide: review
     review: {groups: [sre], scopes: [once, exact, rule_in_session]}
-  - id: moods
-    title: The table of moods belongs to two teams
+  - id: ledger
+    title: The ledger belongs to two teams
     match: {protocol: postgres, verbs: [delete]}
-    when: effects.exists(e, e.object.endsWith("moods"))
+    when: effects.exists(e, e.object.endsWith("ledger"))
     decide: review
     review: {needs: [{groups: [sre]}, {groups: [dba]}]}
 """
@@ -159,14 +159,14 @@ async def test_people_of_two_groups_are_needed(world: World) -> None:
 
 def _two_groups(world: World) -> None:
     bob, carol = Person(world, "bob"), Person(world, "carol")
-    child = world.start_psql("DELETE FROM moods WHERE id = 1;")
+    child = world.start_psql("DELETE FROM ledger WHERE id = 1;")
     request = world.wait_pending(child)
     assert [need["groups"] for need in bob.sees(request["id"])["needs"]] == [["sre"], ["dba"]]
     assert bob.answers(request, "approve")["state"] == "pending"  # a member of both groups is one person
-    assert world.postgres.run("SELECT count(*) FROM moods").strip() == "1"
+    assert world.postgres.run("SELECT count(*) FROM ledger").strip() == "1"
     assert carol.answers(request, "approve")["state"] in ("approved", "consumed")
     assert ended(child)[0] == 0
-    assert world.postgres.run("SELECT count(*) FROM moods").strip() == "0"
+    assert world.postgres.run("SELECT count(*) FROM ledger").strip() == "0"
 
 
 async def test_a_killed_session_ends_at_once_and_says_why(world: World) -> None:
