@@ -14,10 +14,10 @@ from fastapi import Request
 
 from interlock.errors import AuthenticationError, InterlockError, Reason
 from interlock.identity.authenticate import Authenticator
+from interlock.identity.entries import ADMINS as ADMINS
 from interlock.identity.principal import Credential, CredentialKind, Identity, Kind, Principal
 from interlock.identity.stepup import DecisionSessions
 
-ADMINS = "interlock-admins"
 AUDITORS = "interlock-auditors"
 
 

@@ -68,7 +68,7 @@ class TeamsChannel:
         self._electorate = Electorate(directory)
         self._roster = Roster(directory, self._electorate)
         self._places = Places(
-            transport=transport, rows=conversations, roster=self._roster, clock=clock,
+            transport=transport, rows=conversations, roster=self._roster, journal=journal, clock=clock,
             conversation=conversation, escalation=escalation, direct=direct,
         )  # fmt: skip
         self._messages = messages
