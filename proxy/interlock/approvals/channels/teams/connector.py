@@ -104,19 +104,22 @@ class Connector:
         if kwargs.get("json") is None:
             kwargs.pop("json", None)
         try:
-            async with self._http.stream(method, url, timeout=TIMEOUT_S, follow_redirects=False, **kwargs) as response:
-                received = b""
-                async for piece in response.aiter_bytes():
-                    received += piece
-                    if len(received) > MAX_ANSWER:
-                        raise TransportError("the Bot Connector's answer is larger than 256 KiB")
-                if not response.is_success:
-                    raise TransportError(
-                        f"the Bot Connector answered {response.status_code}",
-                        status=response.status_code,
-                        retry_after=_retry_after(response.headers.get("retry-after", "")),
-                    )
-                value = _json(received)
+            async with asyncio.timeout(TIMEOUT_S):  # for all of it: httpx only bounds the wait for each piece
+                async with self._http.stream(method, url, timeout=TIMEOUT_S, follow_redirects=False, **kwargs) as response:
+                    received = b""
+                    async for piece in response.aiter_bytes():
+                        received += piece
+                        if len(received) > MAX_ANSWER:
+                            raise TransportError("the Bot Connector's answer is larger than 256 KiB")
+                    if not response.is_success:
+                        raise TransportError(
+                            f"the Bot Connector answered {response.status_code}",
+                            status=response.status_code,
+                            retry_after=_retry_after(response.headers.get("retry-after", "")),
+                        )
+                    value = _json(received)
+        except TimeoutError:
+            raise TransportError("the Bot Connector did not answer in time") from None
         except httpx.HTTPError as error:
             raise TransportError(f"the Bot Connector can't be reached ({error.__class__.__name__})") from None
         return value
@@ -142,7 +145,7 @@ def _json(body: bytes) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise TransportError("the Bot Connector's answer is not JSON") from None
     return value if isinstance(value, dict) else {}
 
