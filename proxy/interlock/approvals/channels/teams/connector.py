@@ -91,7 +91,10 @@ class Connector:
                 "client_secret": self._password.reveal(),
                 "scope": SCOPE,
             }
-            answer = await self._fetch("POST", self._token_url, data=form)
+            try:
+                answer = await self._fetch("POST", self._token_url, data=form)
+            except TransportError as error:
+                raise TransportError(str(error), status=error.status, retry_after=error.retry_after, token=True) from None
             token, lifetime = answer.get("access_token"), answer.get("expires_in")
             if not isinstance(token, str) or not isinstance(lifetime, int):
                 raise TransportError("the token service gave no token")
