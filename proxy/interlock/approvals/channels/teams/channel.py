@@ -90,7 +90,8 @@ class TeamsChannel:
         await self._board.start()
         if not self._places.home:
             log.warning(
-                "teams.no_conversation", hint="set approvals.channels.teams.conversation, or install the app in a channel"
+                "teams.no_conversation",
+                hint="set approvals.channels.teams.conversation, or have an administrator install the app in a channel",
             )
 
     async def close(self) -> None:
