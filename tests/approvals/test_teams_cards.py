@@ -147,6 +147,37 @@ def test_what_does_not_fit_loses_the_button_for_every_viewer() -> None:
     assert size(card(both, Frame(LINK))) <= MAX_CARD
 
 
+@pytest.mark.parametrize("room", cards._ROOMS[1:])
+@pytest.mark.parametrize("where", ["the last note", "a long note", "the owner", "why it is held"])
+def test_whatever_is_clipped_or_left_out_costs_the_button(where: str, room: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    if where == "a long note":
+        room = replace(room, text=60)  # the portrait's own notes end before 300
+    monkeypatch.setattr(cards, "_ROOMS", (room,))
+    plain = draft(replace(SHELL, text=b"ls", stdin=None, env=()), analysis=replace(ANALYSIS, effects=(), opaque=(), notes=()))
+    long = "x" * (room.text + 1)
+    analysis, decision, principal = plain.analysis, plain.decision, plain.principal
+    if where == "the last note":
+        analysis = replace(analysis, notes=tuple(f"note {n}" for n in range(room.items + 1)))
+    elif where == "a long note":
+        analysis = replace(analysis, notes=(long,))
+    elif where == "the owner":
+        principal = replace(
+            principal, acting_for=(ALICE,) * 9, acting_for_handles=tuple(f"agent-{n}-" + "b" * 50 for n in range(9))
+        )
+    else:
+        decision = replace(decision, reason=long)
+    request = opened(replace(plain, analysis=analysis, decision=decision, principal=principal))
+    drawn = card(request, Frame(link=LINK))
+    assert not approvable(request, Frame(link=LINK)) and not {"approve", "grant"} & verbs(drawn)
+    assert "This is not all of it" in text(drawn)
+
+
+def test_our_warnings_stand_before_what_the_agent_wrote() -> None:
+    request = opened(draft(analysis=replace(ANALYSIS, notes=("OUR WARNING",)), said="TRUST ME"))
+    told = text(card(request))
+    assert told.index("OUR WARNING") < told.index("TRUST ME")
+
+
 def test_at_most_sixty_viewers_are_named_and_none_when_none_is_known() -> None:
     request = opened()
     assert len(card(request, Frame(viewers=[f"29:{n}" for n in range(100)]))["refresh"]["userIds"]) == 60

@@ -83,6 +83,7 @@ class BotConnector:
         self.key_fetches = 0
         self.keys_status = 200
         self.down = False
+        self.token_status = 200
         self.roster_status = 200
         self.not_installed: set[str] = set()
         self.trouble: list[tuple[int, str]] = []
@@ -130,6 +131,8 @@ class BotConnector:
         @app.post("/token")
         async def token(request: Request) -> Any:
             form = dict(x.split("=", 1) for x in (await request.body()).decode().split("&"))
+            if self.token_status != 200:
+                return JSONResponse({}, self.token_status)
             if form.get("client_secret") != APP_PASSWORD:
                 return JSONResponse({"error": "invalid_client"}, 401)
             return {"access_token": "connector-token", "expires_in": 3600, "token_type": "Bearer"}

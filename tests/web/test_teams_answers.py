@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from harness.bot_connector import BOB_OID, CONVERSATION, DORA_OID, TENANT, deliver, executes
+from harness.bot_connector import BOB_OID, CONVERSATION, DORA_OID, STRANGER_OID, TENANT, deliver, executes
 from harness.people import CLAUDE
 from harness.requests import ANALYSIS, SHELL, draft
 from harness.teams_room import Room, open_room
+from interlock.approvals.channels.teams.channel import FREE_REFUSALS, LOOKED_S
 from interlock.approvals.model import ApprovalRequest, Proof, State, VoteVerdict
 from interlock.commands.model import Effect
 from interlock.errors import ConfigError, EvidenceError
@@ -413,6 +414,49 @@ async def test_whoever_keeps_clicking_what_does_not_count_is_not_looked_at_for_a
     # Nobody else is affected.
     await room.desk.directory.add("erin", Kind.HUMAN, groups=["sre"], teams=[(TENANT, "aaaaaaaa-0000-4000-8000-00000000000f")])
     await room.send(room.connector.invoke(card, message, "approve", user="29:stranger"))
+    assert await room.state(request) is State.APPROVED
+
+
+async def test_two_hundred_clicks_at_once_that_do_not_count_are_not_two_hundred_questions(room: Room) -> None:
+    request = await room.ask()
+    message, card = await room.posted(request)
+    await room.idle()
+    room.connector.lookups.clear()
+    room.connector.members_held = asyncio.Event()
+    click = room.connector.invoke(card, message, "approve", user="29:stranger")
+    clicks = [asyncio.create_task(room.send(click)) for _ in range(60)]
+    done, _ = await asyncio.wait(clicks, timeout=4, return_when=asyncio.FIRST_COMPLETED)
+    room.connector.members_held.set()
+    answers = await asyncio.gather(*clicks)
+    assert done and [user for _, user in room.connector.lookups].count("29:stranger") <= FREE_REFUSALS + 1
+    assert sum(answer["value"].get("code") == "limit-reached" for answer in answers) >= 60 - FREE_REFUSALS - 1
+
+
+async def test_a_stranger_who_looks_is_asked_about_once_a_minute(room: Room) -> None:
+    request = await room.ask()
+    message, card = await room.posted(request)
+    await room.idle()
+    look = room.connector.invoke(card, message, "refresh", user="29:stranger")
+    for _ in range(10):
+        shown = await room.send(look)
+    assert shown["statusCode"] == 200 and not verbs(shown)
+    assert [user for _, user in room.connector.lookups].count("29:stranger") == 1
+    await room.desk.directory.add("erin", Kind.HUMAN, groups=["sre"], teams=[(TENANT, STRANGER_OID)])
+    room.clock.ahead += LOOKED_S + 1
+    assert "approve" in verbs(await room.send(look))
+
+
+async def test_looking_while_the_service_does_not_answer_is_throttled_and_answering_is_not(room: Room) -> None:
+    request = await room.ask()
+    message, card = await room.posted(request)
+    await room.idle()
+    room.connector.members_status = 500
+    look = room.connector.invoke(card, message, "refresh")
+    for _ in range(40):
+        assert (await room.send(look))["statusCode"] == 200
+    assert [user for _, user in room.connector.lookups].count("29:bob") <= FREE_REFUSALS + 3
+    room.connector.members_status = 200
+    await room.send(room.connector.invoke(card, message, "approve"))
     assert await room.state(request) is State.APPROVED
 
 

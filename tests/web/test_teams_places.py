@@ -34,6 +34,7 @@ async def escalating(tmp_path: Path) -> AsyncIterator[Room]:
 @pytest.fixture
 async def homeless(tmp_path: Path) -> AsyncIterator[Room]:
     async with open_room(tmp_path, conversation="") as room:
+        await room.desk.directory.link_teams("carol", TENANT, DORA_OID)  # an administrator
         yield room
 
 
@@ -184,15 +185,13 @@ async def test_broken_glass_is_loud_in_both_conversations_once(escalating: Room)
 # -- how the place is found ---------------------------------------------------------------------------------------------
 
 
-def installed(room: Room, conversation: str, *, user: str = "29:bob", kind: str = "installationUpdate") -> dict[str, Any]:
+def installed(room: Room, conversation: str, *, user: str = "29:dora", kind: str = "installationUpdate") -> dict[str, Any]:
     fields = {"action": "add"} if kind == "installationUpdate" else {"membersAdded": [{"id": f"28:{APP_ID}"}]}
     return room.connector.activity(kind, conversation, user=user, **fields)
 
 
 @pytest.mark.parametrize("kind", ["installationUpdate", "conversationUpdate"])
-async def test_without_a_conversation_the_first_installation_by_a_registered_person_is_the_place(
-    homeless: Room, kind: str
-) -> None:
+async def test_without_a_conversation_the_first_installation_by_an_administrator_is_the_place(homeless: Room, kind: str) -> None:
     request = await homeless.ask()
     await homeless.send(installed(homeless, CONVERSATION, kind=kind))
     _, note = await homeless.connector.card(lambda c: "Interlock is here" in json.dumps(c), CONVERSATION)
@@ -200,7 +199,7 @@ async def test_without_a_conversation_the_first_installation_by_a_registered_per
     await homeless.press(request, "approve", there=CONVERSATION)
     assert await homeless.state(request) is State.APPROVED
 
-    await homeless.send(installed(homeless, ELSEWHERE, user="29:alice"))
+    await homeless.send(installed(homeless, ELSEWHERE))
     await homeless.idle()
     assert places(homeless) == {CONVERSATION}
     await homeless.channel.close()
@@ -209,8 +208,8 @@ async def test_without_a_conversation_the_first_installation_by_a_registered_per
     assert places(homeless) == {CONVERSATION}
 
 
-@pytest.mark.parametrize("user", ["29:stranger", "29:guest", "29:foreign"])
-async def test_an_installation_by_somebody_who_is_not_registered_shows_nothing_to_anybody(homeless: Room, user: str) -> None:
+@pytest.mark.parametrize("user", ["29:stranger", "29:guest", "29:foreign", "29:bob"])
+async def test_an_installation_by_somebody_who_is_no_administrator_shows_nothing_to_anybody(homeless: Room, user: str) -> None:
     await homeless.ask()
     await homeless.send(installed(homeless, ELSEWHERE, user=user))
     await homeless.idle()
@@ -219,7 +218,7 @@ async def test_an_installation_by_somebody_who_is_not_registered_shows_nothing_t
 
 async def test_an_installation_is_not_believed_without_the_service(homeless: Room) -> None:
     await homeless.ask()
-    homeless.connector.lies["29:bob"] = {"aadObjectId": STRANGER_OID}
+    homeless.connector.lies["29:dora"] = {"aadObjectId": STRANGER_OID}
     await homeless.send(installed(homeless, ELSEWHERE))
     await homeless.idle()
     assert homeless.connector.calls == []
@@ -234,18 +233,48 @@ async def test_with_a_conversation_nothing_is_posted_where_the_app_is_installed_
 
 async def test_a_message_or_a_member_who_comes_makes_no_place(homeless: Room) -> None:
     await homeless.ask()
-    await homeless.send(homeless.connector.activity("message", ELSEWHERE, text="@Interlock hello"))
-    await homeless.send(homeless.connector.activity("conversationUpdate", ELSEWHERE, membersAdded=[{"id": "29:dora"}, 7, {}]))
+    await homeless.send(homeless.connector.activity("message", ELSEWHERE, text="@Interlock hello", user="29:dora"))
+    await homeless.send(
+        homeless.connector.activity("conversationUpdate", ELSEWHERE, membersAdded=[{"id": "29:bob"}, 7, {}], user="29:dora")
+    )
     await homeless.idle()
     assert homeless.connector.calls == []
 
 
-async def test_a_place_that_was_found_is_left_when_the_app_is_removed(homeless: Room) -> None:
+async def test_after_the_app_was_removed_no_other_place_is_ever_taken(homeless: Room) -> None:
+    await homeless.send(installed(homeless, CONVERSATION))
+    await homeless.connector.card(lambda c: "Interlock is here" in json.dumps(c))
+    for _ in range(2):  # by whoever is in the channel
+        await homeless.send(homeless.connector.activity("installationUpdate", CONVERSATION, user="29:stranger", action="remove"))
+    await homeless.idle()
+    for user in ("29:alice", "29:dora"):
+        await homeless.send(installed(homeless, ELSEWHERE, user=user))
+    await homeless.idle()
+    assert homeless.channel._places.home == ""
+    await homeless.channel.close()
+    await homeless.restart()
+    await homeless.send(installed(homeless, ELSEWHERE))
+    await homeless.send(installed(homeless, CONVERSATION, user="29:alice"))
+    await homeless.idle()
+    assert homeless.channel._places.home == "" and len(homeless.connector.calls) == 1
+    assert homeless.desk.journal_text().count('"what":"app-removed"') == 1
+
+
+async def test_the_place_is_taken_again_when_an_administrator_adds_the_app_there_again(homeless: Room) -> None:
     await homeless.send(installed(homeless, CONVERSATION))
     await homeless.connector.card(lambda c: "Interlock is here" in json.dumps(c))
     await homeless.send(homeless.connector.activity("installationUpdate", CONVERSATION, action="remove"))
     await homeless.idle()
-    await homeless.ask()
-    await homeless.send(installed(homeless, ELSEWHERE))
-    await homeless.connector.card(lambda c: "A command waits for you" in json.dumps(c), ELSEWHERE)
-    assert len([c for c in homeless.connector.calls if c.conversation == CONVERSATION]) == 1
+    await homeless.send(installed(homeless, CONVERSATION))
+    await homeless.idle()
+    await homeless.channel.close()
+    await homeless.restart()
+    await settled(homeless)
+
+
+async def test_an_upgrade_of_the_app_leaves_no_place(homeless: Room) -> None:
+    await homeless.send(installed(homeless, CONVERSATION))
+    await homeless.connector.card(lambda c: "Interlock is here" in json.dumps(c))
+    await homeless.send(homeless.connector.activity("installationUpdate", CONVERSATION, action="remove-upgrade"))
+    await homeless.idle()
+    await settled(homeless)

@@ -13,6 +13,7 @@ import pytest
 from harness.bot_connector import CONVERSATION, DORA_OID, STRANGER_OID, TENANT, executes
 from harness.requests import SHELL, draft
 from harness.teams_room import Room, open_room
+from interlock.approvals.channels.teams import noticeboard
 from interlock.approvals.channels.teams.noticeboard import LONGEST_WAIT_S, WAITS_S
 from interlock.approvals.model import ApprovalRequest, State, VoteVerdict
 from interlock.identity.principal import Kind
@@ -37,6 +38,10 @@ async def say(room: Room, request: ApprovalRequest, who: str, verdict: VoteVerdi
 
 async def given_up(room: Room) -> bool:
     return '"what":"message-not-sent"' in room.desk.journal_text()
+
+
+async def quiet(room: Room) -> bool:
+    return not room.channel._board._running
 
 
 async def settled(room: Room, request: ApprovalRequest, how: str) -> bool:
@@ -136,6 +141,34 @@ async def test_a_message_that_was_deleted_in_teams_is_left_alone(room: Room) -> 
     other = await room.ask(session="01OTHER", command=replace(SHELL, text=b"rm -rf /srv/other"))
     await room.posted(other)
     assert room.desk.journal_text().count('"what":"message-not-sent"') == 1
+
+
+@pytest.mark.parametrize("status", [403, 404])
+async def test_a_token_service_that_refuses_makes_no_card_gone_and_it_is_brought_true_without_a_restart(
+    room: Room, status: int
+) -> None:
+    request = await room.ask(terms=ReviewTerms(groups=("sre",), expires=7200))
+    await room.posted(request)
+    await room.connector.card(lambda c: len(c.get("refresh", {}).get("userIds", ())) == 4)
+    room.connector.token_status = status
+    room.clock.ahead += 4000  # the token has ended
+    await say(room, request, "bob", VoteVerdict.DENY)
+    await room.until(lambda: given_up(room))
+    await room.channel._board.sweep()
+    await room.until(lambda: quiet(room))
+    assert await settled(room, request, "")
+    assert room.desk.journal_text().count('"what":"message-not-sent"') == 1  # said once
+    room.connector.token_status = 200
+    await room.channel._board.sweep()
+    await room.connector.card(lambda c: "bob denied it" in json.dumps(c))
+    await room.until(lambda: settled(room, request, "denied"))
+
+
+async def test_what_was_given_up_is_looked_at_again_every_few_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(noticeboard, "SWEEP_S", 0.05)
+    async with open_room(tmp_path) as room:
+        room.connector.trouble = [(400, "")]
+        await room.posted(await room.ask())
 
 
 async def test_a_token_that_was_taken_back_is_asked_for_anew(room: Room) -> None:

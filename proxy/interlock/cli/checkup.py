@@ -6,6 +6,7 @@ posts no card, and the delivery it sends to our own endpoint has no token and mu
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -188,7 +189,7 @@ class TeamsCheckup:
             status, body = await _fetch(self._http, "GET", teams.keys_url)
             listed = json.loads(body)["keys"] if status == 200 else None
             kids = [jwk["kid"] for jwk in listed] if listed is not None else []
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError, RecursionError) as error:
             raise _FailedError(f"{teams.keys_url} gives no key set ({error.__class__.__name__})", fix) from None
         if status != 200:
             raise _FailedError(f"{teams.keys_url} answered {status}", fix)
@@ -351,17 +352,21 @@ def unmapped(rows: Sequence[Mapping[str, Any]], groups: Sequence[str], tenants: 
 def _reason(body: bytes) -> str:
     try:
         document = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     return str(document.get("reason", "")) if isinstance(document, dict) else ""
 
 
 async def _fetch(client: httpx.AsyncClient, method: str, url: str, **kwargs: Any) -> tuple[int, bytes]:
     """Make one bounded call without redirects. Raise ValueError when the answer is too large."""
-    async with client.stream(method, url, timeout=TIMEOUT_S, follow_redirects=False, **kwargs) as response:
-        received = b""
-        async for piece in response.aiter_bytes():
-            received += piece
-            if len(received) > MAX_ANSWER:
-                raise ValueError("the answer is larger than 256 KiB")
-        return response.status_code, received
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            async with client.stream(method, url, timeout=TIMEOUT_S, follow_redirects=False, **kwargs) as response:
+                received = b""
+                async for piece in response.aiter_bytes():
+                    received += piece
+                    if len(received) > MAX_ANSWER:
+                        raise ValueError("the answer is larger than 256 KiB")
+                return response.status_code, received
+    except TimeoutError:
+        raise httpx.ReadTimeout("it did not answer in time") from None

@@ -27,6 +27,9 @@ from interlock.store.principals import (
     TokenRow,
 )
 
+ADMINS = "interlock-admins"
+"""The group of those who administer this proxy."""
+
 LOCAL = "local"
 """Issuer of identities that the directory itself vouches for."""
 

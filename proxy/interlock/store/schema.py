@@ -305,7 +305,7 @@ conversations = Table(
     metadata,
     # Where a channel can write without having been written to: learned from authenticated deliveries alone.
     Column("channel", String(32), nullable=False),
-    Column("key", String(255), nullable=False),  # a person's account, or `place:ID`
+    Column("key", String(255), nullable=False),  # a person's account, `place:ID` or `left:ID`
     Column("conversation", String(512), nullable=False),
     Column("created", Moment, nullable=False),
     PrimaryKeyConstraint("channel", "key"),

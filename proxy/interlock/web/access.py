@@ -13,11 +13,12 @@ from enum import StrEnum
 from fastapi import Request
 
 from interlock.errors import AuthenticationError, InterlockError, Reason
+from interlock.identity import entries
 from interlock.identity.authenticate import Authenticator
 from interlock.identity.principal import Credential, CredentialKind, Identity, Kind, Principal
 from interlock.identity.stepup import DecisionSessions
 
-ADMINS = "interlock-admins"
+ADMINS = entries.ADMINS
 AUDITORS = "interlock-auditors"
 
 

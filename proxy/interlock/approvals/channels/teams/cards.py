@@ -142,9 +142,11 @@ class _Body:
     cut: bool = False
 
     def say(self, text: str, **style: str) -> None:
+        self.cut = self.cut or len(text) > self.room.text
         self.blocks.append(_text(_clipped(text, self.room.text), **style))
 
     def fact(self, name: str, value: str) -> None:
+        self.cut = self.cut or len(value) > self.room.text
         runs = [_run(f"{name}  ", isSubtle=True), _run(_clipped(value, self.room.text))]
         self.blocks.append({"type": "RichTextBlock", "inlines": runs})
 
@@ -157,7 +159,7 @@ class _Body:
         for text in texts[: self.room.items]:
             self.cut = self.cut or len(text) > self.room.text
             self.blocks.append(draw(mark + _clipped(text, self.room.text)))
-        self._left_out(len(texts) - self.room.items)
+        self.left_out(len(texts) - self.room.items)
 
     def code(self, heading: str, view: Display) -> None:
         """Numbered lines of a text that would run."""
@@ -165,10 +167,10 @@ class _Body:
         for number, line in enumerate(view.lines[: self.room.lines], 1):
             self.cut = self.cut or len(line) > self.room.width
             self.blocks.append(_code(f"{number:>3}  {_clipped(line, self.room.width)}"))
-        self._left_out(len(view.lines) - self.room.lines)
+        self.left_out(len(view.lines) - self.room.lines)
         self.cut = self.cut or view.cut
 
-    def _left_out(self, count: int) -> None:
+    def left_out(self, count: int) -> None:
         if count > 0:
             self.cut = True
             self.blocks.append(_text(f"… and {count} more", color="attention"))
@@ -209,9 +211,11 @@ def _body(request: ApprovalRequest, shown: Portrait, frame: Frame, room: _Room) 
     body.items("What it would do", shown.effects)
     body.items("Not known", shown.opaque)
     body.items("Found out", shown.facts)
-    _said(body, shown)
     for note in shown.notes[: room.items]:
         body.say(note, color="warning")
+    body.left_out(len(shown.notes) - room.items)
+    _said(body, shown)
+    body.left_out(len(shown.votes) - room.items)
     for vote in shown.votes[-room.items :]:
         body.say(vote)
     return body

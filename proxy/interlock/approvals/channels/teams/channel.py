@@ -29,7 +29,7 @@ from interlock.approvals.inbox import Inbox
 from interlock.approvals.model import ApprovalRequest, Proof, State, VoteVerdict
 from interlock.approvals.wording import one_line
 from interlock.clock import Clock
-from interlock.errors import EvidenceError, InterlockError, NotFoundError, Reason, VoteError
+from interlock.errors import EvidenceError, InterlockError, Reason, VoteError
 from interlock.evidence.events import EventDraft, Json, Recorder
 from interlock.identity.directory import Directory
 from interlock.identity.entries import Entry
@@ -68,7 +68,7 @@ class TeamsChannel:
         self._electorate = Electorate(directory)
         self._roster = Roster(directory, self._electorate)
         self._places = Places(
-            transport=transport, rows=conversations, roster=self._roster, clock=clock,
+            transport=transport, rows=conversations, roster=self._roster, journal=journal, clock=clock,
             conversation=conversation, escalation=escalation, direct=direct,
         )  # fmt: skip
         self._messages = messages
@@ -77,7 +77,8 @@ class TeamsChannel:
             drawn=self._drawn, pause=pause,
         )  # fmt: skip
         self._throttle = Throttle(clock, free=FREE_REFUSALS, longest=LONGEST_BLOCK_S)
-        self._looked: dict[tuple[str, Account], int] = {}
+        self._looked: dict[tuple[str, Account], tuple[int, bool]] = {}
+        self._finding: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._started = False
 
@@ -89,7 +90,8 @@ class TeamsChannel:
         await self._board.start()
         if not self._places.home:
             log.warning(
-                "teams.no_conversation", hint="set approvals.channels.teams.conversation, or install the app in a channel"
+                "teams.no_conversation",
+                hint="set approvals.channels.teams.conversation, or have an administrator install the app in a channel",
             )
 
     async def close(self) -> None:
@@ -120,7 +122,7 @@ class TeamsChannel:
         previous = await self._inbox.previous(request) if request.state is State.PENDING else None
         accounts = self._roster.viewers(request)[: cards.MAX_IDS]
         known = [ident for account in accounts if (ident := self._roster.ident(account))]
-        if len(known) < len(accounts) and self._places.home:
+        if len(known) < len(accounts) and self._places.home and request.id not in self._finding:
             self._background(self._find(request.id, accounts))
         return cards.Frame(
             link=self._inbox.link(request), viewers=known, longest_grant=self._inbox.house.longest_grant,
@@ -129,9 +131,13 @@ class TeamsChannel:
 
     async def _find(self, request: str, accounts: tuple[Account, ...]) -> None:
         """Ask who the viewers of a card are in Teams; then each of them gets a view of their own."""
-        before = [self._roster.ident(account) for account in accounts]
-        for account in accounts:
-            await self._places.find(account)
+        self._finding.add(request)
+        try:
+            before = [self._roster.ident(account) for account in accounts]
+            for account in accounts:
+                await self._places.find(account)
+        finally:
+            self._finding.discard(request)
         if before != [self._roster.ident(account) for account in accounts]:
             self._board.show(request)
 
@@ -175,7 +181,7 @@ class TeamsChannel:
             self._check_nonce(request, click)
             await self._check_place(request, delivery)
             entry: Entry | None = await self._viewer(delivery)
-        except TransportError:
+        except (TransportError, ThrottledError):
             return _card(cards.card(request, await self._frame(request)))  # nobody said who this is: what everybody sees
         except InterlockError as error:
             if error.code is not Reason.UNMAPPED_ACTOR:
@@ -190,7 +196,7 @@ class TeamsChannel:
         request: ApprovalRequest | None = None
         entry: Entry | None = None
         try:
-            self._throttle.check(str(actor))
+            self._throttle.begin(str(actor))  # before anything is asked: a thousand at once are not a thousand free ones
             request = await self._bound(click, delivery)
             entry = await self._person(delivery)
             self._check_offered(request, click, await self._frame(request))
@@ -250,17 +256,28 @@ class TeamsChannel:
 
     async def _viewer(self, delivery: Delivery) -> Entry:
         """Map whoever looks, like `_person`, but not asking the service anew each time a card comes into view."""
-        key, now = (delivery.actor_id, Account.of(delivery.tenant, delivery.actor_oid)), self._clock.monotonic_us()
-        if now >= self._looked.get(key, 0):
-            entry = await self._person(delivery)
-            if len(self._looked) >= MAX_LOOKED:
-                self._looked.clear()
-            self._looked[key] = now + LOOKED_S * 1_000_000
+        account, now = Account.of(delivery.tenant, delivery.actor_oid), self._clock.monotonic_us()
+        key, looking = (delivery.actor_id, account), f"looking {account}"
+        until, confirmed = self._looked.get(key, (0, False))
+        if now >= until:
+            self._throttle.begin(looking)
+            try:
+                entry = await self._person(delivery)
+            except VoteError:
+                self._remember_look(key, confirmed=False)
+                raise
+            self._throttle.succeeded(looking)
+            self._remember_look(key, confirmed=True)
             return entry
-        known = self._roster.entry(key[1])
+        known = self._roster.entry(account) if confirmed else None
         if known is None:
             raise VoteError(reason=Reason.UNMAPPED_ACTOR)
         return known
+
+    def _remember_look(self, key: tuple[str, Account], *, confirmed: bool) -> None:
+        if len(self._looked) >= MAX_LOOKED:
+            self._looked.clear()
+        self._looked[key] = (self._clock.monotonic_us() + LOOKED_S * 1_000_000, confirmed)
 
     async def _person(self, delivery: Delivery) -> Entry:
         """Map the actor by (tenant, object id), confirmed by the service, to exactly one person. Raise VoteError."""
@@ -284,8 +301,6 @@ class TeamsChannel:
         self, error: InterlockError, actor: Account, delivery: Delivery, request: ApprovalRequest | None, entry: Entry | None
     ) -> dict[str, Any]:
         """Tell the person why, in place of the card where we know them; the request stays as it is."""
-        if isinstance(error, VoteError | NotFoundError):
-            self._throttle.failed(str(actor))
         if delivery.kind != "invoke":
             # An Action.Submit gets no answer of its own. Only the person's own conversation is told.
             self._background(self._whisper(actor, f"Your answer did not count: {error}"))

@@ -91,7 +91,10 @@ class Connector:
                 "client_secret": self._password.reveal(),
                 "scope": SCOPE,
             }
-            answer = await self._fetch("POST", self._token_url, data=form)
+            try:
+                answer = await self._fetch("POST", self._token_url, data=form)
+            except TransportError as error:
+                raise TransportError(str(error), status=error.status, retry_after=error.retry_after, token=True) from None
             token, lifetime = answer.get("access_token"), answer.get("expires_in")
             if not isinstance(token, str) or not isinstance(lifetime, int):
                 raise TransportError("the token service gave no token")
@@ -104,19 +107,22 @@ class Connector:
         if kwargs.get("json") is None:
             kwargs.pop("json", None)
         try:
-            async with self._http.stream(method, url, timeout=TIMEOUT_S, follow_redirects=False, **kwargs) as response:
-                received = b""
-                async for piece in response.aiter_bytes():
-                    received += piece
-                    if len(received) > MAX_ANSWER:
-                        raise TransportError("the Bot Connector's answer is larger than 256 KiB")
-                if not response.is_success:
-                    raise TransportError(
-                        f"the Bot Connector answered {response.status_code}",
-                        status=response.status_code,
-                        retry_after=_retry_after(response.headers.get("retry-after", "")),
-                    )
-                value = _json(received)
+            async with asyncio.timeout(TIMEOUT_S):  # for all of it: httpx only bounds the wait for each piece
+                async with self._http.stream(method, url, timeout=TIMEOUT_S, follow_redirects=False, **kwargs) as response:
+                    received = b""
+                    async for piece in response.aiter_bytes():
+                        received += piece
+                        if len(received) > MAX_ANSWER:
+                            raise TransportError("the Bot Connector's answer is larger than 256 KiB")
+                    if not response.is_success:
+                        raise TransportError(
+                            f"the Bot Connector answered {response.status_code}",
+                            status=response.status_code,
+                            retry_after=_retry_after(response.headers.get("retry-after", "")),
+                        )
+                    value = _json(received)
+        except TimeoutError:
+            raise TransportError("the Bot Connector did not answer in time") from None
         except httpx.HTTPError as error:
             raise TransportError(f"the Bot Connector can't be reached ({error.__class__.__name__})") from None
         return value
@@ -142,7 +148,7 @@ def _json(body: bytes) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise TransportError("the Bot Connector's answer is not JSON") from None
     return value if isinstance(value, dict) else {}
 

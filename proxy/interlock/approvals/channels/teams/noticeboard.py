@@ -6,7 +6,8 @@ fast become one update, and an older state never overwrites a newer one. When Te
 as Teams asks for, a bounded number of times, and reads the request again before each try.
 
 A message is posted only for a request that is pending, once a conversation: which one it is, is in the store before anything
-else happens to it. A message that shows a final state is settled; after a restart only those that are not settled are looked at.
+else happens to it. A message that shows a final state is settled; after a restart, and every few minutes, only those that are
+not settled are looked at.
 
 Knows messages and their order. Must not know what is drawn, nor who may answer.
 """
@@ -39,7 +40,8 @@ WAITS_S = (1.0, 2.0, 5.0, 15.0, 30.0, 60.0, 120.0)
 LONGEST_WAIT_S = 300.0
 AT_ONCE = 8
 CLOSING_S = 5.0
-GONE = frozenset((403, 404, 410))
+SWEEP_S = 300.0
+"""Between the looks at messages that were given up."""
 
 Drawn = Callable[[ApprovalRequest, Place], Awaitable[dict[str, Any]]]
 Pause = Callable[[float], Awaitable[None]]
@@ -78,17 +80,34 @@ class Noticeboard:
         self._not_before: dict[str, int] = {}
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._posting: set[asyncio.Task[None]] = set()
+        self._given_up: set[tuple[str, str]] = set()
+        self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
+        """Look at everything now, and again every few minutes. Raise StoreError."""
+        await self.sweep()
+        self._sweeper = asyncio.get_running_loop().create_task(self._keep_sweeping(), name="teams sweep")
+
+    async def _keep_sweeping(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            try:
+                await self.sweep()
+            except InterlockError as error:
+                log.warning("teams.not_swept", reason=str(error.code), error=str(error))
+
+    async def sweep(self) -> None:
         """Look at everything that waits, and at every message that may still show an older state. Raise StoreError."""
         waiting = [request.id for request in await self._inbox.list(State.PENDING)]
-        for request in dict.fromkeys((*waiting, *await self._messages.unsettled(CHANNEL))):
+        open_still = dict.fromkeys((*waiting, *await self._messages.unsettled(CHANNEL)))
+        self._given_up = {key for key in self._given_up if key[0] in open_still}
+        for request in open_still:
             self.show(request)
 
     async def close(self) -> None:
         """Stop. What was not sent is found again at the next start; what is on its way is seen through, or it would be
         sent twice."""
-        running = list(self._running.values())
+        running = [*self._running.values(), *([self._sweeper] if self._sweeper is not None else [])]
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
@@ -208,6 +227,7 @@ class Noticeboard:
             await self._pace(where)
             try:
                 await once()
+                self._given_up.discard((ident, where))
                 return
             except TransportError as error:
                 if not error.passing or wait is None:
@@ -227,12 +247,17 @@ class Noticeboard:
 
     async def _give_up(self, ident: str, where: str, error: TransportError) -> None:
         log.error("teams.card_given_up", request=ident, conversation=where, status=error.status, error=str(error))
+        if (ident, where) not in self._given_up:  # said once, however often it is tried again
+            self._given_up.add((ident, where))
+            self._say_given_up(ident, where, error)
+        if error.gone:
+            for row in await self._messages.of(CHANNEL, ident):
+                if row.conversation == where and not row.settled:
+                    await self._messages.settle(row, "gone")
+
+    def _say_given_up(self, ident: str, where: str, error: TransportError) -> None:
         fields: dict[str, Json] = {"channel": CHANNEL, "what": "message-not-sent", "request": ident, "status": error.status}
         try:
             self._journal.append(EventDraft("channel.alert", fields, {"conversation": where}))
         except EvidenceError:
             log.error("teams.alert_not_recorded", request=ident)
-        if error.status in GONE:
-            for row in await self._messages.of(CHANNEL, ident):
-                if row.conversation == where and not row.settled:
-                    await self._messages.settle(row, "gone")

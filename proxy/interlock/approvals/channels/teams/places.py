@@ -1,8 +1,9 @@
 """Where a request is shown: the configured conversation, the one for escalations, and one-to-one.
 
 Conversations are learned from authenticated deliveries alone, and of a person only after the service confirmed who they
-are. With `conversation` in the configuration nothing is posted elsewhere; without it, the first conversation that a
-registered person installs the app in becomes the place, and stays it.
+are. With `conversation` in the configuration nothing is posted elsewhere; without it, the first conversation that an
+administrator installs the app in becomes the place, and stays the only one: anybody in it can remove the app, so when that
+happens nothing is posted any more until the configuration names a conversation or an administrator adds it there again.
 
 Knows conversations. Must not know cards, votes or what is in a request.
 """
@@ -18,13 +19,19 @@ from interlock.approvals.channels.teams.roster import Account, Roster, confirms
 from interlock.approvals.channels.teams.transport import Delivery, Transport, TransportError
 from interlock.approvals.model import ApprovalRequest, State
 from interlock.clock import Clock
-from interlock.errors import InterlockError
+from interlock.errors import EvidenceError, InterlockError
+from interlock.evidence.events import EventDraft, Json, Recorder
+from interlock.identity.entries import ADMINS
+from interlock.identity.principal import Kind
 from interlock.store.conversations import ConversationRows
 
 log = structlog.get_logger()
 
 CHANNEL = "teams"
 HOME = "place:"
+LEFT = "left:"
+"""The place, after the app was removed from it. It is kept beside the place, so that no other one is ever found."""
+
 MAX_DIRECT = 60
 """People who are written to one by one for one request."""
 
@@ -54,15 +61,17 @@ class Places:
     """`load()` before use."""
 
     def __init__(
-        self, *, transport: Transport, rows: ConversationRows, roster: Roster, clock: Clock,
+        self, *, transport: Transport, rows: ConversationRows, roster: Roster, journal: Recorder, clock: Clock,
         conversation: str = "", escalation: str = "", direct: bool = False,
     ) -> None:  # fmt: skip
         self._transport = transport
         self._rows = rows
         self._roster = roster
+        self._journal = journal
         self._clock = clock
         self._configured = base(conversation)
         self._discovered = ""
+        self._left = False
         self.escalation = base(escalation)
         self._direct = direct
         self._personal: dict[Account, str] = {}
@@ -74,6 +83,8 @@ class Places:
         for key, conversation in (await self._rows.of(CHANNEL)).items():
             if key.startswith(HOME):
                 self._discovered = self._discovered or conversation
+            elif key.startswith(LEFT):
+                self._left = True
             else:
                 tenant, _, oid = key.partition("/")
                 self._personal[Account.of(tenant, oid)] = conversation
@@ -81,7 +92,7 @@ class Places:
     @property
     def home(self) -> str:
         """The conversation that everything is posted to, or an empty string."""
-        return self._configured or self._discovered
+        return self._configured or ("" if self._left else self._discovered)
 
     def person(self, conversation: str) -> Account | None:
         """Return whose one-to-one conversation this is."""
@@ -154,7 +165,7 @@ class Places:
         """
         account = Account.of(delivery.tenant, delivery.actor_oid)
         async with self._learning:
-            if delivery.change.startswith("remove") or delivery.recipient in delivery.removed:
+            if delivery.change == "remove" or delivery.recipient in delivery.removed:  # an upgrade takes nothing away
                 await self._forget(delivery, account)
                 return False
             if delivery.place == "personal":
@@ -176,23 +187,40 @@ class Places:
         here = base(delivery.conversation)
         if not (installed or came) or self.home == here:
             return False
-        entry = self._roster.entry(account)
-        if self.home or entry is None or entry.disabled or not await self._confirmed(delivery, account):
+        other = self._configured or (self._discovered if self._discovered != here else "")
+        if other or not self._administrator(account) or not await self._confirmed(delivery, account):
             # Nothing is said there: a request must not become readable wherever somebody adds an app.
             log.warning("teams.place_not_taken", conversation=here, by=str(account))
             return False
         await self._rows.remember(CHANNEL, HOME + here[:200], here, self._clock.now())
-        self._discovered = here
+        await self._rows.forget(CHANNEL, LEFT + here[:200])
+        self._discovered, self._left = here, False
         return True
+
+    def _administrator(self, account: Account) -> bool:
+        """Whether somebody may choose the place: whoever is shown a command there is their choice."""
+        entry = self._roster.entry(account)
+        return entry is not None and not entry.disabled and entry.kind is Kind.HUMAN and ADMINS in entry.groups
 
     async def _forget(self, delivery: Delivery, account: Account) -> None:
         here = base(delivery.conversation)
-        if here == self._discovered:
-            await self._rows.forget(CHANNEL, HOME + here[:200])
-            self._discovered = ""
+        if here == self._discovered and not self._left:
+            self._left = True
+            self._alert(here, account)
+            await self._rows.remember(CHANNEL, LEFT + here[:200], here, self._clock.now())
         if self._personal.get(account) == delivery.conversation:
             await self._rows.forget(CHANNEL, str(account))
             del self._personal[account]
+
+    def _alert(self, here: str, account: Account) -> None:
+        """Tell the operators that requests are shown in no conversation any more."""
+        hint = "set approvals.channels.teams.conversation, or have an administrator add the app there again"
+        log.error("teams.place_left", conversation=here, by=str(account), hint=hint)
+        fields: dict[str, Json] = {"channel": CHANNEL, "what": "app-removed"}
+        try:
+            self._journal.append(EventDraft("channel.alert", fields, {"actor": str(account), "conversation": here}))
+        except EvidenceError:
+            log.error("teams.alert_not_recorded", conversation=here)
 
     async def _confirmed(self, delivery: Delivery, account: Account) -> bool:
         member = await self._transport.member(base(delivery.conversation), delivery.actor_id)

@@ -6,7 +6,6 @@ to. They never carry authority: who answers is asked of the service at each answ
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from interlock.approvals.channels.teams.transport import Member
@@ -52,11 +51,9 @@ def confirms(member: Member, account: Account, ident: str = "") -> bool:
 class Roster:
     """Reads the directory anew each time; remembers only what Teams calls whom."""
 
-    def __init__(self, directory: Directory, electorate: Electorate, tenants: Iterable[str] = ()) -> None:
-        """Without `tenants`, accounts of every tenant are known; the gate refuses those of others anyway."""
+    def __init__(self, directory: Directory, electorate: Electorate) -> None:
         self._directory = directory
         self._electorate = electorate
-        self._tenants = frozenset(tenant.lower() for tenant in tenants)
         self._idents: dict[Account, str] = {}
 
     def entry(self, account: Account) -> Entry | None:
@@ -64,8 +61,7 @@ class Roster:
         return self._directory.by_teams(account.tenant, account.oid)
 
     def accounts(self, entry: Entry) -> tuple[Account, ...]:
-        known = (Account.of(tenant, oid) for tenant, oid in entry.teams)
-        return tuple(a for a in known if not self._tenants or a.tenant in self._tenants)
+        return tuple(Account.of(tenant, oid) for tenant, oid in entry.teams)
 
     def ident(self, account: Account) -> str:
         """Return the Teams id of an account, or an empty string."""

@@ -17,20 +17,26 @@ class TransportError(InterlockError):
     """Teams did not do what was asked. The request stays as it is; other channels still work.
 
     `status` is the HTTP status of the refusal, 0 when nothing answered. `retry_after` is in seconds, None when the
-    service did not say.
+    service did not say. `token` is whether the token service said it: then it is about us, and about no conversation.
     """
 
     reason = Reason.TARGET_UNREACHABLE
 
-    def __init__(self, message: str = "", *, status: int = 0, retry_after: float | None = None) -> None:
+    def __init__(self, message: str = "", *, status: int = 0, retry_after: float | None = None, token: bool = False) -> None:
         super().__init__(message)
         self.status = status
         self.retry_after = retry_after
+        self.token = token
 
     @property
     def passing(self) -> bool:
         """Whether the same call may succeed later: nothing answered, too many calls, or a failure on their side."""
         return self.status in (0, 408, 412, 429) or self.status >= 500
+
+    @property
+    def gone(self) -> bool:
+        """Whether what was written to is not there any more, or is closed to us."""
+        return self.status in (403, 404, 410) and not self.token
 
 
 @dataclass(frozen=True, slots=True)
