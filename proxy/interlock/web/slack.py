@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from interlock.approvals.channels.slack.channel import SlackChannel
-from interlock.approvals.channels.slack.inbound import MAX_BODY, Expected, admit, refuse
+from interlock.approvals.channels.slack.inbound import MAX_BODY, Expected, admit, refuse, stamped
 from interlock.clock import Clock
 from interlock.config import Secret
 
@@ -21,12 +21,13 @@ def slack_router(channel: SlackChannel, expected: Expected, signing_secret: Secr
 
     @routes.post("/slack/interactions")
     async def interactions(request: Request) -> Response:
-        body = b""
+        stamped(request.headers, clock.now())
+        body = bytearray()
         async for piece in request.stream():
             body += piece
             if len(body) > MAX_BODY:
                 raise refuse("the body is larger than 256 KiB")
-        delivery = admit(request.headers, body, secret=signing_secret, expected=expected, now=clock.now())
+        delivery = admit(request.headers, bytes(body), secret=signing_secret, expected=expected, now=clock.now())
         if not await channel.take(delivery):
             raise refuse("it was delivered before")
         answer = channel.begin(delivery)
