@@ -57,8 +57,10 @@ from interlock.approvals.desk import House
 from interlock.approvals.model import ApprovalRequest, Proof, Signed, State, VoteVerdict
 from interlock.clock import system_entropy
 from interlock.config import Secret
+from interlock.errors import StoreError
 from interlock.identity.principal import Identity, Kind
 from interlock.policy.model import ReviewTerms, StepUp
+from interlock.store.messages import MessageRow
 from interlock.web import problems
 from interlock.web.slack import slack_router
 
@@ -642,6 +644,37 @@ async def test_a_restart_updates_the_message_and_posts_no_second_one(room: Room)
     later = await room.ask(command=replace(draft().command, text=b"rm -rf /srv/later"))
     await room.posted(later)
     assert len(room.slack.messages) == 3 and unseen.id not in json.dumps(list(room.slack.messages.values()))
+
+
+async def test_a_store_that_takes_no_writes_makes_no_second_message(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    genuine, tries = room.desk.store.messages.remember, 0
+
+    async def full(row: MessageRow) -> None:
+        nonlocal tries
+        tries += 1
+        if tries < 6:
+            raise StoreError("the disk is full")
+        await genuine(row)
+
+    monkeypatch.setattr(room.desk.store.messages, "remember", full)
+    request = await room.ask()
+    await room.slack.until(lambda: "chat.update" in [method for method, _ in room.slack.calls])
+    assert len(room.slack.messages) == 1 and tries == 6
+    await room.press(request)
+    assert await room.state(request) is State.APPROVED
+
+
+async def test_who_keeps_clicking_is_not_looked_at_for_a_while(either: Room, capsys: pytest.CaptureFixture[str]) -> None:
+    request = await either.ask()
+    key, _ = await either.posted(request)
+    for _ in range(60):
+        await either.send(either.slack.click(key, "approve", user=STRANGER))
+    asked = [method for method, _ in either.slack.calls if method in ("users.info", "chat.postEphemeral")]
+    assert 40 <= len(asked) <= 60
+    assert either.desk.journal_text().count("unmapped-actor") <= 30
+    assert "slack.throttled" in capsys.readouterr().out
+    await either.press(request)  # somebody else is not held off
+    assert await either.state(request) is State.APPROVED
 
 
 async def test_updates_are_tried_again_when_slack_is_busy_or_broken(room: Room) -> None:
