@@ -415,6 +415,7 @@ async def test_a_message_forwarded_elsewhere_is_refused_and_alerted(
     await either.send(either.slack.click(copy, "approve"))
     await refused(either, request, "delivery-rejected", "another place")
     assert "slack.forwarded_message" in capsys.readouterr().out
+    assert "channel.alert" in either.desk.journal_text()
 
 
 async def test_a_message_in_an_attachment_or_whose_parts_disagree_is_refused(room: Room) -> None:
@@ -779,6 +780,13 @@ async def test_what_can_not_be_genuine_is_refused_before_its_body_is_there(room:
             assert b" 401 " in await reader.readline()
     finally:
         writer.close()
+
+
+async def test_a_wrong_signing_secret_is_seen_in_the_log(room: Room, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(5):
+        await deliver(room.url, *signed(b"payload=%7B%7D", secret="another"))
+    said = capsys.readouterr().out
+    assert said.count("slack.delivery_refused") == 3 and "delivery-rejected" in said
 
 
 async def test_one_byte_changed_in_a_signed_body_is_refused(room: Room) -> None:

@@ -26,8 +26,8 @@ from interlock.approvals.model import ApprovalRequest, Proof, State, VoteVerdict
 from interlock.approvals.portrait import chat_portrait
 from interlock.approvals.wording import one_line
 from interlock.clock import Clock
-from interlock.errors import InterlockError, NotFoundError, Reason, VoteError
-from interlock.evidence.events import EventDraft, Recorder
+from interlock.errors import EvidenceError, InterlockError, NotFoundError, Reason, VoteError
+from interlock.evidence.events import EventDraft, Json, Recorder
 from interlock.identity.directory import Directory
 from interlock.identity.entries import Entry
 from interlock.identity.throttle import Throttle, ThrottledError
@@ -325,6 +325,7 @@ class SlackChannel:
         posted = [(row.conversation, row.message) for row in await self._messages.of(CHANNEL, ident)]
         if (question.conversation, question.message) not in posted:
             log.error("slack.forwarded_message", request=ident, conversation=question.conversation)
+            self._alert(ident, question, "the button was pressed in another place than where we posted it")
             raise VoteError("the button was pressed in another place than where we posted it", reason=Reason.DELIVERY_REJECTED)
         if request.state is not State.PENDING and not (request.state is State.APPROVED and verdict is VoteVerdict.DENY):
             self._courier.wanted(request.id)
@@ -395,6 +396,15 @@ class SlackChannel:
             await self._api.whisper(conversation, actor.user, blocks.note(text, **button), text)
         except SlackError as error:
             log.warning("slack.not_told", error=str(error))
+
+    def _alert(self, request: str, question: Question, what: str) -> None:
+        """Tell the operators in the journal, too: a message was copied, forwarded or made up (property 25)."""
+        actor = f"{question.team}/{question.user}"
+        fields: dict[str, Json] = {"channel": CHANNEL, "what": what, "request": request, "event": question.message}
+        try:
+            self._journal.append(EventDraft("channel.alert", fields, {"actor": actor, "conversation": question.conversation}))
+        except EvidenceError:
+            log.error("slack.not_recorded", what="channel.alert")  # nothing counted, so nothing is released either
 
     def _record_refused(self, actor: Actor, event: str, error: InterlockError) -> None:
         self._journal.append(
