@@ -126,6 +126,28 @@ def test_a_value_that_is_wrong_says_where_and_what_to_write(path: str, value: An
     assert says in refused(changed(path, value))
 
 
+@pytest.mark.parametrize("key", ["token_url", "keys_url", "service_url"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://login.evil.example/token", "ftp://127.0.0.1/token", "//login.example/token", "https:///token", "nonsense",
+        "https://me:secret@login.example/token", "https://@login.example/token", "http://127.0.0.1@evil.example/", "https://[x",
+        "http://localhost.evil.example/",
+    ],
+)  # fmt: skip
+def test_what_goes_to_teams_goes_there_over_https(key: str, url: str) -> None:
+    """The client secret is posted to token_url, and keys_url says whom we believe."""
+    assert "approvals.channels.teams" in refused(changed(f"approvals.channels.teams.{key}", url))
+
+
+@pytest.mark.parametrize("key", ["token_url", "keys_url", "service_url"])
+@pytest.mark.parametrize(
+    "url", ["https://login.example/token", "http://127.0.0.1:8080/token", "http://[::1]/", "http://localhost/"]
+)
+def test_teams_over_https_or_on_loopback_is_taken(key: str, url: str) -> None:
+    parse(changed(f"approvals.channels.teams.{key}", url), base=BASE)
+
+
 def test_all_problems_are_named_at_once() -> None:
     data = changed("approvals.hold", "soon")
     data["listen"]["ssh"] = "x"

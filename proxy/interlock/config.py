@@ -197,6 +197,15 @@ class TargetConfig(Strict):
         return self
 
 
+def _check_sent_safely(key: str, url: str) -> None:
+    """Raise ValueError unless what is sent to `url` crosses no network in clear text. Secrets and tokens go there."""
+    parts = urlsplit(url)
+    if parts.username is not None or parts.password is not None:
+        raise ValueError(f"{key}: carries credentials; remove them")
+    if not parts.hostname or (parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname))):
+        raise ValueError(f"{key}: must be https")
+
+
 class TeamsConfig(Strict):
     app_id: Annotated[str, Field(min_length=1)]
     app_password: SecretRef
@@ -209,6 +218,12 @@ class TeamsConfig(Strict):
     transport: Literal["native", "botbuilder"] = "native"
     keys_url: str = "https://login.botframework.com/v1/.well-known/keys"
     token_url: str = ""
+
+    @model_validator(mode="after")
+    def _safe(self) -> TeamsConfig:
+        for key, url in (("service_url", self.service_url), ("keys_url", self.keys_url), ("token_url", self.token_endpoint)):
+            _check_sent_safely(key, url)
+        return self
 
     @property
     def token_endpoint(self) -> str:
@@ -235,8 +250,7 @@ class SlackConfig(Strict):
             raise ValueError("mode: socket needs app_token: (xapp-…, with connections:write)")
         if self.mode == "http" and self.signing_secret is None:
             raise ValueError("mode: http needs signing_secret:")
-        if not self.api_url.startswith("https://") and not is_loopback(urlsplit(self.api_url).hostname or ""):
-            raise ValueError("api_url: must be https")
+        _check_sent_safely("api_url", self.api_url)
         return self
 
 

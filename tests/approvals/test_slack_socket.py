@@ -94,6 +94,32 @@ async def test_slack_that_does_not_let_us_in_is_asked_again_with_a_new_ticket(li
     await socket.close()
 
 
+@pytest.mark.parametrize(
+    "body", [b"[" * 200_000, b'{"ok": true, "url": "wss://[x"}', b'{"ok": true, "url": "ws://localhost:x/"}']
+)
+async def test_an_odd_answer_does_not_end_the_line(line: Line, body: bytes) -> None:
+    line.slack.answer("apps.connections.open", body)
+    socket = line.socket()
+    socket.start()
+    assert await line.slack.send({}, envelope="e1") == {"envelope_id": "e1"}
+    await socket.close()
+
+
+async def test_a_defect_of_ours_does_not_end_the_line(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    genuine, failures = line.api.socket_url, [KeyError("ticket"), AssertionError()]
+
+    async def odd() -> str:
+        if failures:
+            raise failures.pop()
+        return await genuine()
+
+    monkeypatch.setattr(line.api, "socket_url", odd)
+    socket = line.socket()
+    socket.start()
+    assert await line.slack.send({}, envelope="e1") == {"envelope_id": "e1"}
+    await socket.close()
+
+
 async def test_the_socket_of_another_app_delivers_nothing(line: Line, caplog: pytest.LogCaptureFixture) -> None:
     line.slack.app_id = "A0OTHER"
     socket = line.socket()

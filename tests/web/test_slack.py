@@ -57,8 +57,10 @@ from interlock.approvals.desk import House
 from interlock.approvals.model import ApprovalRequest, Proof, Signed, State, VoteVerdict
 from interlock.clock import system_entropy
 from interlock.config import Secret
+from interlock.errors import StoreError
 from interlock.identity.principal import Identity, Kind
 from interlock.policy.model import ReviewTerms, StepUp
+from interlock.store.messages import MessageRow
 from interlock.web import problems
 from interlock.web.slack import slack_router
 
@@ -413,6 +415,7 @@ async def test_a_message_forwarded_elsewhere_is_refused_and_alerted(
     await either.send(either.slack.click(copy, "approve"))
     await refused(either, request, "delivery-rejected", "another place")
     assert "slack.forwarded_message" in capsys.readouterr().out
+    assert "channel.alert" in either.desk.journal_text()
 
 
 async def test_a_message_in_an_attachment_or_whose_parts_disagree_is_refused(room: Room) -> None:
@@ -644,6 +647,37 @@ async def test_a_restart_updates_the_message_and_posts_no_second_one(room: Room)
     assert len(room.slack.messages) == 3 and unseen.id not in json.dumps(list(room.slack.messages.values()))
 
 
+async def test_a_store_that_takes_no_writes_makes_no_second_message(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    genuine, tries = room.desk.store.messages.remember, 0
+
+    async def full(row: MessageRow) -> None:
+        nonlocal tries
+        tries += 1
+        if tries < 6:
+            raise StoreError("the disk is full")
+        await genuine(row)
+
+    monkeypatch.setattr(room.desk.store.messages, "remember", full)
+    request = await room.ask()
+    await room.slack.until(lambda: "chat.update" in [method for method, _ in room.slack.calls])
+    assert len(room.slack.messages) == 1 and tries == 6
+    await room.press(request)
+    assert await room.state(request) is State.APPROVED
+
+
+async def test_who_keeps_clicking_is_not_looked_at_for_a_while(either: Room, capsys: pytest.CaptureFixture[str]) -> None:
+    request = await either.ask()
+    key, _ = await either.posted(request)
+    for _ in range(60):
+        await either.send(either.slack.click(key, "approve", user=STRANGER))
+    asked = [method for method, _ in either.slack.calls if method in ("users.info", "chat.postEphemeral")]
+    assert 40 <= len(asked) <= 60
+    assert either.desk.journal_text().count("unmapped-actor") <= 30
+    assert "slack.throttled" in capsys.readouterr().out
+    await either.press(request)  # somebody else is not held off
+    assert await either.state(request) is State.APPROVED
+
+
 async def test_updates_are_tried_again_when_slack_is_busy_or_broken(room: Room) -> None:
     request = await room.ask()
     await room.posted(request)
@@ -728,6 +762,31 @@ async def test_a_delivery_that_is_bent_in_one_place_is_refused(room: Room, why: 
     if "at" in bend:
         bend["at"] += datetime.now(UTC).timestamp()  # noqa: TID251  Slack has its own clock
     await gate_refuses(room, request, room.slack.click(key, "approve"), **bend)
+
+
+@pytest.mark.parametrize("why", [why for why in BENT if "content type" not in why and why != "another secret"])
+async def test_what_can_not_be_genuine_is_refused_before_its_body_is_there(room: Room, why: str) -> None:
+    """A head alone, whose body never comes: who can't sign makes us hold nothing."""
+    bend = dict(BENT[why])
+    if "at" in bend:
+        bend["at"] += datetime.now(UTC).timestamp()  # noqa: TID251  Slack has its own clock
+    _, headers = signed(b"payload=%7B%7D", **bend)
+    head = "".join(f"{k}: {v}\r\n" for k, v in headers.items() if v != "(drop)")
+    host, _, port = room.url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(f"POST /slack/interactions HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n{head}\r\n".encode())
+    try:
+        async with asyncio.timeout(5):
+            assert b" 401 " in await reader.readline()
+    finally:
+        writer.close()
+
+
+async def test_a_wrong_signing_secret_is_seen_in_the_log(room: Room, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(5):
+        await deliver(room.url, *signed(b"payload=%7B%7D", secret="another"))
+    said = capsys.readouterr().out
+    assert said.count("slack.delivery_refused") == 3 and "delivery-rejected" in said
 
 
 async def test_one_byte_changed_in_a_signed_body_is_refused(room: Room) -> None:

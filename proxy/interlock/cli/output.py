@@ -12,6 +12,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 import typer
 from rich.console import Console
 
+from interlock.cli.description import safe
 from interlock.errors import InterlockError, Reason
 
 P = ParamSpec("P")
@@ -47,7 +48,8 @@ SAYS_THE_PLACE = frozenset({Reason.CONFIG_INVALID, Reason.POLICY_INVALID})
 
 
 def emit_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Print JSON in ASCII: whatever an agent wrote, no terminal acts on it, and whoever parses it gets the same text."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=True) + "\n")
 
 
 def say(text: str) -> None:
@@ -66,9 +68,9 @@ def columns(rows: Sequence[Sequence[object]]) -> None:
 
 
 def fail(error: InterlockError) -> NoReturn:
-    say(f"interlock: {error}")
+    say(f"interlock: {safe(error)}")
     if error.next_step != str(error) and error.code not in SAYS_THE_PLACE:
-        say(f"  {error.next_step}")
+        say(f"  {safe(error.next_step)}")
     raise typer.Exit(EXIT.get(error.code, 1))
 
 

@@ -18,6 +18,12 @@ from interlock.listening import bound
 DEADLINE = 10.0
 """Seconds a client has for the head of a request."""
 
+BODY_DEADLINE = 15.0
+"""Seconds it has for the whole body after that, whether it makes progress or not."""
+
+CONNECTIONS = 1000
+"""Connections at once, streams of events among them. Beyond it a request is answered with 503."""
+
 PATIENCE = 5
 """Seconds that a stop waits for requests that are under way: what is held at the gate must not wait for a slow client."""
 
@@ -34,6 +40,7 @@ class HttpServer:
         options: dict[str, Any] = {"lifespan": "off", "log_config": None, "access_log": False, "server_header": False}
         options["proxy_headers"] = False  # or whoever connects from this host says in X-Forwarded-For who it is
         options["timeout_graceful_shutdown"], options["http"] = PATIENCE, Prompt
+        options["limit_concurrency"] = CONNECTIONS
         if isinstance(where, Path):
             options["uds"] = str(where)
         if certificate is not None and key is not None:
@@ -67,7 +74,8 @@ class HttpServer:
 
 
 class Prompt(H11Protocol):
-    """HTTP/1.1 whose client must have sent a whole request's head within `DEADLINE`, also the first one.
+    """HTTP/1.1 whose client must have sent a whole request's head within `DEADLINE`, also the first one, and all of its
+    body within `BODY_DEADLINE` after that. How long the answer takes is no matter.
 
     uvicorn itself waits for ever for a client that connects and says nothing, or says it letter by letter.
     """
@@ -76,26 +84,37 @@ class Prompt(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own does
         super().connection_made(transport)
-        self._arm()
+        self._arm(DEADLINE)
 
     def data_received(self, data: bytes) -> None:
         before = self.cycle
         super().data_received(data)
-        if self.cycle is not before:
-            self._disarm()
+        self._follow(before)
 
     def on_response_complete(self) -> None:
+        before = self.cycle
         super().on_response_complete()
-        if self.cycle.response_complete:  # a pipelined request may have begun meanwhile
-            self._arm()
+        if self.cycle.response_complete:
+            self._arm(DEADLINE)  # for what is left of a body that was answered early, too
+        else:
+            self._follow(before)  # a pipelined request has begun
+
+    def _follow(self, before: object) -> None:
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            return  # the next head is awaited: its deadline stands
+        if not cycle.more_body:
+            self._disarm()
+        elif cycle is not before:
+            self._arm(BODY_DEADLINE)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
         super().connection_lost(exc)
 
-    def _arm(self) -> None:
+    def _arm(self, seconds: float) -> None:
         self._disarm()
-        self._deadline = self.loop.call_later(DEADLINE, self.transport.close)
+        self._deadline = self.loop.call_later(seconds, self.transport.close)
 
     def _disarm(self) -> None:
         if self._deadline is not None:

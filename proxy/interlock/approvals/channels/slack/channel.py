@@ -26,16 +26,21 @@ from interlock.approvals.model import ApprovalRequest, Proof, State, VoteVerdict
 from interlock.approvals.portrait import chat_portrait
 from interlock.approvals.wording import one_line
 from interlock.clock import Clock
-from interlock.errors import InterlockError, NotFoundError, Reason, VoteError
-from interlock.evidence.events import EventDraft, Recorder
+from interlock.errors import EvidenceError, InterlockError, NotFoundError, Reason, VoteError
+from interlock.evidence.events import EventDraft, Json, Recorder
 from interlock.identity.directory import Directory
 from interlock.identity.entries import Entry
+from interlock.identity.throttle import Throttle, ThrottledError
 from interlock.store.deliveries import DeliveryRows
 from interlock.store.messages import MessageRow, MessageRows
 
 log = structlog.get_logger()
 
 CHANNEL = "slack"
+FREE_REFUSALS = 20
+LONGEST_BLOCK_S = 60.0
+"""Whoever keeps clicking what does not count is not looked at for a while: nothing is asked, nothing is written down."""
+
 ALARM = "slack-glass"  # messages beside the request's own, which nobody can answer
 MAX_AT_ONCE = 256
 REMEMBERED = timedelta(days=1)
@@ -80,6 +85,9 @@ class SlackChannel:
         self._public_url = public_url.rstrip("/")
         self._longest_grant = longest_grant
         self._courier = Courier(CHANNEL, self._show, _passing, patience=patience)
+        self._throttle = Throttle(clock, free=FREE_REFUSALS, longest=LONGEST_BLOCK_S)
+        self._held_off = 0
+        self._unkept: dict[tuple[str, str, str], str] = {}  # posted, and not in the store yet
         self._team_confirmed = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -112,14 +120,15 @@ class SlackChannel:
         content = blocks.message(request, link=self._inbox.link(request))
         summary = blocks.summary(request)
         posted = {row.conversation: row.message for row in await self._messages.of(CHANNEL, request.id)}
+        posted |= await self._kept(request.id)
         failed: SlackError | None = None
         for conversation in dict.fromkeys((*posted, *self._places(request))):
             try:
                 if conversation in posted:
                     await self._api.update(conversation, posted[conversation], content, summary)
                 else:
-                    message = await self._api.post(conversation, content, summary)
-                    await self._messages.remember(MessageRow(CHANNEL, request.id, conversation, message))
+                    self._unkept[CHANNEL, request.id, conversation] = await self._api.post(conversation, content, summary)
+                    await self._kept(request.id)
             except SlackError as error:
                 # One conversation that is gone must not keep the others from being true.
                 failed = error if failed is None or error.passing else failed
@@ -127,6 +136,17 @@ class SlackChannel:
             await self._alarm(request)
         if failed is not None:
             raise failed
+
+    async def _kept(self, request: str) -> dict[str, str]:
+        """Put into the store what was posted for a request and is not there yet; nothing is posted twice for a full disk."""
+        kept: dict[str, str] = {}
+        for (channel, ident, conversation), message in list(self._unkept.items()):
+            if ident == request:
+                await self._messages.remember(MessageRow(channel, ident, conversation, message))
+                self._unkept.pop((channel, ident, conversation), None)
+                if channel == CHANNEL:
+                    kept[conversation] = message
+        return kept
 
     def _places(self, request: ApprovalRequest) -> list[str]:
         """Where a request is posted if it is not yet: nowhere once it is decided."""
@@ -146,8 +166,8 @@ class SlackChannel:
                 where = f"{request.draft.principal.handle} at {request.draft.target.name}"
                 text = f"The glass was broken: one person alone approved a command of {where}. Somebody else has to review it."
                 content = blocks.note(text, link=self._inbox.link(request), words="See everything")
-                message = await self._api.post(conversation, content, text)
-                await self._messages.remember(MessageRow(ALARM, request.id, conversation, message))
+                self._unkept[ALARM, request.id, conversation] = await self._api.post(conversation, content, text)
+                await self._kept(request.id)
 
     # -- in -------------------------------------------------------------------------------------------------------
 
@@ -170,6 +190,8 @@ class SlackChannel:
     def begin(self, delivery: Delivery, *, taken: bool = True) -> dict[str, Any] | None:
         """Start what a delivery asks for, and return at once: a form's mistakes, or None. Raise InterlockError when busy."""
         said = delivery.said
+        if said is not None and not self._looked_at(said.actor):
+            return None
         if isinstance(said, Submission):
             content = forms.read(said, self._longest_minutes)
             if not isinstance(content, Answer):
@@ -178,6 +200,17 @@ class SlackChannel:
         elif isinstance(said, Click):
             self._spawn(self._receive(delivery, taken, self._clicked(said)))
         return None
+
+    def _looked_at(self, actor: Actor) -> bool:
+        """Whether an actor's next click is looked at at all: each one counts as refused until the desk has counted it."""
+        try:
+            self._throttle.begin(str(actor))
+        except ThrottledError:
+            self._held_off += 1
+            if self._held_off & (self._held_off - 1) == 0:  # the 1st, 2nd, 4th, 8th …: clicks fill no log
+                log.warning("slack.throttled", actor=str(actor), refused=self._held_off)
+            return False
+        return True
 
     async def settled(self) -> None:
         """Return once everything that was begun has ended."""
@@ -277,6 +310,8 @@ class SlackChannel:
             # The desk has put it on record.
             self._courier.wanted(request.id)
             await self._tell(actor, question.conversation, error)
+        else:
+            self._throttle.succeeded(str(actor))
 
     async def _named(self, question: Question, verdict: VoteVerdict) -> ApprovalRequest:
         """Find the request a button speaks of: its id, its nonce, and the very message we posted (properties 12, 24, 25)."""
@@ -290,6 +325,7 @@ class SlackChannel:
         posted = [(row.conversation, row.message) for row in await self._messages.of(CHANNEL, ident)]
         if (question.conversation, question.message) not in posted:
             log.error("slack.forwarded_message", request=ident, conversation=question.conversation)
+            self._alert(ident, question, "the button was pressed in another place than where we posted it")
             raise VoteError("the button was pressed in another place than where we posted it", reason=Reason.DELIVERY_REJECTED)
         if request.state is not State.PENDING and not (request.state is State.APPROVED and verdict is VoteVerdict.DENY):
             self._courier.wanted(request.id)
@@ -360,6 +396,15 @@ class SlackChannel:
             await self._api.whisper(conversation, actor.user, blocks.note(text, **button), text)
         except SlackError as error:
             log.warning("slack.not_told", error=str(error))
+
+    def _alert(self, request: str, question: Question, what: str) -> None:
+        """Tell the operators in the journal, too: a message was copied, forwarded or made up (property 25)."""
+        actor = f"{question.team}/{question.user}"
+        fields: dict[str, Json] = {"channel": CHANNEL, "what": what, "request": request, "event": question.message}
+        try:
+            self._journal.append(EventDraft("channel.alert", fields, {"actor": actor, "conversation": question.conversation}))
+        except EvidenceError:
+            log.error("slack.not_recorded", what="channel.alert")  # nothing counted, so nothing is released either
 
     def _record_refused(self, actor: Actor, event: str, error: InterlockError) -> None:
         self._journal.append(

@@ -154,7 +154,7 @@ class SlackApi:
                 answer = await self._connected().api_call(method, json=content, headers=headers)
         except _HttpError as error:
             raise SlackError(f"Slack answered {error.status} to {method}", passing=error.passing, wait=error.wait) from None
-        except (aiohttp.ClientError, SlackClientError, TimeoutError, OSError, ValueError) as error:
+        except (aiohttp.ClientError, SlackClientError, TimeoutError, OSError, ValueError, RecursionError) as error:
             raise SlackError(f"Slack can't be reached for {method} ({type(error).__name__})", passing=True) from None
         assert isinstance(answer.data, dict)
         return answer.data

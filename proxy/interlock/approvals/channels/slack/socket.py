@@ -91,17 +91,22 @@ class SocketMode:
             except SlackError as error:
                 wait = error.wait
                 log.warning("slack.not_connected", error=str(error), slack=error.slack)
+            except Exception as error:  # one odd answer must not end the line for good; its text may hold a ticket
+                log.error("slack.not_connected", error=type(error).__name__)
             failures += 1
             await asyncio.sleep(max(wait, self._patience.pause(failures)))
 
     async def _open(self) -> aiohttp.ClientWebSocketResponse:
         url = await self._api.socket_url()
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            raise SlackError("Slack's address for the socket is none", passing=True) from None
         if parts.scheme != "wss" and not is_loopback(parts.hostname or ""):
             raise SlackError("Slack's address for the socket is not wss")
         try:
             connection = await self._api.session.ws_connect(url, heartbeat=self._heartbeat, max_msg_size=2 * MAX_BODY)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             # The class alone: aiohttp's messages hold the address, which is a ticket.
             raise SlackError(f"Slack's socket can't be opened ({type(error).__name__})", passing=True) from None
         try:
@@ -133,6 +138,8 @@ class SocketMode:
                 await connection.send_str(json.dumps(response.to_dict()))
         except (aiohttp.ClientError, OSError) as error:
             log.warning("slack.socket_broke", error=type(error).__name__)
+        except Exception as error:
+            log.error("slack.socket_broke", error=type(error).__name__)
         finally:
             ending.set()
             await connection.close()
