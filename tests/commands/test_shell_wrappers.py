@@ -64,6 +64,32 @@ OPAQUE = [
     ("timeout --nosuch 5 rm x", "unknown-option"),
     ("xargs rm", "arguments-from-stdin"),
     ("xargs -a list rm", "arguments-from-file"),
+    # Only a `find -print0`, directly before an `xargs -0`, gives names that are certain to be names below its starting points.
+    ("find /srv | xargs rm", "arguments-from-stdin"),
+    ("find /srv -print0 | xargs rm", "arguments-from-stdin"),
+    ("find /srv | xargs -0 rm", "arguments-from-stdin"),
+    ("find /srv -print -print0 | xargs -0 rm", "arguments-from-stdin"),
+    ("find /srv -printf '/etc/shadow\\0' -print0 | xargs -0 cat", "arguments-from-stdin"),
+    ("find /srv -exec printf '/etc/shadow\\0' ';' -print0 | xargs -0 cat", "arguments-from-stdin"),
+    ("find /srv -fprint0 /dev/stdout -print0 | xargs -0 cat", "arguments-from-stdin"),
+    ("find /srv -print0 2>&1 | xargs -0 cat", "arguments-from-stdin"),
+    ("find /srv -print0 |& xargs -0 cat", "arguments-from-stdin"),
+    ("find /srv -print0 | sort -z | xargs -0 cat", "arguments-from-stdin"),
+    ("{ find /srv -print0; echo x; } | xargs -0 cat", "arguments-from-stdin"),
+    ("find /srv -print0 | { read x; xargs -0 cat; }", "arguments-from-stdin"),
+    ("find /srv -print0 | xargs -0 cat <x", "arguments-from-stdin"),
+    ("find /srv -print0 | sudo xargs -0 cat", "arguments-from-stdin"),
+    ("find /srv -print0 | xargs -0 -E x cat", "arguments-from-stdin"),
+    ("find /srv -print0 | xargs -0 -d x cat", "arguments-from-stdin"),
+    ("find /srv -print0 | xargs -0 -a list cat", "arguments-from-file"),
+    ("./find /srv -print0 | xargs -0 cat", "arguments-from-stdin"),
+    ("find $x -print0 | xargs -0 cat", "arguments-from-stdin"),
+    ("find /srv -print0 | xargs -0 -I{} cat /etc/{}", "placeholder-in-word"),
+    ("find /srv -print0 | xargs -0 -I% % x", "placeholder-in-command"),
+    ("find /srv -print0 | xargs -0 -I% sh -c 'rm %'", "placeholder-in-word"),
+    ("find /srv -print0 | xargs -0 sh", "script-file"),
+    ("find /srv -print0 | xargs -0 env", "unknown-program"),
+    ("find /srv -print0 | xargs -0 awk", "interpreter-code"),
     ("find . -exec {} \\;", "placeholder-in-command"),
     ("find . -exec sh -c 'rm {}' \\;", "placeholder-in-code"),
     ("find . -execdir rm x \\;", "working-directory"),
@@ -213,3 +239,46 @@ def test_an_account_with_a_plain_shell_reads_forms_of_bash_otherwise(analyse) ->
         assert analyse(text, shell="bash").static
         assert [o.reason for o in analyse(text, shell="/bin/dash").opaque] == ["dialect"]
     assert analyse("ls | cat >x 2>&1", shell="dash").static
+
+
+FED = [
+    # text, (verb, object) that must be there although the names are found only when it runs
+    ("find /srv -print0 | xargs -0 rm", ("delete", "/srv")),
+    ("find /srv -print0 2>/dev/null | xargs -0 -r -n 1 rm --", ("delete", "/srv")),
+    ("find /srv -print0 | xargs -0 uniq", ("write", "/srv")),
+    ("find /srv -exec uniq {} +", ("write", "/srv")),
+    ("find /srv -print0 | xargs -0 cp", ("write", "/srv")),
+    ("find /srv -print0 | xargs -0 -I% mv % /tmp", ("delete", "/srv")),
+    ("find / -print0 | xargs -0 cat", ("secret", "/")),
+    ("find /srv -print0 | xargs -0 grep -r x", ("secret", ".")),
+    ("find /etc -exec find {} -delete ';'", ("delete", "/etc")),
+    ("find /etc -print0 | xargs -0 -I{} find {} -exec cat {} +", ("secret", "/etc")),
+]
+
+
+@pytest.mark.parametrize(("text", "wanted"), FED)
+def test_names_that_a_find_finds_are_below_its_starting_points(analyse, text: str, wanted: tuple[str, str]) -> None:
+    analysis = analyse(text)
+    assert analysis.opaque == ()
+    assert wanted in {(e.verb, e.object) for e in analysis.effects}
+
+
+UNKNOWN = [
+    ("cat list | xargs rm", ("delete", "what xargs reads")),
+    ("cat list | xargs -I% mv % /tmp", ("delete", "what xargs reads")),
+    ("pgrep x | xargs kill -9", ("process", "what xargs reads")),
+    ("cat list | xargs sudo chmod 777", ("write", "what xargs reads")),
+    ("cat list | xargs cat", ("read", "what xargs reads")),
+    ("cat $x", ("read", "$x")),
+    ("ls *.log", ("read", "*.log")),
+    ('wc -l "$(pwd)"', ("read", '"$(pwd)"')),
+    ("cat /etc/*/id_rsa", ("secret", "/etc/*/id_rsa")),
+    ("kill $(pgrep x)", ("process", "$(pgrep x)")),
+]
+
+
+@pytest.mark.parametrize(("text", "wanted"), UNKNOWN)
+def test_what_is_done_to_unknown_names_is_said_and_stays_opaque(analyse, text: str, wanted: tuple[str, str]) -> None:
+    analysis = analyse(text)
+    assert analysis.opaque
+    assert wanted in {(e.verb, e.object) for e in analysis.effects}

@@ -29,7 +29,8 @@ WORDS = frozenset(
 class Place:
     """Where a program runs: behind which wrappers, on which host, from which possible working directories.
 
-    `items` are what `{}` stands for (the starting points of a `find`).
+    `items` are what `{}` stands for (the starting points of a `find`). `unknown` are words as they are written, whose
+    value only the shell at the target knows (`$x`, `*.log`), and what an `xargs` reads.
     """
 
     via: tuple[str, ...] = ()
@@ -37,6 +38,7 @@ class Place:
     host: str = ""
     directories: tuple[str, ...] = ("",)
     items: tuple[str, ...] = ()
+    unknown: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -80,12 +82,15 @@ class Rules:
         found: list[Effect] = []
         if "{}" in path and place.items:
             return [e for item in place.items for e in self.path_effects(verb, item, base, _without_items(place), recursive=True)]
-        for target in resolved(path, place.directories):
+        unknown = path in place.unknown
+        for target in (path,) if unknown else resolved(path, place.directories):
             if target in NULL_DEVICES and verb in ("read", "list", "write"):
                 continue
             detail, verb_shown = base.detail, verb
             if verb == "list":
                 detail, verb_shown = "metadata", "read"
+            if unknown and verb_shown == "read":
+                detail = "unknown"
             if verb == "read" and self.sensitive.is_secret(target, recursive=recursive):
                 found.append(_with(base, "secret", target, "", recursive))
             if verb in ("write", "delete") and (guard := self.sensitive.guards(target)) is not None:
@@ -93,7 +98,7 @@ class Rules:
                     detail = detail or guard[1]
                 else:
                     found.append(_with(base, guard[0], target, guard[1], recursive))
-            shown = f"./{target}" if target.partition("/")[0] in WORDS else target
+            shown = f"./{target}" if target.partition("/")[0] in WORDS and not unknown else target
             found.insert(0, _with(base, verb_shown, shown, detail, recursive))
         return found
 
@@ -103,7 +108,7 @@ def _with(base: Effect, verb: str, target: str, detail: str, recursive: bool) ->
 
 
 def _without_items(place: Place) -> Place:
-    return Place(place.via, place.origin, place.host, place.directories)
+    return replace(place, items=())
 
 
 class _Run:
@@ -262,6 +267,8 @@ class _Run:
             self.add(spec.verb, value, detail=spec.detail)
 
     def add(self, verb: str, target: str, *, detail: str = "", host: str = "") -> None:
+        if target == "{}" and self.place.unknown.issuperset(self.place.items):
+            target = ", ".join(self.place.items) or target  # a process or service that only an xargs knows
         base = self.base(detail)
         effect = _with(base, verb, target, detail, False)
         if host and not effect.host:

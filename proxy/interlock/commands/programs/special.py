@@ -258,7 +258,6 @@ def kill(run: _Run, program: Program, first: int) -> None:
     for word in words[index:]:
         if not re.fullmatch(r"-?[0-9]+", word):
             run.opaque("unknown-operand", word)
-            continue
         run.add("process", word, detail="all" if word in ("-1", "0") else "")
     if index >= len(words):
         run.opaque("unknown-operand", "kill without a process")

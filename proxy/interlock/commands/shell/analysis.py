@@ -20,7 +20,7 @@ from interlock.commands.shell import characters, rendering, tree
 from interlock.commands.shell.effective import Blind, Effective, Input, effective, repeats
 from interlock.commands.shell.grammars import Asking, Parse
 from interlock.commands.shell.syntax import Redirection, Script, Word
-from interlock.commands.shell.wrappers import SHELLS, WRAPPERS, Inner, unwrap
+from interlock.commands.shell.wrappers import READ_BY_XARGS, SHELLS, WRAPPERS, Inner, unwrap
 from interlock.errors import Reason
 
 PARSER = "shfmt+bash"
@@ -237,7 +237,7 @@ class _Analyst:
         self._redirections(found, argv)
         if not argv:
             return
-        place = Place(found.via, found.origin, found.host, self.directories, found.items)
+        place = self._place(found)
         if found.words[0].static is None or not argv[0]:
             if found.words[0].static == "":
                 self.say("unknown-program", "''", found)
@@ -248,7 +248,7 @@ class _Analyst:
         name = identity(argv[0])
         if name == "exec" and found.redirections:
             self.say("exec-redirection", " ".join(argv), found)
-        inner = unwrap(name, argv) if name in WRAPPERS else None
+        inner = unwrap(name, argv, found.feeder) if name in WRAPPERS else None
         if inner is None or isinstance(inner, list):
             self._evaluate(argv, place, found)
         if name == "cd" and len(argv) > 1:
@@ -269,15 +269,21 @@ class _Analyst:
             self.say(reason, text, found)
         if any(word in ("-execdir", "-okdir") for word in argv) and inner.name == "find":
             self.say("working-directory", "-execdir", found)
+        # A `{}` among the starting points is what the `find` around this one finds.
+        items = tuple(i for item in inner.items for i in (found.items if item == "{}" and found.items else (item,)))
         below = replace(
-            found, via=via, redirections=(), assignments=(), items=inner.items or found.items,
+            found, via=via, redirections=(), assignments=(), items=items or found.items, feeder=(),
             input=Input.NONE if inner.closed_input else found.input,
         )  # fmt: skip
         if inner.host:
             below = replace(below, host=inner.host, origin="remote")
         if inner.argv is not None:
             words = found.words[inner.argv[0] : inner.argv[1]]
-            yield from self.command(replace(below, words=words), depth)
+            if inner.optional:
+                self._without_names([w.shown for w in words], below)
+            if inner.mark:
+                words = tuple(replace(w, static="{}") if w.static == inner.mark else w for w in words)
+            yield from self.command(replace(below, words=(*words, *[Word("{}")] * inner.more)), depth)
         elif inner.script is not None:
             yield from self._code(found.words[inner.script], replace(below, origin=_deeper(below)), depth)
         elif inner.joined is not None:
@@ -369,6 +375,18 @@ class _Analyst:
         if found.input is Input.INHERITED:
             self.readers += 1
             self.stdin = max(self.stdin, stdin, key=_ORDER.index)
+
+    def _without_names(self, argv: list[str], found: Effective) -> None:
+        """xargs that reads nothing runs its command once, and some then work on the directory they are in."""
+        name = identity(argv[0])
+        if name in self.rules.table and name not in WRAPPERS:
+            for effect in self.rules.evaluate(argv, self._place(found)).effects:
+                if effect.verb != "execute":
+                    self._effect(effect)
+
+    def _place(self, found: Effective) -> Place:
+        unknown = frozenset(w.source for w in found.words if w.static is None) | {READ_BY_XARGS}
+        return Place(found.via, found.origin, found.host, self.directories, found.items, unknown)
 
     def _redirections(self, found: Effective, argv: list[str]) -> None:
         program = argv[0].rpartition("/")[2] if argv else ""

@@ -72,6 +72,8 @@ def _read(effect: Effect) -> str:
     group, slash, named = effect.object.partition("/")
     if slash and group in _READ_GROUPS:
         return f"{_READ_GROUPS[group]} {inline(named)}"
+    if effect.detail == "unknown":
+        return f"looks at {name(effect)}, which is not known beforehand"
     if effect.detail == "metadata":
         return f"lists {_below(effect)}"
     return f"reads {_below(effect)}"
