@@ -39,6 +39,7 @@ class Place:
     directories: tuple[str, ...] = ("",)
     items: tuple[str, ...] = ()
     unknown: frozenset[str] = frozenset()
+    alone: bool = False  # nothing else is in the text, nor in the texts around it
 
 
 @dataclass(slots=True)

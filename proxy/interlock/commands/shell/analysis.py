@@ -19,7 +19,7 @@ from interlock.commands.programs.rules import Outcome, Place, Rules, identity
 from interlock.commands.shell import characters, rendering, tree
 from interlock.commands.shell.effective import Blind, Effective, Input, effective, repeats
 from interlock.commands.shell.grammars import Asking, Parse
-from interlock.commands.shell.syntax import Redirection, Script, Word
+from interlock.commands.shell.syntax import Redirection, Script, Simple, Word
 from interlock.commands.shell.wrappers import READ_BY_XARGS, SHELLS, WRAPPERS, Inner, unwrap
 from interlock.errors import Reason
 
@@ -53,7 +53,7 @@ class Asked:
     pty: bool = False
 
 
-PAGING = frozenset("systemctl journalctl timedatectl hostnamectl loginctl git apt dpkg dpkg-query man".split())
+PAGING = frozenset("systemctl journalctl timedatectl hostnamectl loginctl git apt dpkg dpkg-query man more".split())
 """Programs that start a pager on a terminal; a pager starts a shell at a key press."""
 
 
@@ -139,6 +139,7 @@ class _Analyst:
         self.run: set[str] = set()  # here-documents that a shell executes
         self.directories: tuple[str, ...] = (asked.cwd,)
         self.replaced: dict[int, str] = {}
+        self._alone = True
         self._texts = 1
         self._commands = 0
         self._span: tuple[int, int] | None = None  # where a nested text stands in the outermost one
@@ -183,6 +184,7 @@ class _Analyst:
 
     def script(self, script: Script, source: Effective | None, depth: int) -> Asking[None]:
         before = self.directories
+        self._alone = self._alone and len(script.body) == 1 and isinstance(script.body[0].command, Simple)
         for found in effective(script.body, source):
             if isinstance(found, Blind):
                 self.blind(found)
@@ -386,7 +388,7 @@ class _Analyst:
 
     def _place(self, found: Effective) -> Place:
         unknown = frozenset(w.source for w in found.words if w.static is None) | {READ_BY_XARGS}
-        return Place(found.via, found.origin, found.host, self.directories, found.items, unknown)
+        return Place(found.via, found.origin, found.host, self.directories, found.items, unknown, self._alone)
 
     def _redirections(self, found: Effective, argv: list[str]) -> None:
         program = argv[0].rpartition("/")[2] if argv else ""

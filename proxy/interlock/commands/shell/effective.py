@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import assert_never
 
+from interlock.commands.programs.builtins import LOOP_NAMES
 from interlock.commands.shell.syntax import (
     Assignment,
     Binary,
@@ -75,7 +76,6 @@ INERT_NAMES = frozenset(
 """Variables whose value runs nothing and changes no option parsing (as POSIXLY_CORRECT does) in any program of the table."""
 
 _LOCALE = re.compile(r"(?:C|POSIX|[A-Za-z_]+(?:\.(?:UTF-8|utf-?8)))(?:@[a-z]+)?\Z|C\.(?:UTF-8|utf-?8)\Z|\Z")
-_LOOP_NAMES = re.compile(r"[a-z]\Z|(?:item|file|name|line|host|dir)\Z")
 
 
 def inert(name: str, value: str) -> bool:
@@ -172,7 +172,7 @@ class _Walker:
                 yield from self.body(condition, kind, text)
                 yield from self.body(body, kind, text)
             case For(name, items, body):
-                if not _LOOP_NAMES.match(name):
+                if not LOOP_NAMES.match(name):
                     yield Blind("assignment", name, statement.start, statement.end)
                 for item in items:
                     yield from self.word(item)
