@@ -40,6 +40,11 @@ class Place:
     items: tuple[str, ...] = ()
     unknown: frozenset[str] = frozenset()
     alone: bool = False  # nothing else is in the text, nor in the texts around it
+    homes: frozenset[str] = frozenset()  # words that begin with the `~` of the account
+
+    def is_home(self, path: str) -> bool:
+        """Tell whether a path was written with a `~` that the shell replaces: a quoted one is a name."""
+        return any(path == word or path.startswith(word.rstrip("/") + "/") for word in self.homes)
 
 
 @dataclass(slots=True)
@@ -83,8 +88,12 @@ class Rules:
         found: list[Effect] = []
         if "{}" in path and place.items:
             return [e for item in place.items for e in self.path_effects(verb, item, base, _without_items(place), recursive=True)]
-        unknown = path in place.unknown
-        for target in (path,) if unknown else resolved(path, place.directories):
+        unknown, home = path in place.unknown, place.is_home(path)
+        if home:
+            targets = resolved(path.lstrip("~").lstrip("/"), ("",))  # the first working directory is the account's home
+        else:
+            targets = (path,) if unknown else resolved(path, place.directories)
+        for target in targets:
             if target in NULL_DEVICES and verb in ("read", "list", "write"):
                 continue
             detail, verb_shown = base.detail, verb
@@ -99,9 +108,16 @@ class Rules:
                     detail = detail or guard[1]
                 else:
                     found.append(_with(base, guard[0], target, guard[1], recursive))
-            shown = f"./{target}" if target.partition("/")[0] in WORDS and not unknown else target
-            found.insert(0, _with(base, verb_shown, shown, detail, recursive))
+            found.insert(0, _with(base, verb_shown, target, detail, recursive))
+            if home:
+                found = [replace(e, object=_from_home(e.object)) for e in found]
+            elif not unknown and (target.partition("/")[0] in WORDS or target.startswith("~")):
+                found[0] = replace(found[0], object=f"./{target}")
         return found
+
+
+def _from_home(target: str) -> str:
+    return "~" if target == "." else target if target.startswith("..") else f"~/{target}"
 
 
 def _with(base: Effect, verb: str, target: str, detail: str, recursive: bool) -> Effect:

@@ -325,7 +325,7 @@ def awk(run: _Run, program: Program, first: int) -> None:
 
 def _names_inside(run: _Run, code: str) -> bool:
     """Whether names that are found when it runs become a part of the code."""
-    return bool(run.place.items) and "{}" in code
+    return (bool(run.place.items) and "{}" in code) or run.place.is_home(code)
 
 
 def _reads_stdin(run: _Run) -> None:

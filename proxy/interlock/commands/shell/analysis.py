@@ -139,6 +139,7 @@ class _Analyst:
         self.run: set[str] = set()  # here-documents that a shell executes
         self.directories: tuple[str, ...] = (asked.cwd,)
         self.replaced: dict[int, str] = {}
+        self._homes: set[str] = set()  # words with a `~` that stands for the account's home
         self._alone = True
         self._texts = 1
         self._commands = 0
@@ -236,6 +237,7 @@ class _Analyst:
 
     def command(self, found: Effective, depth: int) -> Asking[None]:
         argv = [w.shown for w in found.words]
+        self._tildes(found)
         self._redirections(found, argv)
         if not argv:
             return
@@ -254,7 +256,7 @@ class _Analyst:
         if inner is None or isinstance(inner, list):
             self._evaluate(argv, place, found)
         if name == "cd" and len(argv) > 1:
-            self._moved(argv[-1], found)
+            self._moved(argv[-1].lstrip("~").lstrip("/") if found.words[-1].home else argv[-1], found)
         for one in inner if isinstance(inner, list) else [inner] if inner is not None else []:
             yield from self._inner(name or argv[0], one, argv, found, depth)
 
@@ -386,14 +388,27 @@ class _Analyst:
                 if effect.verb != "execute":
                     self._effect(effect)
 
+    def _tildes(self, found: Effective) -> None:
+        """`~` is where relative paths begin, unless another account, machine or directory is what they begin at here."""
+        words = (*found.words, *(r.target for r in found.redirections if r.target is not None))
+        homes = {w.shown for w in words if w.home}
+        self._homes |= homes
+        elsewhere = found.host or self.asked.cwd or not _OTHER_HOME.isdisjoint(found.via)
+        # A quoted tilde is a name. Which of two equal words an effect is about could not be told any more.
+        confused = [w for w in words if not w.home and w.shown.startswith("~") and w.static is not None and self._homes]
+        if (homes and elsewhere) or confused:
+            self.say("tilde", confused[0].shown if confused else min(homes), found)
+
     def _place(self, found: Effective) -> Place:
         unknown = frozenset(w.source for w in found.words if w.static is None) | {READ_BY_XARGS}
-        return Place(found.via, found.origin, found.host, self.directories, found.items, unknown, self._alone)
+        return Place(
+            found.via, found.origin, found.host, self.directories, found.items, unknown, self._alone, frozenset(self._homes)
+        )
 
     def _redirections(self, found: Effective, argv: list[str]) -> None:
         program = argv[0].rpartition("/")[2] if argv else ""
         base = Effect("write", "", program, tuple(argv), found.via, found.origin, host=found.host)
-        place = Place(found.via, found.origin, found.host, self.directories, found.items)
+        place = self._place(found)
         for redirection in found.redirections:
             if redirection.target is None or redirection.op in ("<&", ">&", "<<"):
                 continue
@@ -437,6 +452,8 @@ class _Analyst:
         start, end = self._span or ((found.start, found.end) if found is not None else self._whole)
         self.opaque.setdefault(Opaque(reason, text[:400], start, end))
 
+
+_OTHER_HOME = frozenset("sudo doas su".split())
 
 _REDIRECTED: Mapping[str, tuple[tuple[str, str], ...]] = {
     "<": (("read", ""),),
