@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from interlock.commands.model import Stdin
+
 REACHED = [
     # text, via, argv of the innermost command
     ("sudo rm -rf /srv", ("sudo",), ("rm", "-rf", "/srv")),
@@ -90,6 +92,14 @@ OPAQUE = [
     ("find /srv -print0 | xargs -0 sh", "script-file"),
     ("find /srv -print0 | xargs -0 env", "unknown-program"),
     ("find /srv -print0 | xargs -0 awk", "interpreter-code"),
+    ("cat list | xargs printf", "arguments-from-stdin"),  # outside of a shell it only prints; but not in busybox's own shell
+    ("cat list | xargs ./echo", "arguments-from-stdin"),
+    ("cat list | xargs env echo", "arguments-from-stdin"),
+    ("cat list | xargs -I echo echo x", "placeholder-in-command"),
+    ("cat list | xargs -I e echo x", "placeholder-in-command"),
+    ("cat list | xargs -a other echo", "arguments-from-file"),
+    ("cat list | xargs --nosuch echo", "unknown-option"),
+    ("cat list | xargs echo rm | sh", "stdin-code"),
     ("find . -exec {} \\;", "placeholder-in-command"),
     ("find . -exec sh -c 'rm {}' \\;", "placeholder-in-code"),
     ("find . -execdir rm x \\;", "working-directory"),
@@ -261,6 +271,23 @@ def test_names_that_a_find_finds_are_below_its_starting_points(analyse, text: st
     analysis = analyse(text)
     assert analysis.opaque == ()
     assert wanted in {(e.verb, e.object) for e in analysis.effects}
+
+
+PRINTED = [
+    "cat list | xargs",
+    "cat list | xargs -n 3",
+    "ls | xargs -I{} echo 'a{}b'",
+    "find . | xargs -n1 basename",
+    "xargs -d, echo",
+]
+
+
+@pytest.mark.parametrize("text", PRINTED)
+def test_arguments_that_are_only_printed_need_not_be_known(analyse, text: str) -> None:
+    analysis = analyse(text)
+    assert analysis.opaque == ()
+    assert {e.verb for e in analysis.effects} <= {"read", "execute"}
+    assert (analysis.stdin is Stdin.DATA) == ("|" not in text)
 
 
 UNKNOWN = [

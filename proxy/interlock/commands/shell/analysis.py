@@ -271,6 +271,8 @@ class _Analyst:
             self._effect(base)
         for reason, text in inner.opaque:
             self.say(reason, text, found)
+        if name == "xargs":
+            self._reads(Stdin.DATA, found)
         if any(word in ("-execdir", "-okdir") for word in argv) and inner.name == "find":
             self.say("working-directory", "-execdir", found)
         # A `{}` among the starting points is what the `find` around this one finds.

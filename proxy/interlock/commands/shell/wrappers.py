@@ -155,6 +155,9 @@ _XARGS_EXACT = frozenset(
 )
 """Options with which every item that ends in a zero byte is one argument, whatever characters it has."""
 
+_ONLY_PRINTS = frozenset("echo basename dirname true".split())
+"""Programs that do nothing but print, whatever their arguments and options are: then nobody needs to know them."""
+
 _FIND_PRINTS = re.compile(r"-(?:print|printf|ls|fprint0?|fprintf|fls|exec|execdir|ok|okdir)\Z")
 
 
@@ -185,6 +188,8 @@ def _xargs(argv: Sequence[str], feeder: Sequence[str]) -> Inner:
     elif not exact:
         opaque.append(("arguments-from-stdin", "xargs"))
     found = roots or (READ_BY_XARGS,)
+    if (operands[0].value if operands else "echo") in _ONLY_PRINTS:
+        opaque = [(reason, text) for reason, text in opaque if reason != "arguments-from-stdin"]
     if not operands:
         return Inner(items=found, opaque=tuple(opaque))
     first = operands[0].index
@@ -198,7 +203,8 @@ def _xargs(argv: Sequence[str], feeder: Sequence[str]) -> Inner:
     inner = argv[first:]
     if mark in inner[0]:
         opaque.append(("placeholder-in-command", inner[0]))
-    opaque.extend(("placeholder-in-word", word) for word in inner[1:] if mark in word and word != mark)
+    elif inner[0] not in _ONLY_PRINTS:
+        opaque.extend(("placeholder-in-word", word) for word in inner[1:] if mark in word and word != mark)
     return Inner(argv=(first, len(argv)), items=found, mark=mark, closed_input=True, opaque=tuple(opaque))
 
 
