@@ -403,7 +403,7 @@ def exit_status(run: _Run, program: Program, first: int) -> None:
     """zsh and mksh evaluate the status as arithmetic."""
     run.add("read", "arguments")
     for word in run.argv[first:]:
-        if not word.isdigit():
+        if not re.fullmatch(r"-?[0-9]+", word):
             run.opaque("arithmetic", word)
 
 

@@ -8,6 +8,7 @@ Knows nothing of policy, people or targets. Spec: commands.md, "Shell".
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping
@@ -311,10 +312,12 @@ class _Analyst:
         if any(w.static is None for w in words):
             self.say("eval", " ".join(w.shown for w in words), source)
             return
+        if source.items and any("{}" in (w.static or "") for w in words):
+            self.say("placeholder-in-code", " ".join(w.shown for w in words), source)
         script = yield from self.nested(" ".join(w.static or "" for w in words), source, depth)
         if len(words) == 1:
             self._send_rendered(words[0], script)
-        elif script is not None and script.body:
+        elif script is not None and script.body and not all(_PLAIN_WORD.fullmatch(w.static or "") for w in words):
             # The words are joined and parsed again at the target: only the joined rendering would be what was read.
             self.say("eval", "several words", source)
 
@@ -454,6 +457,9 @@ class _Analyst:
         start, end = self._span or ((found.start, found.end) if found is not None else self._whole)
         self.opaque.setdefault(Opaque(reason, text[:400], start, end))
 
+
+_PLAIN_WORD = re.compile(r"[A-Za-z0-9_./:@%+,-]+")
+"""A word that every shell reads as itself, however often."""
 
 _OTHER_HOME = frozenset("sudo doas su".split())
 

@@ -75,7 +75,7 @@ _PLAIN: Mapping[str, _Plain] = {
     "nice": _Plain("", "-n --adjustment", digits=True),
     "ionice": _Plain("-t --ignore", "-c -n --class --classdata"),
     "timeout": _Plain("-v --preserve-status --foreground --verbose", "-k -s --kill-after --signal", operands=1),
-    "time": _Plain("-p -v --portability --verbose"),
+    "time": _Plain("-p -v --portability --verbose", "-f --format"),
     "command": _Plain("-p"),
     "builtin": _Plain(),
     "exec": _Plain("-c -l", "-a"),
@@ -88,7 +88,7 @@ _PLAIN: Mapping[str, _Plain] = {
     ),
 }
 SHELLS = frozenset("sh bash dash ash ksh zsh mksh".split())
-WRAPPERS = frozenset(_PLAIN) | SHELLS | {"su", "find", "kubectl", "docker", "podman", "eval"}
+WRAPPERS = frozenset(_PLAIN) | SHELLS | {"su", "find", "watch", "kubectl", "docker", "podman", "eval"}
 _SHELL_OPTIONS = frozenset("errexit nounset pipefail noglob xtrace verbose noclobber allexport posix noexec notify".split())
 
 
@@ -104,6 +104,8 @@ def unwrap(name: str, argv: Sequence[str], feeder: Sequence[str] = ()) -> Inner 
             return _su(argv)
         case "find":
             return _find(argv) or None
+        case "watch":
+            return _watch(argv)
         case "xargs":
             return _xargs(argv, feeder)
         case "eval":
@@ -247,6 +249,27 @@ def _shell(argv: Sequence[str]) -> Inner | None:
     if index < len(argv) and not from_stdin:
         return Inner(verb="execute", object=argv[index], opaque=(*opaque, ("script-file", argv[index])))
     return Inner(reads_script=True, opaque=tuple(opaque))
+
+
+_WATCH = Grammar(
+    frozenset("-b -c -C -d -e -g -p -t -w -x --beep --color --errexit --chgexit --precise --no-title --exec".split()),
+    frozenset("-n --interval".split()),
+    frozenset({"--differences"}),
+    permute=False,
+)
+
+
+def _watch(argv: Sequence[str]) -> Inner:
+    """watch joins its words for `sh -c`, or with -x runs them as they are (procps watch(1))."""
+    items = parse(argv, _WATCH, first=1)
+    opaque = [(i.reason, i.text) for i in items if isinstance(i, Problem)]
+    operands = [i for i in items if isinstance(i, Operand)]
+    if not operands:
+        return Inner(opaque=(*opaque, ("no-command", "watch")))
+    place = (operands[0].index, len(argv))
+    if any(isinstance(i, Option) and i.name in ("-x", "--exec") for i in items):
+        return Inner(argv=place, opaque=tuple(opaque))
+    return Inner(joined=place, opaque=tuple(opaque))
 
 
 def _su(argv: Sequence[str]) -> Inner:
