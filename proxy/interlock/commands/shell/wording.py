@@ -45,7 +45,12 @@ _READ_WORDS = {
     "repository": "shows what is in the repository",
     "cloud": "shows what is in the cloud account",
 }
-_READ_GROUPS = {"service": "shows service", "container": "shows container", "cluster": "shows from the cluster:"}
+_READ_GROUPS = {
+    "service": "shows service",
+    "container": "shows container",
+    "cluster": "shows from the cluster:",
+    "cloud": "shows from the cloud:",
+}
 
 _WRITES = {
     "append": "adds to",
