@@ -135,6 +135,8 @@ def decide(world: World, request: str, usual: str) -> str:
         return usual
     print(f"  {BOLD}Press a to approve, d to deny{OFF} (the story goes on with: {usual}), or answer in the console:")
     print(f"  {world.console}/approvals/{request}   log in as bob, passphrase {world.reviewer_passphrase}   (q quits)")
+    socket = world.data_dir / "interlock.sock"
+    print(f"  or in another terminal: INTERLOCK_SERVER={socket} {INTERLOCK} approvals watch --as bob")
     before = termios.tcgetattr(sys.stdin)
     try:
         tty.setcbreak(sys.stdin)

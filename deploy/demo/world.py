@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import asyncpg
+import yaml
 
 INTERLOCK = Path(sys.executable).parent / "interlock"
 NOBODY = 65534
@@ -64,7 +65,8 @@ class World:
         self.site = self.scratch / "site"
         self.account = getpass.getuser()
         self.pg_port, self.sshd_port = free_port(), free_port()
-        self.ssh_port, self.proxy_pg_port, self.http_port = free_port(), free_port(), free_port()
+        self.ssh_port, self.proxy_pg_port = free_port(), free_port()
+        self.http_port = int(os.environ.get("DEMO_HTTP_PORT") or free_port())  # a chat must know where to deliver
         self.superuser_password = secrets.token_urlsafe(18)
         self.app_password = secrets.token_urlsafe(18)
         self.reviewer_passphrase = "-".join(secrets.token_hex(2) for _ in range(4))
@@ -259,7 +261,7 @@ targets:
   - {{name: orders, protocol: postgres, address: "127.0.0.1:{self.pg_port}", database: postgres, role: app, labels: {{env: prod}},
      tls: disable, credentials: {{kind: password, from: "file:app_password"}}}}
 policies: [policies]
-approvals: {{hold: 5m, expires: 15m}}
+approvals: {{hold: 5m, expires: 15m, channels: {json.dumps(self._channels())}}}
 """
         )
         self._spawn([INTERLOCK, "serve", "--config", self.private / "interlock.yaml"], log=self.scratch / "interlock.log")
@@ -269,6 +271,11 @@ approvals: {{hold: 5m, expires: 15m}}
         with (self.private / "known_hosts").open("a") as known:
             known.write(f"[127.0.0.1]:{self.ssh_port} {' '.join(keys.read_text().split()[:2])}\n")
 
+    def _channels(self) -> object:
+        """The channels of the file that DEMO_CHANNELS names: what stands under `approvals.channels` of interlock.yaml."""
+        named = os.environ.get("DEMO_CHANNELS")
+        return yaml.safe_load(Path(named).read_text()) if named else {}
+
     def enrol_people(self) -> None:
         """Alice owns the agent; Bob reviews; Alice is a reviewer too, so that her exclusion means something."""
         (self.private / "bob.passphrase").write_text(self.reviewer_passphrase)
@@ -277,6 +284,9 @@ approvals: {{hold: 5m, expires: 15m}}
         for person in ("alice", "bob"):
             self.interlock("principals", "add", person, "--reviewer", "--passphrase-file",
                            str(self.private / f"{person}.passphrase"), "--group", "sre", "--group", "dba")  # fmt: skip
+        for channel in ("teams", "slack"):
+            if account := os.environ.get(f"DEMO_BOB_{channel.upper()}"):
+                self.interlock("principals", "link", "bob", f"--{channel}", account)
         self.interlock("principals", "add", "claude", "--kind", "agent", "--owner", "alice", "--group", "agents",
                        "--ssh-key", str(self.private / "agent_key.pub"))  # fmt: skip
         answer = self.interlock_json("principals", "password", "claude")

@@ -73,7 +73,7 @@ class Channels:
         connector = Connector(
             app_id=teams.app_id,
             password=teams.app_password.resolve(self._config.base),
-            token_url=teams.token_url,
+            token_url=teams.token_endpoint,
             service_url=teams.service_url,
             clock=self._clock,
             http=self._http,

@@ -208,7 +208,12 @@ class TeamsConfig(Strict):
     service_hosts: list[str] = ["smba.trafficmanager.net"]
     transport: Literal["native", "botbuilder"] = "native"
     keys_url: str = "https://login.botframework.com/v1/.well-known/keys"
-    token_url: str = "https://login.microsoftonline.com/botframework.com/oauth2/v2.0/token"
+    token_url: str = ""
+
+    @property
+    def token_endpoint(self) -> str:
+        """Where a token for the bot is had: the first tenant's own service, unless the configuration names another."""
+        return self.token_url or f"https://login.microsoftonline.com/{self.tenants[0]}/oauth2/v2.0/token"
 
 
 class SlackConfig(Strict):

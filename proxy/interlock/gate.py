@@ -394,10 +394,19 @@ class Pending:
         fault_points.reached("release.recorded")
         await session.recorder.sync()
         fault_points.reached("release.synced")
+        if (forbidden := session._forbidden()) is not None:
+            # Stopped while the disk was written: the record says forward, and then that nothing went.
+            return await self._withheld(decision_seq, replace(forbidden, request=consumed.id))
         session._released += 1
         self._caller.notify(wording.approved(consumed))
         stdin = command.stdin if command.stdin is not None else HeldInput(b"")
         return Release(command.text, decision_seq, forward, analysis, stdin, approved=True, request=consumed.id)
+
+    async def _withheld(self, decision_seq: int, refusal: Refusal) -> Refusal:
+        self._session._refused += 1
+        self._session.recorder.append(blocked(decision_seq, refusal))
+        await self._session.recorder.sync()
+        return refusal
 
     def _retry_after(self, request: ApprovalRequest) -> int:
         return max(5, min(60, self._remaining(request)))

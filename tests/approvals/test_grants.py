@@ -16,6 +16,7 @@ from interlock.approvals.grants import Grant, GrantState
 from interlock.approvals.model import ApprovalRequest, RequestDraft, Scope, State, Vote, VoteVerdict
 from interlock.approvals.portable import grant_form, read_grant
 from interlock.commands.model import Analysis, Command, Effect, HeldInput, Kind, Opaque, ShellContext, SqlContext, Wire
+from interlock.commands.sql.shape import shape
 from interlock.policy.model import ReviewTerms, Risk, StepUp, Target
 
 HOUSE = House(longest_grant=3600)
@@ -100,7 +101,7 @@ def sudo(*paths: str) -> RequestDraft:
 
 def test_a_wrapper_does_not_widen_and_does_not_hinder() -> None:
     grant = granted(sudo("/tmp/x"))
-    assert grant.words.startswith("`sudo rm -rf` on /tmp/x and below, as deploy on web-1")
+    assert grant.words.startswith("`sudo rm -rf` on /tmp/x and below (links there lead elsewhere), as deploy on web-1")
     assert covers(grant, sudo("/tmp/x/below"))
     assert not covers(grant, sudo("/tmp/y"))
     assert not covers(grant, rm("/tmp/x"))
@@ -121,7 +122,7 @@ def test_what_the_words_cannot_bind_is_not_offered() -> None:
         shell("thing", Effect("opaque-thing", "x")),
         sql("SET ROLE admin", "set", ""),
         sql("DROP TABLE orders", "drop"),
-        sql("DELETE FROM orders WHERE " + " OR ".join(f"id = {n}" for n in range(1000))),
+        sql("DELETE FROM orders WHERE " + " OR ".join(f"id = {n}" for n in range(2000))),
     ]
     for asked in unbound:
         assert grants.offered(asked) == (Scope.ONCE, Scope.EXACT), asked.command.text[:40]
@@ -149,6 +150,11 @@ def test_a_critical_rule_offers_once_alone(terms: ReviewTerms) -> None:
         (sql("DELETE FROM orders WHERE id = 7", table="audit.orders"), False),
         (sql("UPDATE orders SET total = 7 WHERE id = 7", "update"), False),
         (sql("DELETE FROM orders WHERE id = 7 RETURNING *"), False),
+        (sql("DELETE FROM orders WHERE id = 7 -- and a comment"), True),
+        (sql("DELETE FROM orders WHERE id = '7'"), False),
+        (sql("DELETE FROM orders WHERE id = 7.5"), False),
+        (sql("DELETE FROM orders WHERE id = NULL"), False),
+        (sql('DELETE FROM "Orders" WHERE id = 7'), False),
     ],
     ids=lambda value: value.command.text.decode() if isinstance(value, RequestDraft) else "",
 )
@@ -156,9 +162,60 @@ def test_sql_is_bound_to_the_shape_of_the_statement(other: RequestDraft, covered
     assert covers(granted(sql("DELETE FROM orders WHERE id = 7")), other) is covered
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("SELECT a FROM t WHERE id > 7 AND false", "SELECT a FROM t WHERE id > 0 AND true"),
+        ("UPDATE t SET (a, b) = (c, d) WHERE id = 1", "UPDATE t SET (a, b) = (d, c) WHERE id = 1"),
+        ("SELECT power(b, c) FROM t", "SELECT power(c, b) FROM t"),
+        ("INSERT INTO t(a, b) VALUES (1, 2)", "INSERT INTO t(b, a) VALUES (1, 2)"),
+        ("SELECT a FROM t WHERE id IN (1)", "SELECT a FROM t WHERE id IN (1, 2)"),
+        ("SET ROLE a", "SET ROLE b"),
+    ],
+)
+def test_order_names_and_truth_are_a_part_of_a_shape(one: str, other: str) -> None:
+    assert shape(one.encode()) != shape(other.encode()) != ""
+
+
+def test_a_call_whose_constant_may_be_a_statement_is_bound_to_nothing() -> None:
+    call = "SELECT query_to_xml('select 1', true, false, '')"
+    effect = Effect("select", functions=("pg_catalog.query_to_xml",))
+    asked = replace(sql(call), analysis=Analysis(effects=(effect, Effect("function", "pg_catalog.query_to_xml"))))
+    assert Scope.RULE_IN_SESSION not in grants.offered(asked)
+    assert Scope.RULE_IN_SESSION not in grants.offered(replace(asked, analysis=Analysis(effects=(effect,))))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cd /tmp/x && rm -rf data",
+        "rm -rf /tmp/x; rm -rf /tmp/x",
+        "rm -rf /tmp/x | tee log",
+        "rm -rf /tmp/x > /tmp/x/log",
+        "! rm -rf /tmp/x",
+        "rm -rf /tmp/x &",
+        "A=b rm -rf /tmp/x",
+        "if true; then rm -rf /tmp/x; fi",
+    ],
+)
+def test_only_one_simple_command_is_bound_to_its_words(text: str) -> None:
+    asked = replace(rm("/tmp/x"), command=replace(rm("/tmp/x").command, text=text.encode()))
+    asked = replace(asked, analysis=replace(asked.analysis, sent=text))
+    assert grants.offered(asked) == (Scope.ONCE, Scope.EXACT)
+    assert not covers(granted(rm("/tmp/x")), asked)
+
+
+def test_a_command_of_many_words_or_effects_is_not_compared_at_all() -> None:
+    many = rm(*(f"/tmp/x/{n}" for n in range(9)))
+    wordy = shell("rm " + "-f " * 80 + "/tmp/x", removal("/tmp/x", argv=("rm", *["-f"] * 80, "/tmp/x")))
+    for asked in (many, wordy):
+        assert grants.offered(asked) == (Scope.ONCE, Scope.EXACT)
+        assert not covers(granted(rm("/tmp/x")), asked)
+
+
 def test_the_words_say_what_is_covered() -> None:
     assert granted(rm("/tmp/x")).words == (
-        "`rm -rf` on /tmp/x and below, as deploy on web-1, in this session, for at most 60m"
+        "`rm -rf` on /tmp/x and below (links there lead elsewhere), as deploy on web-1, in this session, for at most 60m"
     )  # fmt: skip
     assert granted(sql("DELETE FROM orders WHERE id = 7")).words.startswith(
         "the same statement with other constants (delete on public.orders), as app on orders"

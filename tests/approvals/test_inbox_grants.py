@@ -114,7 +114,7 @@ async def test_a_deny_after_the_approval_takes_the_grant_with_it(desk: Desk) -> 
     await desk.vote(place.request, DAVE, VoteVerdict.DENY)
     assert desk.inbox.grants() == []
     assert list(await desk.store.grants.active()) == []
-    assert await run(desk) is State.PENDING
+    assert await run(desk) is State.REVOKED  # the no stands, like any other
 
 
 @pytest.mark.parametrize("gone", ["disabled", "removed", "now the owner"])

@@ -124,7 +124,10 @@ def test_scopes_come_with_the_sentence_of_what_they_cover() -> None:
     found = analyses.shell("rm -rf /tmp/x")
     view = portrait(opened(draft(found[0], analysis=found[1], terms=terms)), longest=600)
     assert [scope for scope, _ in view.scopes] == [Scope.ONCE, Scope.EXACT, Scope.RULE_IN_SESSION]
-    assert view.scopes[2][1] == "`rm -rf` on /tmp/x and below, as deploy on web-1, in this session, for at most 10m"
+    assert (
+        view.scopes[2][1]
+        == "`rm -rf` on /tmp/x and below (links there lead elsewhere), as deploy on web-1, in this session, for at most 10m"
+    )
     critical = replace(terms, risk=Risk.CRITICAL)
     assert [scope for scope, _ in portrait(opened(draft(found[0], analysis=found[1], terms=critical))).scopes] == [Scope.ONCE]
 

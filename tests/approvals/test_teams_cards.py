@@ -176,14 +176,17 @@ def test_a_critical_rule_is_reviewed_and_signed_on_the_page(terms: ReviewTerms) 
 
 def test_scopes_are_offered_where_the_rule_permits_and_in_the_words_they_mean() -> None:
     command = replace(SHELL, text=b"sudo rm -rf /var/lib/pg", stdin=None, env=())
-    analysis = replace(ANALYSIS, opaque=(), sent="sudo rm -rf /var/lib/pg")
+    root = Effect("privilege", "root", program="sudo", argv=("sudo", "rm", "-rf", "/var/lib/pg"), via=("sudo",))
+    analysis = replace(ANALYSIS, effects=(root, *ANALYSIS.effects), opaque=(), sent="sudo rm -rf /var/lib/pg")
     terms = ReviewTerms(groups=("sre",), scopes=("once", "exact", "rule_in_session"))
     drawn = card(opened(command=command, analysis=analysis, terms=terms), Frame(LINK, longest_grant=1800))
     (pick,) = [b for b in blocks(drawn) if b["type"] == "Input.ChoiceSet"]
     (minutes,) = [b for b in blocks(drawn) if b["type"] == "Input.Number"]
     assert [c["value"] for c in pick["choices"]] == ["once", "exact", "rule_in_session"] and pick["value"] == "once"
     assert minutes["max"] == 30
-    assert "`sudo rm -rf` on /var/lib/pg and below, as deploy on web-1, in this session" in text(drawn)
+    assert "`sudo rm -rf` on /var/lib/pg and below (links there lead elsewhere), as deploy on web-1, in this session" in text(
+        drawn
+    )
     assert "/var/lib/pg" not in json.dumps(pick)  # titles of choices are read as Markdown
 
     only_once = card(opened(command=command, analysis=analysis), Frame(LINK))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from harness.inbox import DAVE, Desk, Someone
 from harness.people import ALICE, BOB, CAROL, CLAUDE
@@ -20,6 +21,7 @@ from interlock.approvals.model import ApprovalRequest, Presence, Proof, RequestD
 from interlock.errors import NotFoundError, Reason, VoteError
 from interlock.identity.principal import Identity, Kind
 from interlock.policy.model import Need, ReviewTerms, StepUp
+from interlock.store.schema import requests
 
 GLASS = "on-call"
 HOUSE = House(validity=600, newcomer=3600, glass=frozenset((GLASS,)), glass_validity=120)
@@ -85,6 +87,19 @@ async def test_the_author_has_no_other_account_either(desk: Desk) -> None:
     with pytest.raises(VoteError) as error:
         await desk.vote(edited, second)
     assert refused(error) is Reason.SELF_APPROVAL
+
+
+async def test_the_author_of_an_earlier_text_does_not_answer_a_later_one(desk: Desk) -> None:
+    erin, zoe = Identity("local", "erin"), Identity("local", "zoe")
+    for person in (erin, zoe):
+        desk.people.put(Someone(person))
+    first = await edit(desk, (await desk.inbox.submit(draft())).request, BOB)
+    second = await edit(desk, first, erin, other(b"rm -rf  /var/lib/pg/old"))  # Bob's text, with one more blank
+    for author in (BOB, erin):
+        with pytest.raises(VoteError) as error:
+            await desk.vote(second, author)
+        assert refused(error) is Reason.SELF_APPROVAL
+    assert (await desk.vote(second, zoe)).state is State.APPROVED
 
 
 @pytest.mark.parametrize(
@@ -340,6 +355,38 @@ async def test_whoever_keeps_asking_for_what_was_denied_is_locked(desk: Desk) ->
     assert desk.journal.of("requester.unlock")[0].fields["by"] == str(BOB)
     await desk.restart()
     assert desk.inbox.locks() == []
+
+
+async def test_a_deny_after_an_approval_stands_like_any_other(desk: Desk) -> None:
+    desk.people.put(Someone(DAVE, groups=frozenset(("sre",))))
+    place = await desk.inbox.submit(draft())
+    await desk.vote(place.request, BOB)
+    await desk.vote(place.request, DAVE, VoteVerdict.DENY)
+    again = await desk.inbox.submit(draft())
+    assert (again.request.id, again.request.state) == (place.request.id, State.REVOKED)
+
+
+async def test_whoever_asks_and_withdraws_again_and_again_is_locked(desk: Desk) -> None:
+    for number in range(3):
+        place = await desk.inbox.submit(other(b"rm %d" % number))
+        await desk.inbox.withdraw_request(place.request.id, by=CLAUDE, why="never mind")
+    with pytest.raises(VoteError) as error:
+        await desk.inbox.submit(other(b"rm 3"))
+    assert refused(error) is Reason.REQUESTER_LOCKED
+    await desk.inbox.unlock(CLAUDE, by=BOB)
+    for number in range(3):
+        place = await desk.inbox.submit(other(b"mv %d" % number))
+        await desk.inbox.withdraw_request(place.request.id, by=DAVE, why="an administrator tidies up")
+    assert (await desk.inbox.submit(other(b"mv 3"))).request.state is State.PENDING
+
+
+async def test_a_row_that_was_changed_from_outside_stops_nobody_else(desk: Desk) -> None:
+    place = await desk.inbox.submit(other())
+    bent = update(requests).where(requests.c.id == place.request.id).values(digest="sha256:bent")
+    await desk.store.approvals._database.run(lambda connection: connection.execute(bent).rowcount)
+    desk.clock.advance(901)
+    assert (await desk.inbox.submit(draft())).request.state is State.PENDING
+    assert desk.inbox.pending_count() == 1
 
 
 async def test_a_lock_ends_by_itself_and_old_denials_are_forgotten(desk: Desk) -> None:

@@ -33,7 +33,7 @@ async def test_a_held_delete_inside_begin_is_denied_and_the_connection_lives(wor
     assert "denied by bob: use a WHERE" in err
     assert "current transaction is aborted" in err  # the server's own state, not ours
     assert "alive|5" in out
-    assert "DELETE FROM t" not in world.postgres.log
+    assert "statement: DELETE FROM t" not in world.postgres.log
 
 
 async def test_an_executemany_of_sixty_thousand_rows_passes(world: World) -> None:

@@ -302,7 +302,7 @@ async def test_a_stricter_policy_during_a_hold_releases_nothing(world: World) ->
         out, err = await asyncio.to_thread(psql.communicate)
     assert "approval" in err and out == "alive\n"
     assert world.postgres.run("SELECT count(*) FROM t") == "1"
-    assert "DELETE FROM t WHERE id < 5" not in world.postgres.log
+    assert "statement: DELETE FROM t WHERE id < 5" not in world.postgres.log
     shown = await asyncio.to_thread(world.node.json, "approvals", "show", request["id"])
     assert "revoked" in json.dumps(shown)
 

@@ -305,7 +305,7 @@ async def test_a_service_url_that_is_not_allowed_gets_no_token(setup: Setup) -> 
 async def test_a_wrong_secret(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEAMS_PASSWORD", "expired-last-week")
     found = await setup.findings()
-    assert found["token"].status is Status.FAILED and "single-tenant" in found["token"].fix
+    assert found["token"].status is Status.FAILED and "multi-tenant" in found["token"].fix
     assert found["conversation"] == Finding("conversation", Status.SKIPPED, "needs a token")
     assert "expired-last-week" not in repr(found)
 

@@ -69,6 +69,7 @@ class VerbPolicy:
     open_to: Callable[[Principal, Target], bool] = lambda _principal, _target: True
     digest: str = "sha256:test"
     seen: list[Facts] = field(default_factory=list)
+    observed: tuple[str, ...] = ()
 
     @property
     def current(self) -> Policy:

@@ -17,12 +17,14 @@ from harness.people import CLAUDE
 from harness.requests import ANALYSIS, SHELL, draft
 from harness.teams_room import Room, open_room
 from interlock.approvals.model import ApprovalRequest, Proof, State, VoteVerdict
+from interlock.commands.model import Effect
 from interlock.errors import ConfigError, EvidenceError
 from interlock.identity.principal import Kind
 from interlock.policy.model import Need, ReviewTerms
 
 PLAIN = replace(SHELL, text=b"sudo rm -rf /var/lib/pg", stdin=None, env=())
-BOUND = replace(ANALYSIS, opaque=(), sent="sudo rm -rf /var/lib/pg", notes=())
+ROOT = Effect("privilege", "root", program="sudo", argv=("sudo", "rm", "-rf", "/var/lib/pg"), via=("sudo",))
+BOUND = replace(ANALYSIS, effects=(ROOT, *ANALYSIS.effects), opaque=(), sent="sudo rm -rf /var/lib/pg", notes=())
 WIDER = ReviewTerms(groups=("sre",), scopes=("once", "exact", "rule_in_session"))
 TWO = ReviewTerms(groups=("sre",), also=(Need(("dba",)),))
 

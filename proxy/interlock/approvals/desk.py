@@ -320,6 +320,11 @@ def standing(request: ApprovalRequest, voters: Mapping[Identity, Voter], exclude
     return bool(counted) and not lacking(replace(request, votes=tuple(counted)))
 
 
+def denied(request: ApprovalRequest) -> bool:
+    """Whether somebody said no: before enough people approved, or after that and before the release."""
+    return any(vote.verdict is VoteVerdict.DENY for vote in request.votes)
+
+
 def strength(channel: str, proof: Proof) -> StepUp:
     """Return the strongest step-up that an answer over this channel, with this proof, amounts to."""
     if proof is Proof.PERSONAL:
@@ -346,9 +351,10 @@ def check_second_look(request: ApprovalRequest, voter: Voter, note: str, exclude
 _ORDER = (StepUp.NONE, StepUp.REAUTH, StepUp.PASSKEY)
 
 
-def _check_authority(
-    request: ApprovalRequest, ballot: Vote, voter: Voter, now: datetime, house: House, excluded: Iterable[Identity]
+def check_person(
+    request: ApprovalRequest, ballot: Vote, voter: Voter, *, now: datetime, house: House, excluded: Iterable[Identity] = ()
 ) -> None:
+    """Whether somebody may answer this request at all, as far as it follows from who they are. Raise VoteError."""
     if voter.disabled:
         raise VoteError(reason=Reason.DISABLED_PRINCIPAL)
     if voter.kind is not Kind.HUMAN:
@@ -356,19 +362,26 @@ def _check_authority(
     if voter.person & (request.excluded | frozenset(excluded)):
         raise VoteError(reason=Reason.SELF_APPROVAL)
     if ballot.break_glass:
-        _check_glass(ballot, voter, house)
+        if not voter.groups & house.glass:
+            raise VoteError(reason=Reason.BREAK_GLASS_REFUSED)
     elif not voter.groups & frozenset(request.draft.terms.all_groups):
         raise VoteError(reason=Reason.NOT_A_REVIEWER)
     if voter.since is not None and now < voter.since + timedelta(seconds=house.newcomer):
         raise VoteError(reason=Reason.REVIEWER_TOO_NEW)
 
 
-def _check_glass(ballot: Vote, voter: Voter, house: House) -> None:
-    """Property 29: a named group, a passkey, a written reason. Whoever is excluded was refused before."""
+def _check_authority(
+    request: ApprovalRequest, ballot: Vote, voter: Voter, now: datetime, house: House, excluded: Iterable[Identity]
+) -> None:
+    check_person(request, ballot, voter, now=now, house=house, excluded=excluded)
+    if ballot.break_glass:
+        _check_glass(ballot)
+
+
+def _check_glass(ballot: Vote) -> None:
+    """Property 29: a passkey and a written reason. Whoever is excluded, or in no named group, was refused before."""
     if ballot.verdict is not VoteVerdict.APPROVE or ballot.scope != Scope.ONCE:
         raise VoteError("breaking the glass approves once, and nothing else", reason=Reason.BREAK_GLASS_REFUSED)
-    if not voter.groups & house.glass:
-        raise VoteError(reason=Reason.BREAK_GLASS_REFUSED)
     if ballot.signed is None or ballot.signed.kind != "webauthn" or ballot.proof is not Proof.PERSONAL:
         raise VoteError(reason=Reason.BREAK_GLASS_REFUSED)
     if len(" ".join(ballot.reason.split())) < MIN_GLASS_REASON:

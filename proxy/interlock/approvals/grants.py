@@ -6,8 +6,8 @@ is asked again, the voters are looked up again, the use is on record. Two scopes
 
 * `exact`: the same `match` (the same bytes, input, values, target, account, chain) until a time.
 * `rule_in_session`: what the same rule holds in the same session, bound to the words of the request that was approved
-  (threats.md A10). For a shell that is the program with the same flags, in the same place behind the same wrappers, on the
-  same object or, for a path, below it. For SQL it is the same statement with other constants.
+  (threats.md A10). For a shell that is one simple command: the same program with the same flags behind the same wrappers, on
+  the same object or, for a path, below it. For SQL it is the same statement with other constants.
 
 Whatever can't be bound that way is not offered: opaque parts, input, environment, a critical rule. Both end with a time, a
 revocation, a voter who does not stand any more, other terms of the rule, or a store that was restored.
@@ -15,6 +15,7 @@ revocation, a voter who does not stand any more, other terms of the rule, or a s
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,13 +24,17 @@ from posixpath import normpath
 
 from interlock.approvals.model import ApprovalRequest, RequestDraft, Scope, Vote, VoteVerdict
 from interlock.approvals.wording import duration
-from interlock.commands.model import Effect, Kind, Wire
+from interlock.commands.model import Analysis, Effect, Kind, Wire
 from interlock.commands.sql.shape import shape
 from interlock.identity.principal import Identity
 from interlock.policy.model import ReviewTerms, Target
 
-ROWS = frozenset(("select", "insert", "update", "delete", "merge", "function"))
-"""SQL effects that a shape binds. Of other statements it leaves out what matters: SET ROLE a and SET ROLE b are one shape."""
+ROWS = frozenset(("select", "insert", "update", "delete", "merge"))
+"""SQL effects that a shape binds: a call of a function may take a whole statement, or a name, as its constant."""
+
+MAX_EFFECTS = 8
+MAX_WORDS = 64
+"""A command that does more, or has more words, can't be bound: nobody reads along, and comparing costs time."""
 
 HERE = "\0"
 """Stands for the granted path or one below it where two argument lists are compared; no argument can hold a NUL."""
@@ -150,18 +155,35 @@ def covers(grant: Grant, draft: RequestDraft, match: str, now: datetime) -> bool
 def _bindable(draft: RequestDraft) -> bool:
     """Whether the words of a request can bound another one: everything is known, and nothing comes from beside the text."""
     command, analysis = draft.command, draft.analysis
-    if not analysis.effects or not analysis.static or analysis.assumed or analysis.names:
+    if not 0 < len(analysis.effects) <= MAX_EFFECTS or not analysis.static or analysis.assumed or analysis.names:
         return False
     if command.wire is Wire.POSTGRES:
         rows = command.kind in (Kind.QUERY, Kind.BIND) and {effect.verb for effect in analysis.effects} <= ROWS
-        return rows and analysis.statements == 1 and shape(command.text) != ""
+        called = any(effect.functions for effect in analysis.effects)
+        return rows and not called and analysis.statements == 1 and shape(command.text) != ""
     given = command.stdin is not None and command.stdin.data != b""
-    # `sent` is the re-rendering of a text whose every word is static: without it words could still expand at the target.
-    return not given and not command.env and not command.pty and analysis.sent is not None and _named(analysis.effects)
+    return not given and not command.env and not command.pty and _simple(analysis)
 
 
-def _named(effects: Sequence[Effect]) -> bool:
-    return all(effect.program and effect.argv for effect in effects)
+def _simple(analysis: Analysis) -> bool:
+    """Whether the text is one simple command and nothing else: no `cd` before it, no operator, pipe or redirection.
+
+    `sent` is the re-rendering of a text whose every word is static. It must be, word for word, the arguments of the
+    outermost program; each inner one must be the rest of that line behind its wrappers.
+    """
+    words = tuple(_words(analysis.sent))
+    if not words or len(words) > MAX_WORDS:
+        return False
+    return all(
+        effect.program and effect.argv and words[-len(effect.argv) :] == effect.argv for effect in analysis.effects
+    ) and any(effect.argv == words for effect in analysis.effects)
+
+
+def _words(sent: str | None) -> list[str]:
+    try:
+        return shlex.split(sent or "")
+    except ValueError:
+        return []
 
 
 def _bounds(effects: Sequence[Effect]) -> tuple[Bound, ...]:
@@ -207,7 +229,7 @@ def _bound_words(draft: RequestDraft) -> str:
         flags = [word for word in effect.argv[1:] if word.startswith("-")]
         head = " ".join([*effect.via, effect.program, *flags])
         if _plain_path(effect.object):
-            parts[f"`{head}` on {effect.object} and below"] = None
+            parts[f"`{head}` on {effect.object} and below (links there lead elsewhere)"] = None
         elif effect.verb != "privilege":  # the wrapper itself: it stands before the program that it runs
             parts[f"`{' '.join([*effect.via, *effect.argv])}`"] = None
     return "; ".join(parts)

@@ -267,7 +267,11 @@ class Inbox:
     async def withdraw_request(self, request_id: str, *, by: Identity, why: str) -> ApprovalRequest:
         """End an open request for its requester or an operator: pending → cancelled, approved → revoked."""
         line = await self._register.line(request_id)
-        return await self._register.whole(self._register.locked(line, _ended, f"{clean(why)} (by {by})"))
+        request = await self._register.whole(self._register.locked(line, _ended, f"{clean(why)} (by {by})"))
+        if by in request.draft.principal.excluded():
+            # Asking and withdrawing wears reviewers down like asking for what was denied.
+            await self._register.whole(self._guard.denied(request.draft.principal.identity, self._register.time.now()))
+        return request
 
     async def revoke(self, request_id: str, why: str, by: Identity | None = None) -> ApprovalRequest:
         """Take an approval back before it is used. Raise VoteError when it is not an unused approval."""
@@ -324,9 +328,15 @@ class Inbox:
     async def _vote(self, request_id: str, ballot: Vote) -> ApprovalRequest:
         register = self._register
         line = await register.line(request_id)
+        reviewer, handle = self._electorate.known_as(ballot.reviewer)
+        ballot = replace(ballot, reviewer=reviewer, reviewer_handle=handle)
+        try:
+            # Whoever may not answer at all does not stand in the line of those who may.
+            self._check_authority(line.request, ballot)
+        except VoteError as error:
+            await register.minute(answer_event(line.request, ballot, register.generation, refused=error.code))
+            raise
         async with line.lock:
-            reviewer, handle = self._electorate.known_as(ballot.reviewer)
-            ballot = replace(ballot, reviewer=reviewer, reviewer_handle=handle)
 
             def count(request: ApprovalRequest, now: datetime) -> ApprovalRequest:
                 # Asked again inside the transaction: whoever was disabled while the journal was synced does not count.
@@ -347,6 +357,10 @@ class Inbox:
                 raise
         await self._after(request, ballot)
         return request
+
+    def _check_authority(self, request: ApprovalRequest, ballot: Vote) -> None:
+        voter, barred = self._electorate.voter(ballot.reviewer), self._electorate.excluded(request.draft)
+        desk.check_person(request, ballot, voter, now=self._register.time.now(), house=self.house, excluded=barred)
 
     def _proven(self, request: ApprovalRequest, ballot: Vote) -> Vote:
         """Check a signature against the person's own keys, over exactly this answer."""

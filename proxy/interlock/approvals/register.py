@@ -21,6 +21,7 @@ from interlock.approvals import desk
 from interlock.approvals.line import Line
 from interlock.approvals.minutes import escalation_event, outcome_event
 from interlock.approvals.model import ApprovalRequest, State
+from interlock.approvals.portable import FormError
 from interlock.approvals.timekeeper import Timekeeper
 from interlock.clock import Clock
 from interlock.errors import EvidenceError, NotFoundError
@@ -158,8 +159,19 @@ class Register:
             if line is not None:
                 async with line.lock:
                     if desk.deadline(line.request) == due[0]:
-                        await self.pass_time(line)
+                        await self._pass_time_or_set_aside(line)
             self.time.done(due)
+
+    async def _pass_time_or_set_aside(self, line: Line) -> None:
+        """One row that was changed from outside, or is gone, must not stop everybody else's time."""
+        try:
+            await self.pass_time(line)
+        except (FormError, NotFoundError) as error:
+            log.error("approvals.set_aside", request=line.request.id, error=str(error))
+            self.lines.pop(line.request.id, None)
+            requester = line.request.draft.principal.identity
+            self.waiting[requester] -= _pending(line.request)
+            line.end_waiting()
 
     async def pass_time(self, line: Line) -> ApprovalRequest:
         """Let time do to a request what it does by now. The caller holds the line's lock."""

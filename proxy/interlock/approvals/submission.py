@@ -57,7 +57,7 @@ class Submission:
             await register.end_due()
             self._guard.admit(requester, register.time.now())
             match = match_of(draft, self.match_key)
-            states = (State.PENDING, State.APPROVED, State.DENIED)
+            states = (State.PENDING, State.APPROVED, State.DENIED, State.REVOKED)
             outdated: Line | None = None
             for known in reversed(await register.rows.with_match(match, states, SAME_THING)):
                 line = register.lines.get(known.id) or Line(known)
@@ -74,10 +74,11 @@ class Submission:
             return self._place(await self._open(draft, match, outdated))
 
     def edited(self, request: ApprovalRequest, draft: RequestDraft, author: Voter) -> ApprovalRequest:
-        """Return the request for an edited text. Nobody that its author is can vote on it."""
+        """Return the request for an edited text. Nobody that its author is can vote on it, nor an earlier text's author."""
         return desk.open_request(
             draft, request_id=self._ident(), nonce=self._nonce(), match=match_of(draft, self.match_key),
-            now=self._register.time.now(), excluded=self._electorate.excluded(draft), edited_from=request.id, author=author,
+            now=self._register.time.now(), excluded=self._electorate.excluded(draft) | request.excluded,
+            edited_from=request.id, author=author,
         )  # fmt: skip
 
     async def put(self, request: ApprovalRequest, *, instead_of: tuple[Line, ApprovalRequest], why: str) -> Line:
@@ -98,7 +99,7 @@ class Submission:
             request, now = line.request, register.time.now()
             same_terms = request.draft.terms == draft.terms
             match request.state:
-                case State.DENIED if now < request.expires:
+                case State.DENIED | State.REVOKED if now < request.expires and desk.denied(request):
                     await self._guard.denied(draft.principal.identity, now)
                     return self._place(line)
                 case State.APPROVED if desk.usable(request, now) and not request.grant:

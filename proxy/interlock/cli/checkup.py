@@ -223,7 +223,7 @@ class TeamsCheckup:
         if not service_allowed(teams.service_url, self._expected()):
             raise _SkippedError("needs an allowed service_url")
         connector = Connector(
-            app_id=teams.app_id, password=self._secret, token_url=teams.token_url, service_url=teams.service_url,
+            app_id=teams.app_id, password=self._secret, token_url=teams.token_endpoint, service_url=teams.service_url,
             clock=self._clock, http=self._http,
         )  # fmt: skip
         try:
@@ -231,13 +231,13 @@ class TeamsCheckup:
         except TransportError as error:
             if error.status in (400, 401):
                 raise _FailedError(
-                    f"{teams.token_url} refuses app_id and secret ({error.status})",
-                    "create a new client secret, and for a single-tenant bot set token_url to "
-                    "https://login.microsoftonline.com/TENANT/oauth2/v2.0/token",
+                    f"{teams.token_endpoint} refuses app_id and secret ({error.status})",
+                    "create a new client secret; a multi-tenant bot also needs token_url: "
+                    "https://login.microsoftonline.com/botframework.com/oauth2/v2.0/token",
                 ) from None
-            raise _FailedError(f"{teams.token_url}: {error}", "let the proxy reach token_url by https") from None
+            raise _FailedError(f"{teams.token_endpoint}: {error}", "let the proxy reach token_url by https") from None
         self._connector = connector
-        return f"{teams.token_url} gives one"
+        return f"{teams.token_endpoint} gives one"
 
     async def _conversation(self) -> str:
         teams = self._teams()

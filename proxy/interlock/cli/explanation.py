@@ -67,9 +67,11 @@ def _effects(answer: dict[str, Any]) -> Iterator[Text]:
         yield _row("", " ".join(word for word in words if word))
     if len(effects) > MAX_EFFECTS:
         yield _row("", f"… and {len(effects) - MAX_EFFECTS} more (--output json shows all)")
-    for part in opaque:
+    for part in opaque[:MAX_EFFECTS]:
         shown = f": {part['text']}" if part["text"] else ""
         yield _row("unknown", f"{part['reason']}{shown}")
+    if len(opaque) > MAX_EFFECTS:
+        yield _row("", f"… and {len(opaque) - MAX_EFFECTS} more that can't be known (--output json shows all)")
 
 
 def _flags(effect: dict[str, Any]) -> Iterator[str]:

@@ -36,6 +36,7 @@ WORDS: Mapping[str, str] = {
     "unknown-construct": "a construct of the shell that is not understood here",
     "grammars-disagree": "two readers of the text read it differently",
     "nesting": "it is nested too deeply",
+    "too-many-words": "it names too much to keep every word beside every effect",
     "too-many-commands": "there are too many commands in it",
     "too-large-to-classify": "it is too long to be read by a machine",
     "unknown-program": "a program that Interlock does not know",

@@ -87,5 +87,9 @@ async def _stream(
 
 
 def may_see(caller: Caller, request: ApprovalRequest) -> bool:
-    """Whether a request exists for a caller: everything for people, its own for an agent or a service."""
-    return Scope.APPROVALS_READ in caller.scopes or request.draft.principal.identity == caller.principal.identity
+    """Whether a request exists for a caller: everything for people, its own for an agent or a service.
+
+    The same workload acting for somebody else is somebody else.
+    """
+    asked, me = request.draft.principal, caller.principal
+    return Scope.APPROVALS_READ in caller.scopes or (asked.identity, asked.acting_for) == (me.identity, me.acting_for)

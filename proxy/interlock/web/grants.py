@@ -82,7 +82,8 @@ def shown(grant: Grant) -> dict[str, Any]:
 
 
 def _may_see(caller: Caller, grant: Grant) -> bool:
-    return Scope.APPROVALS_READ in caller.scopes or grant.requester == caller.principal.identity
+    me = caller.principal
+    return Scope.APPROVALS_READ in caller.scopes or (grant.requester, grant.chain) == (me.identity, me.acting_for)
 
 
 def _parties(grant: Grant) -> set[Identity]:

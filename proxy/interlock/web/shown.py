@@ -20,6 +20,9 @@ FIRST_LINE = 200
 """Characters of the text that a row shows."""
 
 
+ROW_EFFECTS = 50
+"""Effects that a row shows; the whole view has them all."""
+
 REMEMBERED = 64
 """Requests whose portrait is kept: what follows from the text alone is drawn once for all the states that it goes through."""
 
@@ -51,7 +54,7 @@ class Shown:
             "session": draft.session,
             "text": draft.command.text.decode("utf-8", "backslashreplace"),
             "first": first_line(draft.command.text),
-            "effects": [effect.to_json() for effect in draft.analysis.effects],
+            "effects": [effect.to_json() for effect in draft.analysis.effects[:ROW_EFFECTS]],
             "rule": draft.decision.rule,
             "reason": draft.decision.reason,
             "risk": str(terms.risk),
@@ -79,6 +82,7 @@ class Shown:
         view = self._portrait(request)
         return {
             **self.row(request),
+            "effects": [effect.to_json() for effect in draft.analysis.effects],
             "title": view.title,
             "display": {
                 "lines": list(view.command.lines),

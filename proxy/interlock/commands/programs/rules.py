@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from interlock.commands.bounds import EFFECTS, TooMany
 from interlock.commands.model import Effect, Stdin
 from interlock.commands.programs.options import Grammar, Operand, Option, Problem, parse
 from interlock.commands.programs.paths import NULL_DEVICES, Sensitive, resolved
@@ -40,11 +41,11 @@ class Place:
     items: tuple[str, ...] = ()
     unknown: frozenset[str] = frozenset()
     alone: bool = False  # nothing else is in the text, nor in the texts around it
-    homes: frozenset[str] = frozenset()  # words that begin with the `~` of the account
+    homes: bool = False  # a word here or before begins with the `~` of the account
 
     def is_home(self, path: str) -> bool:
-        """Tell whether a path was written with a `~` that the shell replaces: a quoted one is a name."""
-        return any(path == word or path.startswith(word.rstrip("/") + "/") for word in self.homes)
+        """Tell whether a path begins with a `~` that the shell replaces. Beside one, a quoted tilde makes a text opaque."""
+        return self.homes and (path == "~" or path.startswith("~/"))
 
 
 @dataclass(slots=True)
@@ -139,6 +140,8 @@ class _Run:
         self.recursive = program.always_recursive
         self.force = False
         self.outcome = Outcome(stdin=program.stdin)
+        self._found: set[Effect] = set()
+        self._placed: set[tuple[str, str, bool, bool]] = set()
 
     def finish(self) -> Outcome:
         if not self.outcome.effects:
@@ -290,13 +293,25 @@ class _Run:
         effect = _with(base, verb, target, detail, False)
         if host and not effect.host:
             effect = replace(effect, host=host)
-        if effect not in self.outcome.effects:
-            self.outcome.effects.append(effect)
+        self._keep(effect)
 
     def path(self, verb: str, path: str, *, detail: str = "") -> None:
+        if "{}" in path and self.place.items:
+            # A word with `{}` stands for every item, however it goes on: once is enough for a thousand such words.
+            placed = (verb, detail, self.recursive, self.force)
+            if placed in self._placed:
+                return
+            self._placed.add(placed)
         for effect in self.rules.path_effects(verb, path, self.base(detail), self.place, recursive=self.recursive):
-            if effect not in self.outcome.effects:
-                self.outcome.effects.append(effect)
+            self._keep(effect)
+
+    def _keep(self, effect: Effect) -> None:
+        if effect in self._found:
+            return
+        self._found.add(effect)
+        self.outcome.effects.append(effect)
+        if len(self._found) > EFFECTS:
+            raise TooMany
 
     def base(self, detail: str = "") -> Effect:
         place = self.place

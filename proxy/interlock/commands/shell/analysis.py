@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from interlock.commands.bounds import EFFECTS, TooMany, bounded, refused
 from interlock.commands.model import Analysis, Effect, HeldInput, Opaque, ShellContext, Stdin, Unreadable
 from interlock.commands.programs.rules import Outcome, Place, Rules, identity
 from interlock.commands.shell import characters, rendering, tree
@@ -74,8 +75,11 @@ def analyze_shell(asked: Asked, rules: Rules) -> Asking[Analysis]:
     for found in blind:
         analyst.blind(found)
     analyst.surroundings(decoded, script)
-    yield from analyst.script(script, None, 0)
-    return analyst.analysis(script)
+    try:
+        yield from analyst.script(script, None, 0)
+    except TooMany:
+        return refused(Analysis(parser=PARSER))
+    return bounded(analyst.analysis(script))
 
 
 def unknown(reason: str, text: bytes) -> Analysis:
@@ -140,7 +144,7 @@ class _Analyst:
         self.run: set[str] = set()  # here-documents that a shell executes
         self.directories: tuple[str, ...] = (asked.cwd,)
         self.replaced: dict[int, str] = {}
-        self._homes: set[str] = set()  # words with a `~` that stands for the account's home
+        self._homes = False  # a `~` was met that stands for the account's home
         self._alone = True
         self._texts = 1
         self._commands = 0
@@ -397,7 +401,7 @@ class _Analyst:
         """`~` is where relative paths begin, unless another account, machine or directory is what they begin at here."""
         words = (*found.words, *(r.target for r in found.redirections if r.target is not None))
         homes = {w.shown for w in words if w.home}
-        self._homes |= homes
+        self._homes = self._homes or bool(homes)
         elsewhere = found.host or self.asked.cwd or not _OTHER_HOME.isdisjoint(found.via)
         # A quoted tilde is a name. Which of two equal words an effect is about could not be told any more.
         confused = [w for w in words if not w.home and w.shown.startswith("~") and w.static is not None and self._homes]
@@ -406,9 +410,7 @@ class _Analyst:
 
     def _place(self, found: Effective) -> Place:
         unknown = frozenset(w.source for w in found.words if w.static is None) | {READ_BY_XARGS}
-        return Place(
-            found.via, found.origin, found.host, self.directories, found.items, unknown, self._alone, frozenset(self._homes)
-        )
+        return Place(found.via, found.origin, found.host, self.directories, found.items, unknown, self._alone, self._homes)
 
     def _redirections(self, found: Effective, argv: list[str]) -> None:
         program = argv[0].rpartition("/")[2] if argv else ""
@@ -448,6 +450,8 @@ class _Analyst:
 
     def _effect(self, effect: Effect) -> None:
         self.effects.setdefault(effect)
+        if len(self.effects) > EFFECTS:
+            raise TooMany
 
     def blind(self, found: Blind) -> None:
         start, end = self._span or (found.start, found.end)

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 from postgast import PgQueryError, parse, scan
 from postgast.pg_query_pb2 import Token
 
+from interlock.commands.bounds import TooMany, bounded, refused
 from interlock.commands.model import Analysis, Effect, Kind, Opaque, SqlContext, Stdin, Unreadable
 from interlock.commands.sql import definitions, expressions, queries, session, settings
 from interlock.commands.sql.bounds import (
@@ -71,9 +72,12 @@ def analyze_sql(text: bytes, context: SqlContext, kind: Kind) -> Analysis:
     for statement in tree.stmts:
         start = statement.stmt_location
         end = start + statement.stmt_len if statement.stmt_len else len(text)
-        walk.run(statement.stmt, text[start:end])
+        try:
+            walk.run(statement.stmt, text[start:end])
+        except TooMany:
+            return refused(Analysis(stdin=Stdin.NONE, statements=0, parser=PARSER))
     _numerals(walk, decoded, text)
-    return Analysis(
+    found = Analysis(
         effects=tuple(walk.effects),
         opaque=tuple(walk.opaque),
         sent=None if walk.opaque else decoded,
@@ -84,6 +88,7 @@ def analyze_sql(text: bytes, context: SqlContext, kind: Kind) -> Analysis:
         parser=PARSER,
         notes=tuple(walk.notes),
     )
+    return bounded(found)
 
 
 def in_process(text: bytes) -> bool:

@@ -1,25 +1,47 @@
-"""The shape of a statement: what is left when its constants are taken away (PostgreSQL's own fingerprint).
+"""The shape of a statement: its tokens in order, with the kind of a constant in place of its value.
 
-Two statements of one shape differ in constants alone: `id = 1`, `id = 2` and `id IN (1, 2)` are one shape, other tables,
-columns or operators are others. What a utility statement sets (SET ROLE x) counts as a constant too, so whoever relies on a
-shape asks the effects as well. Pure but for the grammar's C library, which long texts can harm: they have no shape.
+Two statements of one shape differ in the values of numbers and strings alone: `id = 1` and `id = 2` are one shape, and nothing
+else is. Order, names, operators, TRUE, FALSE and NULL, the number of constants in a list and their kinds are all a part of it.
+PostgreSQL's own fingerprint is no such thing: it takes `f(b, c)` for `f(c, b)`, SET ROLE a for SET ROLE b, and FALSE for TRUE.
+Taken with PostgreSQL's lexer, which does not recurse. Pure.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
+from hashlib import sha256
 
-import postgast
+from postgast import PgQueryError, scan
+from postgast.pg_query_pb2 import Token
 
-from interlock.commands.sql.bounds import MEASURED_FROM
+MAX_SHAPED = 16 * 1024
+"""Bytes; a longer statement has no shape: nobody reads along whether only its constants differ."""
+
+_KINDS = {
+    Token.ICONST: "<integer>", Token.FCONST: "<number>", Token.SCONST: "<string>", Token.USCONST: "<string>",
+    Token.BCONST: "<bits>", Token.XCONST: "<bits>",
+}  # fmt: skip
+_COMMENTS = frozenset((Token.SQL_COMMENT, Token.C_COMMENT))
 
 
 @lru_cache(maxsize=256)
 def shape(text: bytes) -> str:
-    """Return the fingerprint as hex, or nothing when the text is longer than `MEASURED_FROM` or is no SQL."""
-    if len(text) > MEASURED_FROM:
+    """Return the shape as hex, or nothing when the text is too long or does not lex."""
+    if len(text) > MAX_SHAPED:
         return ""
     try:
-        return str(postgast.fingerprint(text.decode()).hex)
-    except (postgast.PgQueryError, UnicodeDecodeError, ValueError):
+        tokens = scan(text.decode()).tokens
+    except (PgQueryError, UnicodeDecodeError, ValueError):
         return ""
+    words = [_word(text, token.token, token.start, token.end) for token in tokens if token.token not in _COMMENTS]
+    while words and words[-1] == ";":
+        words.pop()
+    return sha256("\0".join(words).encode()).hexdigest() if words else ""
+
+
+def _word(text: bytes, kind: int, start: int, end: int) -> str:
+    if kind in _KINDS:
+        return _KINDS[kind]
+    word = text[start:end].decode("utf-8", "backslashreplace")
+    # What stands in double quotes is a name as it is; everything else PostgreSQL folds to lower case.
+    return word if word.startswith(('"', "U&", "u&")) else word.lower()

@@ -20,6 +20,7 @@ from typing import Any
 from google.protobuf.message import Message
 from postgast import pg_query_pb2 as pb
 
+from interlock.commands.bounds import WALKED, TooMany
 from interlock.commands.model import Effect, NameAction, Opaque, SqlContext
 from interlock.commands.sql.catalog import Catalog, Relation
 from interlock.commands.sql.scope import Reference, Scope
@@ -247,6 +248,8 @@ class Walk:
         """Turn what the statement read into effects, now that every level around it is known."""
         functions = tuple(self._functions)
         first = len(self.effects)
+        if first > WALKED:
+            raise TooMany
         for entry in self._entries:
             if isinstance(entry, Effect):
                 gives = entry.verb in ("select", "insert", "update", "delete", "merge", "explain") and not entry.functions
