@@ -117,6 +117,7 @@ class Daemon:
             entropy=self._entropy,
             journal=journal,
             salt_secret=_salt_secret(data_dir, self._entropy),
+            newcomer=_house(config).newcomer,
         )
         await directory.load()
         keys = ReviewerKeys(directory, relying_party(config.public_url), journal=journal)
@@ -185,7 +186,7 @@ class Daemon:
             )
 
         self._deciding = DecisionSessions(directory, clock=clock, entropy=self._entropy)
-        self._consoles = ConsoleSessions(clock, self._entropy)
+        self._consoles = ConsoleSessions(directory, clock=clock, entropy=self._entropy)
         socket = data_dir / SOCKET
         await self._serve("socket", create_app(parts(local=True)), socket)
         http_at = None

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from typing import TypeVar
 
 from interlock.approvals.model import ApprovalRequest, State, Vote, VoteVerdict
+from interlock.approvals.portable import request_form
 from interlock.approvals.proof import recorded
 from interlock.approvals.wording import Refusal
 from interlock.clock import rfc3339
@@ -178,12 +179,16 @@ def blocked(decision_seq: int, refusal: Refusal) -> EventDraft:
 
 
 def requested(decision_seq: int, request: ApprovalRequest) -> EventDraft:
-    """Who is asked about which digest. `quorum` is how many people, `needs` says of which groups when there are several."""
+    """Who is asked about which digest. `quorum` is how many people, `needs` says of which groups when there are several.
+
+    The bytes behind the digest are committed to: they are what ties the answer to this command (verify/form.py).
+    """
     terms = request.draft.terms
     fields: dict[str, Json] = {
         "ref": decision_seq, "request": request.id, "digest": request.digest, "match": request.match,
         "groups": list(terms.all_groups), "quorum": sum(need.quorum for need in terms.needs),
         "expires": rfc3339(request.expires), "excluded": sorted(str(i) for i in request.excluded),
+        "critical": terms.critical,
     }  # fmt: skip
     if terms.also:
         fields["needs"] = [{"groups": list(need.groups), "quorum": need.quorum} for need in terms.needs]
@@ -191,7 +196,10 @@ def requested(decision_seq: int, request: ApprovalRequest) -> EventDraft:
         fields["grant"] = request.grant
     if request.author is not None:
         fields |= {"edited_from": request.edited_from, "author": str(request.author)}
-    return EventDraft("approval.request", fields, {"said": request.draft.said} if request.draft.said else {})
+    secret: dict[str, Json] = {"form": request_form(request).decode()}
+    if request.draft.said:
+        secret["said"] = request.draft.said
+    return EventDraft("approval.request", fields, secret)
 
 
 def answered(request: ApprovalRequest) -> EventDraft:

@@ -13,7 +13,7 @@ import rfc8785
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from interlock.approvals.model import Scope, VoteVerdict
-from interlock.approvals.proof import MAX_ARMOR, MAX_JSON, NAMESPACE, challenge, signed_from_json, statement
+from interlock.approvals.proof import GLASS, MAX_ARMOR, MAX_JSON, NAMESPACE, challenge, signed_from_json, signed_scope, statement
 from interlock.errors import Reason, VoteError
 from interlock.evidence import sshsig
 from interlock.identity.sshkey import fingerprint
@@ -44,11 +44,20 @@ def test_words_of_the_model_and_other_zones_give_the_same_bytes() -> None:
     "changed",
     [
         {"digest": "sha256:" + "ab" * 31 + "ac"}, {"nonce": "0f" * 15 + "0e"}, {"verdict": "deny"}, {"scope": "once"},
+        {"scope": GLASS},
         {"valid_until": None}, {"valid_until": UNTIL + timedelta(microseconds=1)},
     ],
 )  # fmt: skip
 def test_anything_changed_is_another_challenge(changed: dict[str, Any]) -> None:
     assert challenge(**{**ANSWER, **changed}) != challenge(**ANSWER)
+
+
+def test_broken_glass_is_a_scope_of_its_own_and_nobody_else_s() -> None:
+    assert signed_scope("once", break_glass=True) == GLASS not in set(Scope)
+    assert signed_scope("exact", break_glass=False) == "exact"
+    with pytest.raises(VoteError) as refused:
+        signed_scope(GLASS, break_glass=False)
+    assert refused.value.code is Reason.PROOF_REJECTED
 
 
 def test_a_webauthn_proof_is_read_from_an_object_and_from_text() -> None:

@@ -15,7 +15,7 @@ from harness.change_journal import Journal, seeded
 from harness.clock import ManualClock
 from harness.ssh_signer import SecurityKey, keygen, public_blob, public_line, ssh_sign
 from interlock.approvals.model import Signed
-from interlock.approvals.proof import Proofs, challenge, signed_from_json, statement
+from interlock.approvals.proof import GLASS, Proofs, challenge, signed_from_json, statement
 from interlock.approvals.reviewer_keys import ReviewerKeys
 from interlock.errors import Reason, VoteError
 from interlock.evidence.sshsig import dearmor
@@ -32,7 +32,7 @@ ANSWER: dict[str, Any] = {
 OTHERS: dict[str, dict[str, Any]] = {
     "another request": {"digest": "sha256:" + "cd" * 32}, "another nonce": {"nonce": "ee" * 16},
     "the verdict": {"verdict": "deny"},
-    "a wider scope": {"scope": "rule_in_session"}, "a later end": {"valid_until": UNTIL},
+    "a wider scope": {"scope": "rule_in_session"}, "the glass": {"scope": GLASS}, "a later end": {"valid_until": UNTIL},
 }  # fmt: skip
 
 

@@ -197,7 +197,7 @@ async def test_escalation_is_made_up_for_after_a_restart_and_once(desk: Desk) ->
 # -- broken glass -------------------------------------------------------------------------------------------------------
 
 
-def passkey(request: ApprovalRequest, *, kind: str = "webauthn", scope: str = "once") -> Signed:
+def passkey(request: ApprovalRequest, *, kind: str = "webauthn", scope: str = proof.GLASS) -> Signed:
     signed = proof.statement(request.digest, request.nonce, VoteVerdict.APPROVE, scope, None)
     return Signed(kind, "key", b"public", signed)
 
@@ -230,6 +230,7 @@ async def test_one_named_person_may_break_the_glass_for_a_short_time(desk: Desk)
         (BOB, {"signed": None}, Reason.BREAK_GLASS_REFUSED),
         (BOB, {"signed": "sshsig"}, Reason.BREAK_GLASS_REFUSED),
         (BOB, {"signed": "other request"}, Reason.PROOF_REJECTED),
+        (BOB, {"signed": "an ordinary answer"}, Reason.PROOF_REJECTED),
         (BOB, {"reason": "  now  now "}, Reason.REASON_REQUIRED),
         (BOB, {"scope": "exact"}, Reason.BREAK_GLASS_REFUSED),
         (BOB, {"verdict": VoteVerdict.DENY}, Reason.BREAK_GLASS_REFUSED),
@@ -238,8 +239,8 @@ async def test_one_named_person_may_break_the_glass_for_a_short_time(desk: Desk)
         (CLAUDE, {"signed": None}, Reason.NOT_A_PERSON),
     ],
     ids=[
-        "no proof", "not a passkey", "a proof of another", "no reason", "wider", "a denial", "another's key", "the owner",
-        "an agent",
+        "no proof", "not a passkey", "a proof of another", "an ordinary answer", "no reason", "wider", "a denial",
+        "another's key", "the owner", "an agent",
     ],
 )  # fmt: skip
 async def test_nobody_else_and_no_other_way_breaks_it(desk: Desk, who: Identity, changes: dict[str, Any], reason: Reason) -> None:
@@ -252,16 +253,25 @@ async def test_nobody_else_and_no_other_way_breaks_it(desk: Desk, who: Identity,
             changes = {"signed": passkey(place.request, kind="sshsig")}
         case {"signed": "other request"}:
             changes = {"signed": passkey(replace(place.request, nonce="ff"))}
-        case {"scope": _}:
-            changes = {**changes, "signed": passkey(place.request, scope="exact")}
+        case {"signed": "an ordinary answer"}:
+            changes = {"signed": passkey(place.request, scope="once")}
         case {"verdict": _}:
-            denial = proof.statement(place.request.digest, place.request.nonce, VoteVerdict.DENY, "once", None)
+            denial = proof.statement(place.request.digest, place.request.nonce, VoteVerdict.DENY, proof.GLASS, None)
             changes = {**changes, "signed": Signed("webauthn", "key", b"public", denial)}
     with pytest.raises(VoteError) as error:
         await breaks(desk, place.request, who, **changes)
     assert refused(error) is reason
     assert place.request.state is State.PENDING
     assert await desk.inbox.broken_glass() == []
+
+
+@pytest.mark.parametrize("scope", ["once", proof.GLASS])
+async def test_a_signature_that_breaks_the_glass_is_no_ordinary_answer(desk: Desk, scope: str) -> None:
+    place = await desk.inbox.submit(draft(terms=replace(TERMS, step_up=StepUp.PASSKEY)))
+    with pytest.raises(VoteError) as error:
+        await desk.vote(place.request, BOB, channel="console", signed=passkey(place.request), scope=scope)
+    assert refused(error) is Reason.PROOF_REJECTED
+    assert place.request.state is State.PENDING
 
 
 async def test_where_no_group_is_named_nobody_breaks_it(tmp_path: Path) -> None:
@@ -288,6 +298,13 @@ async def test_somebody_else_looks_at_it_afterwards(desk: Desk) -> None:
     with pytest.raises(VoteError) as error:
         await desk.inbox.reviewed(request.id, reviewer=DAVE, note=" ")
     assert refused(error) is Reason.REASON_REQUIRED
+
+    desk.people.put(Someone(DAVE, changed=desk.clock.now() - timedelta(seconds=3599)))
+    with pytest.raises(VoteError) as error:
+        await desk.inbox.reviewed(request.id, reviewer=DAVE, note="made for the occasion")
+    assert refused(error) is Reason.REVIEWER_TOO_NEW
+    assert len(await desk.inbox.broken_glass()) == 1
+    desk.clock.advance(1)
 
     await desk.inbox.reviewed(request.id, reviewer=DAVE, note="the pager was broken")
     assert await desk.inbox.broken_glass() == []

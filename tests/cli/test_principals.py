@@ -71,7 +71,7 @@ async def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
     problems.install(app)
     sessions = DecisionSessions(directory, clock=clock, entropy=seeded("s"))
     door = Doorkeeper(authenticator, sessions, local=True)
-    app.include_router(principals.router(directory, door.require_scope))
+    app.include_router(principals.router(directory, door.require_scope, door.require_given))
     app.include_router(stepup_router(authenticator, sessions))
     async with serving(app) as url:
         yield Terminal(directory, authenticator, url, tmp_path)
@@ -196,6 +196,18 @@ async def test_another_administrator_confirms_with_their_passphrase(terminal: Te
     assert done.exit_code == 0, done.stderr
     assert "groups    sre" in done.stderr  # what is confirmed is shown first
     assert (await terminal.json("show", "bob"))["confirmed"] is True
+
+
+async def test_a_login_token_is_told_how_to_step_up(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    phrase = terminal.file("phrase", PHRASE + "\n")
+    await terminal.run("add", "carol", "--group", ADMINS, "--passphrase-file", phrase)
+    token = (await terminal.directory.issue_token("carol")).secret.reveal()
+    monkeypatch.setenv("INTERLOCK_TOKEN", token)
+    done = await terminal.run("add", "mallory")
+    assert done.exit_code == 3
+    assert "POST /v1/step-up" in done.stderr and "INTERLOCK_TOKEN" in done.stderr
+    assert terminal.directory.by_handle("mallory") is None
+    assert (await terminal.run("set", "carol", "--disable")).exit_code == 0  # stopping needs no more than the login
 
 
 async def test_nobody_confirms_without_a_passphrase(terminal: Terminal) -> None:

@@ -67,14 +67,25 @@ async def open_desk(
         await transcripts.start()
         stack.push_async_callback(transcripts.close)
         passphrases = Passphrases(memory_kib=64, passes=1)
-        people = Directory(
-            store.principals, clock=clock, entropy=system_entropy, journal=transcripts.journal, passphrases=passphrases
-        )
-        await people.load()
+        newcomer = settings["house"].newcomer if "house" in settings else 0.0
+
+        async def read(newcomer: float) -> Directory:
+            found = Directory(
+                store.principals, clock=clock, entropy=system_entropy, journal=transcripts.journal, passphrases=passphrases,
+                newcomer=newcomer,
+            )  # fmt: skip
+            await found.load()
+            return found
+
+        people = await read(0.0)
         await people.add("alice", Kind.HUMAN, groups=["sre"], passphrase=PASSPHRASE, teams=[(TENANT, ALICE_OID)])
         await people.add("bob", Kind.HUMAN, groups=["sre"], passphrase=PASSPHRASE, teams=[(TENANT, BOB_OID)])
         await people.add("carol", Kind.HUMAN, groups=["interlock-admins"], passphrase=PASSPHRASE)
         await people.add("claude", Kind.AGENT, groups=["agents"], owner="alice")
+        if newcomer:
+            # Set up long ago, when nobody waited: the one administrator is settled.
+            await people.confirm("carol", by=people.by_handle("alice").identity)  # type: ignore[union-attr]  # just added
+            people = await read(newcomer)
         keys = ReviewerKeys(people, relying_party(public_url), journal=transcripts.journal)
         stack.push_async_callback(keys.close)
         inbox = Inbox(

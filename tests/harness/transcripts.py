@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness.people import ALICE, BOB, CLAUDE, agent
 from interlock import gate
+from interlock.approvals.digest import request_digest
 from interlock.approvals.model import ApprovalRequest, Proof, RequestDraft, State, Vote, VoteVerdict
 from interlock.approvals.wording import Refusal
 from interlock.clock import Clock, system_entropy
@@ -25,6 +26,7 @@ DIGEST = f"sha256:{sha256(POLICY).hexdigest()}"
 TARGET = Target("web-1", "ssh", {"env": "prod"}, account="deploy")
 SECRET = "hunter2-swordfish"
 NODE = "gw-1"
+SESSION = "01JTESTSESSION0000000000AA"
 
 
 def policy_files() -> Mapping[str, bytes]:
@@ -43,7 +45,7 @@ def session_open() -> EventDraft:
     return EventDraft("session.open", {**fields, **gate.who(agent()), **gate.where(TARGET)})
 
 
-async def open_session(store: TranscriptStore, ident: str = "01JTESTSESSION0000000000AA") -> Recorder:
+async def open_session(store: TranscriptStore, ident: str = SESSION) -> Recorder:
     return await store.open(SessionFacts(ident, "192.0.2.7"), session_open())
 
 
@@ -63,16 +65,26 @@ def decision(verdict: Verdict, rule: str = "linux/test") -> Decision:
 
 def request(asked: Command, now: datetime, ident: str = "req_1") -> ApprovalRequest:
     draft = RequestDraft(
-        agent(), TARGET, asked, analysis(asked.text.decode()), decision(Verdict.REVIEW), ReviewTerms(("sre",)), "session"
+        agent(),
+        TARGET,
+        asked,
+        analysis(asked.text.decode("utf-8", "backslashreplace")),
+        decision(Verdict.REVIEW),
+        ReviewTerms(("sre",)),
+        SESSION,
     )
-    digest = f"sha256:{sha256(ident.encode()).hexdigest()}"
-    return ApprovalRequest(
-        ident, "nonce", digest, "match", draft, now, now + timedelta(minutes=15), excluded=frozenset((CLAUDE, ALICE))
+    return redigested(
+        ApprovalRequest(ident, "nonce", "", "match", draft, now, now + timedelta(minutes=15), excluded=frozenset((CLAUDE, ALICE)))
     )
+
+
+def redigested(changed: ApprovalRequest) -> ApprovalRequest:
+    """Return a request that was changed with the digest of what it is now."""
+    return replace(changed, digest=request_digest(changed))
 
 
 def vote(asked: ApprovalRequest, now: datetime, verdict: VoteVerdict = VoteVerdict.APPROVE) -> Vote:
-    return Vote(BOB, "bob", "cli", "bob", verdict, asked.digest, now, proof=Proof.NONE, reason=f"fine, {SECRET}")
+    return Vote(BOB, "bob", "cli", "bob", verdict, asked.digest, now, proof=Proof.NONE, reason=f"fine, {SECRET}", groups=("sre",))
 
 
 def allowed(recorder: Recorder, text: str, kind: Kind = Kind.EXEC, sent: str | None = None) -> int:
@@ -130,7 +142,7 @@ def one_of_everything(recorder: Recorder, clock: Clock) -> None:
     recorder.append(EventDraft("pg.result", {"ref": recorder.next_seq - 1, "tag": "SELECT 1", "rows": 1}))
 
 
-async def closed_session(store: TranscriptStore, clock: Clock, ident: str = "01JTESTSESSION0000000000AA") -> Path:
+async def closed_session(store: TranscriptStore, clock: Clock, ident: str = SESSION) -> Path:
     """Record and seal a session with one of everything; return its folder."""
     recorder = await open_session(store, ident)
     one_of_everything(recorder, clock)

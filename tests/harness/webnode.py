@@ -56,7 +56,7 @@ def parts_over(
         directory=desk.directory,
         authenticator=desk.authenticator,
         deciding=DecisionSessions(desk.directory, clock=desk.clock, entropy=system_entropy),
-        consoles=consoles or ConsoleSessions(desk.clock, system_entropy),
+        consoles=consoles or ConsoleSessions(desk.directory, clock=desk.clock, entropy=system_entropy),
         archive=desk.archive,
         config=Config(version=1, node=Node(data_dir=Path("/nonexistent")), public_url=public_url),
         gate=gate or gate_over(desk, policies=policies),

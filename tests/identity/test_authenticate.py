@@ -283,6 +283,54 @@ class TestPassphrase:
             await authenticator.passphrase("bob", PHRASE)
         await authenticator.close()
 
+    async def test_nobody_is_locked_out_from_afar(
+        self, team: Directory, authenticator: Authenticator, clock: ManualClock
+    ) -> None:
+        """Attack: one foreign source fails at the reviewer's name until the reviewer can deny nothing any more."""
+        for _ in range(200):
+            with pytest.raises(AuthenticationError):
+                await authenticator.passphrase("bob", "wrong horse battery", source="203.0.113.66")
+            clock.advance(2)
+        assert (await authenticator.passphrase("bob", PHRASE, source="192.0.2.9")).handle == "bob"
+
+    async def test_many_sources_together_are_slowed_down_for_seconds_only(
+        self, team: Directory, authenticator: Authenticator, clock: ManualClock
+    ) -> None:
+        codes = []
+        for number in range(300):
+            with pytest.raises(AuthenticationError) as caught:
+                await authenticator.passphrase("bob", "wrong horse battery", source=f"2001:db8::{number:x}")
+            codes.append(caught.value.code)
+        assert codes == [Reason.NOT_AUTHENTICATED] * 101 + [Reason.LIMIT_REACHED] * 199
+        clock.advance(5)
+        assert (await authenticator.passphrase("bob", PHRASE, source="192.0.2.9")).handle == "bob"
+
+    async def test_a_flood_from_one_source_is_refused_before_it_is_computed(
+        self, team: Directory, authenticator: Authenticator, clock: ManualClock
+    ) -> None:
+        """Attack: a thousand names at once, each of which would cost 64 MiB and a thread's time."""
+        attempts = [authenticator.passphrase(f"name{n}", PHRASE, source="203.0.113.66") for n in range(100)]
+        results = await asyncio.gather(*attempts, return_exceptions=True)
+        codes = [r.code for r in results if isinstance(r, AuthenticationError)]
+        assert codes.count(Reason.NOT_AUTHENTICATED) == 21
+        assert codes.count(Reason.LIMIT_REACHED) == 79
+        assert (await authenticator.passphrase("bob", PHRASE, source="192.0.2.9")).handle == "bob"
+
+    async def test_who_is_right_costs_the_source_nothing_and_wipes_nothing_away(
+        self, team: Directory, authenticator: Authenticator
+    ) -> None:
+        for _ in range(50):
+            await authenticator.passphrase("bob", PHRASE, source="192.0.2.9")
+        for number in range(21):  # with a login of one's own in between
+            with pytest.raises(AuthenticationError) as caught:
+                await authenticator.passphrase(f"name{number}", PHRASE, source="192.0.2.9")
+            assert caught.value.code is Reason.NOT_AUTHENTICATED
+            if number < 20:
+                await authenticator.passphrase("bob", PHRASE, source="192.0.2.9")
+        with pytest.raises(AuthenticationError) as caught:
+            await authenticator.passphrase("bob", PHRASE, source="192.0.2.9")
+        assert caught.value.code is Reason.LIMIT_REACHED
+
 
 class TestJwt:
     """People come from one issuer, workloads from another."""

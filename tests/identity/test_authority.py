@@ -291,3 +291,33 @@ class TestConfirming:
         with pytest.raises(InterlockError) as refused:
             await team.confirm("bob", by=who(team, "alice"))
         assert refused.value.code is Reason.SELF_APPROVAL
+
+    async def test_an_administrator_made_for_the_occasion_confirms_nobody(
+        self, team: Directory, store: Store, clock: ManualClock
+    ) -> None:
+        """Attack: one administrator makes a reviewer, and a second administrator who confirms the reviewer at once."""
+        await team.confirm("alice", by=who(team, "root"))
+        delayed = Directory(
+            store.principals, clock=clock, entropy=seeded("x"), journal=Journal(), salt_secret=b"secret", newcomer=3600
+        )
+        await delayed.load()
+        alice = who(delayed, "alice")
+        await delayed.add("mallory", Kind.HUMAN, groups=["sre"], by=alice)
+        puppet = (await delayed.add("puppet", Kind.HUMAN, groups=["interlock-admins"], by=alice)).identity
+        clock.advance(3599)
+        await delayed.set_passphrase("root", PHRASE, by=alice)  # nor one whose passphrase was taken over just now
+        for by in (puppet, who(delayed, "root")):
+            with pytest.raises(InterlockError) as refused:
+                await delayed.confirm("mallory", by=by)
+            assert refused.value.code is Reason.REVIEWER_TOO_NEW
+        entry = delayed.by_handle("mallory")
+        assert entry is not None
+        assert not entry.confirmed
+        with pytest.raises(InterlockError) as refused:
+            await delayed.confirm("root", by=alice)
+        assert refused.value.code is Reason.SELF_APPROVAL
+        clock.advance(1)
+        assert (await delayed.confirm("mallory", by=puppet)).confirmed  # as old as the delay
+        await delayed.confirm("root", by=puppet)
+        await delayed.set_groups("mallory", ["sre", "dba"], by=alice)
+        assert (await delayed.confirm("mallory", by=who(delayed, "root"))).confirmed  # new, and confirmed

@@ -22,7 +22,7 @@ from harness.transcripts import analysis, command, decision, make_store, open_se
 from interlock import gate
 from interlock.approvals.minutes import answer_event
 from interlock.approvals.model import ApprovalRequest, Proof, Signed, State, Vote
-from interlock.approvals.proof import statement
+from interlock.approvals.proof import signed_scope, statement
 from interlock.evidence import sshsig
 from interlock.evidence.events import EventDraft
 from interlock.evidence.sshsig import MAGIC, string
@@ -59,7 +59,8 @@ def by_security_key(key: SecurityKey, flags: int = 1) -> Signer:
 
 
 def message_of(asked: ApprovalRequest, counted: Vote) -> bytes:
-    return statement(counted.digest, asked.nonce, counted.verdict, counted.scope, counted.valid_until)
+    scope = signed_scope(counted.scope, break_glass=counted.break_glass)
+    return statement(counted.digest, asked.nonce, counted.verdict, scope, counted.valid_until)
 
 
 def signed_vote(asked: ApprovalRequest, clock: ManualClock, signer: Signer, **changes: Any) -> Vote:
@@ -146,6 +147,28 @@ async def test_a_node_that_changes_an_answer_is_found_out(tmp_path: Path, change
 
     report = await told(tmp_path, lambda asked, clock: (signed_vote(asked, clock, sign),), change)
     assert "not signed as it says" in problems(report)
+
+
+@pytest.mark.parametrize("glass", [True, False], ids=["glass made ordinary", "ordinary made glass"])
+async def test_a_signature_that_breaks_the_glass_and_an_ordinary_one_are_two(tmp_path: Path, glass: bool) -> None:
+    sign = by_passkey(authenticator())
+    honest = await told(tmp_path, lambda asked, clock: (signed_vote(asked, clock, sign, break_glass=glass),))
+    assert honest.problems == []
+
+    def change(draft: EventDraft) -> EventDraft:
+        bare = {k: v for k, v in draft.fields["votes"][0].items() if k != "break_glass"}
+        return replace(draft, fields={**draft.fields, "votes": [bare if glass else {**bare, "break_glass": True}]})
+
+    bent = await told(tmp_path / "2", lambda asked, clock: (signed_vote(asked, clock, sign, break_glass=glass),), change)
+    assert "another answer" in problems(bent)
+
+    def scoped(draft: EventDraft) -> EventDraft:
+        (same,) = change(draft).fields["votes"]
+        return replace(draft, fields={**draft.fields, "votes": [{**same, "scope": "break_glass"}]})
+
+    if glass:
+        bent = await told(tmp_path / "3", lambda asked, clock: (signed_vote(asked, clock, sign, break_glass=True),), scoped)
+        assert "no ordinary answer" in problems(bent)
 
 
 async def test_a_signature_over_a_denial_is_no_approval(tmp_path: Path) -> None:

@@ -22,15 +22,17 @@ from harness.transcripts import (
     make_store,
     one_of_everything,
     open_session,
+    redigested,
     request,
     vote,
 )
 from interlock import gate
 from interlock.approvals.model import ApprovalRequest, Proof, State, Vote, VoteVerdict
-from interlock.approvals.proof import challenge_of, statement
+from interlock.approvals.proof import challenge_of, signed_scope, statement
+from interlock.commands.model import BindValue, Command, HeldInput, Kind
 from interlock.evidence import transcript
 from interlock.evidence.events import TYPES, EventDraft, Recorder
-from interlock.policy.model import Need, ReviewTerms, Verdict
+from interlock.policy.model import Need, ReviewTerms, StepUp, Verdict
 from interlock.verify import Report, verify_bundle
 
 Lie = Callable[[Recorder, ManualClock], None]
@@ -123,14 +125,15 @@ def _rendered(recorder: Recorder, clock: ManualClock) -> None:
 def _quorum(recorder: Recorder, clock: ManualClock, people: tuple[object, ...], quorum: int = 2) -> None:
     seq = asked(recorder)
     waiting = request(command("rm x"), clock.now())
-    waiting = replace(waiting, draft=replace(waiting.draft, terms=ReviewTerms(("sre",), quorum=quorum)))
+    waiting = redigested(replace(waiting, draft=replace(waiting.draft, terms=ReviewTerms(("sre",), quorum=quorum))))
     recorder.append(gate.requested(seq, waiting))
     votes = tuple(replace(vote(waiting, clock.now()), reviewer=person) for person in people)
     recorder.append(gate.answered(replace(waiting, state=State.CONSUMED, votes=votes)), forward(seq))
 
 
 def _forgotten(recorder: Recorder, clock: ManualClock) -> None:
-    recorder.append(gate.requested(asked(recorder), replace(request(command("rm x"), clock.now()), excluded=frozenset())))
+    forgot = redigested(replace(request(command("rm x"), clock.now()), excluded=frozenset()))
+    recorder.append(gate.requested(asked(recorder), forgot))
 
 
 def _silence(recorder: Recorder, clock: ManualClock) -> None:
@@ -149,7 +152,7 @@ def _approvers(
     """Record a release under these terms with one approval for each of `votes`."""
     seq = asked(recorder)
     waiting = request(command("rm x"), clock.now())
-    waiting = replace(waiting, draft=replace(waiting.draft, terms=terms), grant=grant, **changes)
+    waiting = redigested(replace(waiting, draft=replace(waiting.draft, terms=terms), grant=grant, **changes))
     recorder.append(gate.requested(seq, waiting))
     given = tuple(_proven(waiting, replace(vote(waiting, clock.now()), **changed)) for changed in votes)
     recorder.append(gate.answered(replace(waiting, state=State.CONSUMED, votes=given)), forward(seq))
@@ -160,8 +163,148 @@ def _proven(waiting: ApprovalRequest, given: Vote) -> Vote:
     if given.proof is not Proof.PERSONAL:
         return given
     phone = authenticator()
-    message = statement(given.digest, waiting.nonce, given.verdict, given.scope, given.valid_until)
+    scope = signed_scope(given.scope, break_glass=given.break_glass)
+    message = statement(given.digest, waiting.nonce, given.verdict, scope, given.valid_until)
     return replace(given, signed=replace(phone.assertion(challenge_of(message)), public=phone.cose, statement=message))
+
+
+CRITICAL = ReviewTerms(("sre",), step_up=StepUp.PASSKEY)
+IN_SESSION = {"scope": "rule_in_session"}
+
+
+def _substituted(
+    recorder: Recorder, clock: ManualClock, change: Callable[[ApprovalRequest], ApprovalRequest], ran: Command | None = None,
+    event: Callable[[EventDraft], EventDraft] = lambda e: e,
+) -> None:  # fmt: skip
+    """Bob signs the digest of one request, and beside it the node writes and releases `ran`."""
+    ran = ran or command("rm x")
+    seq = recorder.next_seq
+    recorder.append(gate.described(ran, analysis("rm x")), gate.decided(decision(Verdict.REVIEW), seq))
+    waiting = redigested(change(request(ran, clock.now())))
+    recorder.append(event(gate.requested(seq + 1, waiting)))
+    given = _proven(waiting, replace(vote(waiting, clock.now()), proof=Proof.PERSONAL))
+    recorder.append(gate.answered(replace(waiting, state=State.CONSUMED, votes=(given,))), forward(seq + 1))
+
+
+def _drafted(**changes: Any) -> Callable[[ApprovalRequest], ApprovalRequest]:
+    return lambda asked: replace(asked, draft=replace(asked.draft, **changes))
+
+
+def _with(fields: dict[str, Any]) -> Callable[[EventDraft], EventDraft]:
+    return lambda event: replace(event, fields={**event.fields, **fields})
+
+
+def _asked_as(**changes: Any) -> Callable[[ApprovalRequest], ApprovalRequest]:
+    return lambda asked: _drafted(command=replace(asked.draft.command, **changes))(asked)
+
+
+def _same(asked: ApprovalRequest) -> ApprovalRequest:
+    return asked
+
+
+BOUND: dict[str, tuple[Lie, str]] = {
+    "text": (lambda r, c: _substituted(r, c, _asked_as(text=b"ls")), "text"),
+    "a text that is shown as another": (
+        lambda r, c: _substituted(r, c, _asked_as(text=b"rm \\xff"), replace(command("rm x"), text=b"rm \xff")), "text",
+    ),
+    "stdin": (lambda r, c: _substituted(r, c, _asked_as(stdin=None), replace(command("rm x"), stdin=HeldInput(b"y"))), "stdin"),
+    "stdin that did not come": (lambda r, c: _substituted(r, c, _asked_as(stdin=HeldInput(b"n"))), "stdin"),
+    "binds": (lambda r, c: _substituted(r, c, _asked_as(binds=(BindValue(b"1"),)), command("rm x", Kind.BIND)), "binds"),
+    "kind": (lambda r, c: _substituted(r, c, _asked_as(kind=Kind.QUERY)), "kind"),
+    "env": (
+        lambda r, c: _substituted(r, c, _asked_as(env=()), replace(command("rm x"), env=(("LD_PRELOAD", "/tmp/x"),))), "env",
+    ),
+    "target": (lambda r, c: _substituted(r, c, lambda a: _drafted(target=replace(a.draft.target, name="test-1"))(a)), "target"),
+    "account": (lambda r, c: _substituted(r, c, lambda a: _drafted(target=replace(a.draft.target, account="x"))(a)), "account"),
+    "role": (lambda r, c: _substituted(r, c, lambda a: _drafted(target=replace(a.draft.target, role="x"))(a)), "role"),
+    "database": (
+        lambda r, c: _substituted(r, c, lambda a: _drafted(target=replace(a.draft.target, database="x"))(a)), "database",
+    ),
+    "principal": (
+        lambda r, c: _substituted(r, c, lambda a: _drafted(principal=replace(a.draft.principal, identity=CAROL))(a)), "principal",
+    ),
+    "acting_for": (
+        lambda r, c: _substituted(r, c, lambda a: _drafted(principal=replace(a.draft.principal, acting_for=(CAROL,)))(a)),
+        "acting_for",
+    ),
+    "digest": (lambda r, c: _substituted(r, c, _same, event=_with({"digest": "sha256:" + "0" * 64})), "digest"),
+    "request": (lambda r, c: _substituted(r, c, _same, event=_with({"request": "req_9"})), "request"),
+    "needs": (lambda r, c: _substituted(r, c, _drafted(terms=BOTH), event=_with({"needs": [], "quorum": 1})), "needs"),
+    "groups": (lambda r, c: _substituted(r, c, _same, event=_with({"groups": ["everybody"]})), "needs"),
+    "critical": (lambda r, c: _substituted(r, c, _drafted(terms=CRITICAL), event=_with({"critical": False})), "critical"),
+    "end": (lambda r, c: _substituted(r, c, _same, event=_with({"expires": "2036-01-01T00:00:00.000000Z"})), "end"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BOUND)
+async def test_what_was_signed_is_what_ran(tmp_path: Path, name: str) -> None:
+    lie, part = BOUND[name]
+    report = await told(tmp_path, lie)
+    said = [p.message for p in report.problems if p.check == "approvals" and "is not what the record says" in p.message]
+    assert report.result == "failed" and len(said) == 1, report.problems
+    assert part in said[0].partition(": ")[2].split(", "), said
+
+
+async def test_what_is_bound_honestly_verifies(tmp_path: Path) -> None:
+    def honest(recorder: Recorder, clock: ManualClock) -> None:
+        _substituted(recorder, clock, _same, replace(command("rm x"), text=b"rm \xff", stdin=HeldInput(b"y"), env=(("A", "b"),)))
+
+    report = await told(tmp_path, honest)
+    assert report.problems == []
+    report = await told(tmp_path / "2", lambda r, c: _substituted(r, c, _same, command("select $1", Kind.BIND)))
+    assert report.problems == []
+
+
+async def test_without_what_was_asked_nothing_ties_the_digest_to_the_command(tmp_path: Path) -> None:
+    report = await told(tmp_path, lambda r, c: _substituted(r, c, _same, event=lambda e: replace(e, secret={})))
+    assert report.result == "incomplete"
+    assert "nothing ties" in report.problems[0].message
+
+
+@pytest.mark.parametrize("form", ["", "{}", "[]", '{"request":{},"v":1}', '{"request":null,"v":1}', '{"request":{},"v":2}', "x"])
+async def test_a_form_that_is_none_is_found(tmp_path: Path, form: str) -> None:
+    report = await told(tmp_path, lambda r, c: _substituted(r, c, _same, event=lambda e: replace(e, secret={"form": form})))
+    assert "can't be read" in report.problems[0].message
+
+
+async def test_an_answer_that_waited_is_used_from_another_session_and_the_report_says_so(tmp_path: Path) -> None:
+    report = await told(tmp_path, lambda r, c: _substituted(r, c, _drafted(session="01JANOTHER")))
+    assert report.problems == []
+    assert any("01JANOTHER" in note for note in report.notes)
+    report = await told(
+        tmp_path / "2", lambda r, c: _substituted(r, c, lambda a: replace(_drafted(session="01JANOTHER")(a), grant="grt_1"))
+    )
+    assert any("asked in another session" in p.message for p in report.problems)
+
+
+def _granted(
+    recorder: Recorder, clock: ManualClock, scope: str, *, first: VoteVerdict | None = VoteVerdict.APPROVE, **changes: Any
+) -> None:
+    """The first request is asked here and answered (None: not before the second), and the second runs under its grant."""
+    seq = asked(recorder)
+    given = request(command("rm x"), clock.now())
+    recorder.append(gate.requested(seq, given))
+    wide = replace(vote(given, clock.now()), scope=scope)
+    if first is not None:
+        state = State.CONSUMED if first is VoteVerdict.APPROVE else State.DENIED
+        recorder.append(gate.answered(replace(given, state=state, votes=(replace(wide, verdict=first),))))
+    seq = asked(recorder)
+    under = redigested(replace(request(command("rm x"), clock.now(), "req_2"), grant="grt_1", **changes))
+    recorder.append(gate.requested(seq, under))
+    recorder.append(gate.answered(replace(under, state=State.CONSUMED, votes=(wide,))), forward(seq))
+
+
+async def test_a_grant_of_this_session_shows_its_request_here(tmp_path: Path) -> None:
+    for number, lie in enumerate(
+        (lambda r, c: _granted(r, c, "rule_in_session", match="other"), lambda r, c: _granted(r, c, "exact"))
+    ):
+        assert (await told(tmp_path / str(number), lie)).problems == []
+    report = await told(tmp_path / "waited", lambda r, c: _granted(r, c, "rule_in_session", first=None))
+    assert report.problems == []
+    assert any("req_1 is in the node's journal" in note for note in report.notes)
+    report = await told(tmp_path / "exact", lambda r, c: _approvers(r, c, ReviewTerms(("sre",)), GRANTED, grant="grt_1"))
+    assert report.problems == []
+    assert any("grt_1" in note and "another transcript" in note for note in report.notes)
 
 
 LIES: dict[str, tuple[Lie, str]] = {
@@ -189,6 +332,38 @@ LIES: dict[str, tuple[Lie, str]] = {
     "approved-by-the-author": (
         lambda r, c: _approvers(r, c, ReviewTerms(("sre",)), {}, edited_from="req_0", author=BOB),
         "may not",
+    ),
+    "approved-by-no-group": (lambda r, c: answer(r, c, lambda a: replace(a, votes=(replace(a.votes[0], groups=()),))), "group"),
+    "approved-by-another-group": (
+        lambda r, c: answer(r, c, lambda a: replace(a, votes=(replace(a.votes[0], groups=("interns",)),))),
+        "of every group",
+    ),
+    "critical-without-a-personal-proof": (
+        lambda r, c: _approvers(r, c, CRITICAL, {"proof": Proof.CHANNEL}),
+        "without a personal proof",
+    ),
+    "critical-with-one-personal-proof-of-two": (
+        lambda r, c: _approvers(r, c, replace(CRITICAL, quorum=2), {"proof": Proof.PERSONAL}, {"reviewer": CAROL}),
+        "without a personal proof",
+    ),
+    "a-session-s-grant-of-nothing-asked-here": (
+        lambda r, c: _approvers(r, c, ReviewTerms(("sre",)), IN_SESSION | {"digest": "sha256:first"}, grant="grt_1"),
+        "never asked for it",
+    ),
+    "a-grant-of-itself": (lambda r, c: _approvers(r, c, ReviewTerms(("sre",)), IN_SESSION, grant="grt_1"), "can't have given"),
+    "a-grant-that-was-denied": (
+        lambda r, c: _granted(r, c, "rule_in_session", first=VoteVerdict.DENY),
+        "can't have given",
+    ),
+    "an-exact-grant-of-something-else": (lambda r, c: _granted(r, c, "exact", match="other"), "not exactly what"),
+    "another-nonce-was-signed": (
+        lambda r, c: _substituted(
+            r,
+            c,
+            lambda a: a,
+            event=lambda e: replace(e, secret={"form": e.secret["form"].replace('"nonce":"nonce"', '"nonce":"x"')}),
+        ),
+        "signed another nonce",
     ),
     "released-without-decision": (lambda r, c: _do(r.append(forward(0))), "without a decision"),
     "released-before-decision": (lambda r, c: _do(r.append(forward(r.next_seq + 1))), "without a decision"),

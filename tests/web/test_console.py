@@ -354,7 +354,24 @@ async def test_a_disabled_reviewer_is_logged_out(house: House) -> None:
     async with visiting(house) as visitor:
         await house.desk.directory.set_disabled("bob", True)
         answer = await visitor.post(f"/console/approvals/{request.id}/decision", digest=request.digest, verdict="approve")
-    assert answer.status_code == 403
+    assert answer.status_code == 401
+    assert await house.state(request) is State.PENDING
+
+
+@pytest.mark.parametrize("stopped", ["passphrase", "disabled"])
+async def test_a_login_does_not_outlive_a_new_passphrase_or_a_stop(house: House, stopped: str) -> None:
+    """Attack: a stolen cookie goes on working after its owner changed the passphrase, or was stopped and let in again."""
+    request, people = await house.ask(), house.desk.directory
+    async with visiting(house) as stolen, visiting(house, "carol") as carol:
+        if stopped == "passphrase":
+            await people.set_passphrase("bob", "another passphrase")
+        else:
+            await people.set_disabled("bob", True)
+            await people.set_disabled("bob", False)
+        answer = await stolen.post(f"/console/approvals/{request.id}/decision", digest=request.digest, verdict="approve")
+        assert answer.status_code == 401
+        assert (await stolen.http.get("/console")).status_code != 200
+        assert (await carol.http.get("/console")).status_code == 200, "nobody else is logged out"
     assert await house.state(request) is State.PENDING
 
 

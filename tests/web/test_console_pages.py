@@ -139,20 +139,23 @@ async def test_glass_is_broken_with_a_passkey_and_a_reason_and_stays_until_someb
         request = await house.ask(terms=replace(TERMS, quorum=2))
         path = f"/console/approvals/{request.id}/break-glass"
         async with visiting(house, "lea") as lea, visiting(house) as bob, visiting(house, "max") as boss:
-            assert "Break the glass and sign" in (await lea.http.get(f"/console/approvals/{request.id}")).text
+            page = (await lea.http.get(f"/console/approvals/{request.id}")).text
+            assert "Break the glass and sign" in page and 'data-scope="break_glass"' in page
             assert "Break the glass" not in (await bob.http.get(f"/console/approvals/{request.id}")).text
             why = "the site is down and nobody else is awake"
             assert (await lea.post(path, digest=request.digest, reason=why)).status_code == 409, "without a signature"
             assert (await bob.post(path, digest=request.digest, reason=why)).status_code == 409, "of no named group"
 
-            async def signed() -> str:
+            async def signed(scope: str = "break_glass") -> str:
                 options = await lea.post(
-                    f"/console/approvals/{request.id}/challenge", digest=request.digest, verdict="approve", scope="once"
+                    f"/console/approvals/{request.id}/challenge", digest=request.digest, verdict="approve", scope=scope
                 )
                 return json.dumps(as_json(phone.assertion(base64url_to_bytes(options.json()["challenge"]))))
 
             short = await lea.post(path, digest=request.digest, reason="hurry", signed=await signed())
             assert short.status_code == 409 and await house.state(request) is State.PENDING
+            ordinary = await lea.post(path, digest=request.digest, reason=why, signed=await signed("once"))
+            assert ordinary.status_code == 409 and await house.state(request) is State.PENDING, "signed to approve, not to break"
             done = await lea.post(path, digest=request.digest, reason=why, signed=await signed())
             assert done.status_code == 303, done.text
             assert await house.state(request) is State.APPROVED
@@ -246,7 +249,9 @@ async def test_a_new_reviewer_is_confirmed_by_another_administrator_as_shown(tmp
             assert (await carol.post(path, changed=shown[1])).status_code >= 400, "whoever made the change"
             assert (await boss.post(path, changed="2020-01-01T00:00:00Z")).status_code >= 400, "another change than was shown"
             assert (await boss.post(path, changed="soon")).status_code >= 400
+            assert (await boss.post(path, changed=shown[1])).status_code >= 400, "an administrator made for the occasion"
             assert not house.desk.entry("nina").confirmed
+            await people.confirm("max", by=carol_is)
             assert (await boss.post(path, changed=shown[1])).status_code == 303
             assert (await nina.post(decide, digest=request.digest, verdict="approve")).status_code == 303
         assert await house.state(request) is State.APPROVED

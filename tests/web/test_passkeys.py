@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
-from webauthn.helpers import bytes_to_base64url
+from webauthn.helpers import base64url_to_bytes, bytes_to_base64url
 
 from harness.authenticator import Authenticator, as_json, authenticator
 from harness.browser import DESKTOP, PHONE, Window, open_chromium, window
@@ -27,7 +27,7 @@ from harness.requests import TERMS, draft
 from harness.webnode import open_web
 from interlock.approvals.desk import House as DeskHouse
 from interlock.approvals.model import ApprovalRequest, Proof, Scope, State
-from interlock.approvals.proof import challenge, statement
+from interlock.approvals.proof import GLASS, challenge, statement
 from interlock.clock import system_entropy
 from interlock.identity.registration import NewPasskey
 from interlock.policy.model import StepUp
@@ -63,9 +63,9 @@ class House:
 @contextlib.asynccontextmanager
 async def opened(tmp_path: Path, **settings: Any) -> AsyncIterator[House]:
     url, clock = f"http://localhost:{free_port()}", ManualClock()
-    consoles = ConsoleSessions(clock, system_entropy)
     async with contextlib.AsyncExitStack() as stack:
         desk = await stack.enter_async_context(open_desk(tmp_path, public_url=url, **settings))
+        consoles = ConsoleSessions(desk.directory, clock=clock, entropy=system_entropy)
         await stack.enter_async_context(open_web(desk, local=False, public_url=url, consoles=consoles))
         yield House(desk, url, clock)
 
@@ -360,6 +360,15 @@ async def test_the_challenge_is_the_answer_s_and_names_one_s_own_passkeys(house:
     assert (options["rpId"], options["userVerification"]) == ("localhost", "required")
     until = datetime(2026, 1, 2, 4, tzinfo=UTC)
     assert wider.json()["challenge"] == bytes_to_base64url(answer(request, scope="exact", valid_until=until))
+
+
+async def test_a_challenge_to_break_the_glass_signs_no_ordinary_approval(house: House) -> None:
+    phone, request = await house.give(house.software()), await house.ask()
+    async with session(house) as (http, csrf):
+        glass = (await challenge_for(http, request, csrf=csrf, digest=request.digest, scope=GLASS)).json()["challenge"]
+        assert glass == bytes_to_base64url(answer(request, scope=GLASS)) != bytes_to_base64url(answer(request))
+        refused = await decide(http, csrf, request, signed_by(phone, base64url_to_bytes(glass)))
+    assert (refused.status_code, (await house.now(request)).state) == (409, State.PENDING)
 
 
 async def test_no_challenge_for_other_pages_other_people_or_other_forms(house: House) -> None:

@@ -72,7 +72,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
         problems.install(app)
         door = Doorkeeper(login, sessions, local=local)
         registrations = Registrations(RelyingParty(HOST, ORIGIN), clock=clock, entropy=seeded("r"))
-        app.include_router(principals.router(directory, door.require_scope))
+        app.include_router(principals.router(directory, door.require_scope, door.require_given))
         app.include_router(passkeys_router(directory, registrations, door.require_scope))
         app.include_router(stepup_router(login, sessions))
         return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://interlock")
@@ -110,19 +110,21 @@ class TestSlack:
 
 class TestConfirming:
     async def test_another_administrator_confirms_what_was_looked_at(self, house: House) -> None:
-        given = await house.remote.patch("/v1/principals/bob", json={"groups": ["sre", "dba"]}, headers=await house.token("root"))
+        given = await house.remote.patch(
+            "/v1/principals/bob", json={"groups": ["sre", "dba"]}, headers=await house.stepped_up("root")
+        )
         assert given.json()["confirmed"] is False
         assert given.json()["changed_by"][0].startswith("local:root#")
         path, body = "/v1/principals/bob/confirm", {"changed": given.json()["changed"]}
-        assert reason(await house.remote.post(path, json=body, headers=await house.token("root"))) == (403, "self-approval")
-        confirmed = await house.remote.post(path, json=body, headers=await house.token("carol"))
+        assert reason(await house.remote.post(path, json=body, headers=await house.stepped_up("root"))) == (403, "self-approval")
+        confirmed = await house.remote.post(path, json=body, headers=await house.stepped_up("carol"))
         assert confirmed.json()["confirmed"] is True
 
     async def test_a_later_gain_is_not_confirmed_by_mistake(self, house: House) -> None:
         seen = (await house.local.get("/v1/principals/bob")).json()["changed"]
         house.clock.advance(1)
         await house.directory.link_slack("bob", *SLACK.split("/"))
-        headers = await house.token("carol")
+        headers = await house.stepped_up("carol")
         answer = await house.remote.post("/v1/principals/bob/confirm", json={"changed": seen}, headers=headers)
         assert reason(answer) == (422, "config-invalid")
 
@@ -132,7 +134,7 @@ class TestConfirming:
         for handle in ("alice", "bob", "claude"):
             assert reason(await house.remote.post(path, headers=await house.token(handle))) == (403, "missing-scope")
         for body in ({"changed": "yesterday"}, {"changed": "2026-01-02T02:13:00"}, {"who": "bob"}):
-            answer = await house.remote.post(path, json=body, headers=await house.token("carol"))
+            answer = await house.remote.post(path, json=body, headers=await house.stepped_up("carol"))
             assert reason(answer) == (422, "config-invalid"), body
 
 

@@ -13,6 +13,8 @@ from harness.house import House, open_house
 from interlock.approvals.model import State
 
 OWN, READ, DECIDE, SESSIONS, ADMIN, OPEN = "own", "read", "decide", "sessions", "admin", "open"
+LOOK = "look"
+"""A decision session of an administrator or auditor."""
 
 DIGEST = "sha256:" + "0" * 64
 DECISION = {"verdict": "approve", "digest": DIGEST}
@@ -28,7 +30,7 @@ ROUTES: dict[tuple[str, str], tuple[str, Any]] = {
     ("POST", "/v1/approvals/{request_id}/edit"): (DECIDE, {"text": "x", "digest": DIGEST}),
     ("POST", "/v1/approvals/{request_id}/withdraw"): (OWN, {}),
     ("POST", "/v1/approvals/{request_id}/revoke"): (ADMIN, {}),
-    ("POST", "/v1/approvals/{request_id}/reviewed"): (DECIDE, {"note": "looked"}),
+    ("POST", "/v1/approvals/{request_id}/reviewed"): (LOOK, {"note": "looked"}),
     ("GET", "/v1/events"): (OWN, None),
     ("GET", "/v1/grants"): (OWN, None),
     ("DELETE", "/v1/grants/{grant_id}"): (OWN, None),
@@ -58,7 +60,9 @@ CALLERS: dict[str, frozenset[str]] = {
     "reviewer": frozenset((OWN, READ)),
     "reviewer, stepped up": frozenset((OWN, READ, DECIDE)),
     "auditor": frozenset((OWN, READ, SESSIONS)),
+    "auditor, stepped up": frozenset((OWN, READ, SESSIONS, DECIDE, LOOK)),
     "admin": frozenset((OWN, READ, SESSIONS, ADMIN)),
+    "admin, stepped up": frozenset((OWN, READ, SESSIONS, ADMIN, DECIDE, LOOK)),
     "socket": frozenset((OWN, READ, SESSIONS, ADMIN)),
 }
 
@@ -78,6 +82,10 @@ async def calling(house: House, who: str) -> tuple[str | None, bool]:
             return None, True
         case "reviewer, stepped up":
             return await house.stepped_up("bob"), False
+        case "auditor, stepped up":
+            return await house.stepped_up("erin"), False
+        case "admin, stepped up":
+            return await house.stepped_up("carol"), False
         case _:
             return await house.token({"agent": "claude", "reviewer": "bob", "auditor": "erin", "admin": "carol"}[who]), False
 
@@ -121,7 +129,7 @@ async def test_every_route_for_every_caller(house: House, who: str) -> None:
                 assert not refused and answer.status_code not in (405, 500), told
             elif who == "nobody":
                 assert (answer.status_code, answer.json()["reason"]) == (401, "not-authenticated"), told
-            elif scope == DECIDE:
+            elif scope in (DECIDE, LOOK) and DECIDE not in scopes:
                 person = who not in ("agent", "socket")
                 expected = (401, "step-up-required") if person else (403, "not-a-person")
                 assert (answer.status_code, answer.json()["reason"]) == expected, told
@@ -129,7 +137,7 @@ async def test_every_route_for_every_caller(house: House, who: str) -> None:
                 assert (answer.status_code, answer.json()["reason"]) == (403, "missing-scope"), told
 
 
-@pytest.mark.parametrize("who", ["agent", "reviewer", "reviewer, stepped up", "auditor"])
+@pytest.mark.parametrize("who", ["agent", "reviewer", "reviewer, stepped up", "auditor", "auditor, stepped up"])
 async def test_the_directory_is_for_administrators(house: House, who: str) -> None:
     token, _ = await calling(house, who)
     async with house.client(token) as http:
@@ -168,4 +176,4 @@ async def test_only_who_may_decide_sees_the_nonce(house: House) -> None:
             for path in (f"/v1/approvals/{request.id}", "/v1/approvals"):
                 answer = await http.get(path)
                 seen = request.nonce in answer.text
-                assert seen == (who == "reviewer, stepped up" and path.endswith(request.id)), (who, path)
+                assert seen == (who.endswith(", stepped up") and path.endswith(request.id)), (who, path)

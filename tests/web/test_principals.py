@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -25,6 +26,7 @@ from interlock.identity.stepup import DecisionSessions
 from interlock.store.engine import open_store
 from interlock.web import principals, problems
 from interlock.web.access import ADMINS, Doorkeeper
+from interlock.web.stepup import stepup_router
 
 PHRASE = "correct horse battery"
 TENANT, OID = "0a0b0c0d-0000-4000-8000-000000000001", "0a0b0c0d-0000-4000-8000-00000000000a"
@@ -49,6 +51,10 @@ class House:
         issued = await self.directory.issue_token(handle)
         return {"Authorization": f"Bearer {issued.secret.reveal()}"}
 
+    async def stepped_up(self, handle: str) -> dict[str, str]:
+        answer = await self.remote.post("/v1/step-up", json={"handle": handle, "passphrase": PHRASE})
+        return {"Authorization": f"Bearer {answer.json()['token']}"}
+
 
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[House]:
@@ -64,7 +70,8 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
         app = FastAPI()
         problems.install(app)
         door = Doorkeeper(authenticator, sessions, local=local)
-        app.include_router(principals.router(directory, door.require_scope))
+        app.include_router(principals.router(directory, door.require_scope, door.require_given))
+        app.include_router(stepup_router(authenticator, sessions))
         return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://interlock")
 
     async with client(local=True) as local, client(local=False) as remote:
@@ -75,7 +82,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
 
 @pytest.fixture
 async def team(house: House) -> House:
-    await house.directory.add("root", Kind.HUMAN, groups=[ADMINS])
+    await house.directory.add("root", Kind.HUMAN, groups=[ADMINS], passphrase=PHRASE)
     await house.directory.add("alice", Kind.HUMAN, groups=["sre"])
     await house.directory.add("claude", Kind.AGENT, owner="alice")
     return house
@@ -97,11 +104,29 @@ ROUTES: list[tuple[str, str, dict[str, object] | None]] = [
     ("POST", "/v1/principals/alice/confirm", {}),
 ]
 
+GIVING: list[tuple[str, str, dict[str, object] | None]] = [
+    *(route for route in ROUTES if route[0] in ("POST", "PATCH")),
+    ("PATCH", "/v1/principals/alice", {"disabled": False}),
+    ("PATCH", "/v1/principals/claude", {"owner": "root"}),
+    ("PATCH", "/v1/principals/alice", {"passphrase": PHRASE}),
+    ("PATCH", "/v1/principals/alice", {"passphrase": PHRASE, "disabled": True}),
+    ("PATCH", "/v1/principals/alice", {"add_ssh_key": "ssh-ed25519 AAAA", "remove_ssh_key": "SHA256:x"}),
+    ("POST", "/v1/principals/root/tokens", {}),
+    ("DELETE", "/v1/principals/alice/links?issuer=https://okta.example&subject=00u1", None),
+    ("DELETE", "/v1/principals/alice/links?account=root", None),
+]
+TAKING: list[tuple[str, str, dict[str, object] | None]] = [
+    *(route for route in ROUTES if route[0] in ("GET", "DELETE")),
+    ("PATCH", "/v1/principals/alice", {"disabled": True}),
+    ("PATCH", "/v1/principals/alice", {"remove_ssh_key": "SHA256:x"}),
+]
+
 
 class TestAccess:
     def test_the_list_of_routes_is_whole(self, house: House) -> None:
+        never: Any = lambda _: lambda _request: None  # noqa: E731  # never called
         app = FastAPI()
-        app.include_router(principals.router(house.directory, lambda _: lambda _request: None))  # type: ignore[arg-type, return-value]  # never called
+        app.include_router(principals.router(house.directory, never, never))
         found = {(m.upper(), path) for path, item in app.openapi()["paths"].items() for m in item}
         told = {
             (method, re.sub("tok_x|pwd_x|key_x", "{ident}", path.split("?")[0].replace("/alice", "/{handle}")))
@@ -126,13 +151,37 @@ class TestAccess:
             assert team.directory.entries() == before
 
     async def test_an_administrator_and_the_socket_may(self, team: House) -> None:
-        for client, headers, handle in ((team.remote, await team.token("root"), "one"), (team.local, {}, "two")):
+        for client, headers, handle in ((team.remote, await team.stepped_up("root"), "one"), (team.local, {}, "two")):
             answer = await client.post("/v1/principals", json={"handle": handle}, headers=headers)
             assert answer.status_code == 201
         recorded = [e.fields["by"] for e in team.journal.of("identity.change")[-2:]]
         root = team.directory.by_handle("root")
         assert root is not None
         assert recorded == [str(root.identity), "unix:operator"]
+
+    @pytest.mark.parametrize(("method", "path", "body"), GIVING)
+    async def test_a_login_token_gives_nobody_anything(
+        self, team: House, method: str, path: str, body: dict[str, object] | None
+    ) -> None:
+        """Attack: whoever finds an administrator's token on a laptop makes a reviewer, or has one confirmed."""
+        await team.directory.link("alice", Identity("https://okta.example", "00u1"))
+        headers = await team.token("root")
+        before = team.directory.entries()
+        for client in (team.remote, team.local):
+            answer = await client.request(method, path, json=body, headers=headers)
+            assert (answer.status_code, answer.json()["reason"]) == (401, "step-up-required")
+            assert "/v1/step-up" in answer.json()["detail"]
+        assert team.directory.entries() == before
+        for client, stepped in ((team.remote, await team.stepped_up("root")), (team.local, {})):
+            answer = await client.request(method, path, json=body, headers=stepped)
+            assert answer.status_code not in (401, 405, 500), answer.text
+
+    @pytest.mark.parametrize(("method", "path", "body"), TAKING)
+    async def test_stopping_waits_for_no_passphrase(
+        self, team: House, method: str, path: str, body: dict[str, object] | None
+    ) -> None:
+        answer = await team.remote.request(method, path, json=body, headers=await team.token("root"))
+        assert answer.status_code in (200, 204, 404), answer.text
 
 
 class TestRegistering:
@@ -262,7 +311,7 @@ class TestOwnPassword:
 
         app = FastAPI()
         problems.install(app)
-        app.include_router(principals.router(team.directory, require))  # type: ignore[arg-type]  # as above
+        app.include_router(principals.router(team.directory, require, require))  # type: ignore[arg-type]  # as above
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://interlock") as client:
             answer = await client.post("/v1/password")
         assert (answer.status_code, answer.json()["reason"]) == (403, "missing-scope")

@@ -337,13 +337,17 @@ def decided(request: ApprovalRequest) -> VoteError:
     return VoteError(f"{request.id} is {request.state} already", reason=Reason.ALREADY_DECIDED)
 
 
-def check_second_look(request: ApprovalRequest, voter: Voter, note: str, excluded: Iterable[Identity] = ()) -> None:
-    """Whether somebody may look at a broken glass afterwards: another person than who broke it or asked. Raise VoteError."""
+def check_second_look(
+    request: ApprovalRequest, voter: Voter, note: str, *, now: datetime, house: House, excluded: Iterable[Identity] = (),
+) -> None:  # fmt: skip
+    """Whether somebody may look at a broken glass afterwards: another person than who broke it or asked, and not new.
+    Raise VoteError."""
     if voter.disabled or voter.kind is not Kind.HUMAN:
         raise VoteError(reason=Reason.NOT_A_PERSON)
     involved = request.excluded | frozenset(excluded) | {vote.reviewer for vote in request.votes}
     if voter.person & involved:
         raise VoteError("whoever asked or broke the glass can't be the one who looks at it", reason=Reason.SELF_APPROVAL)
+    _check_settled(voter, now, house)
     if not note.strip():
         raise VoteError("say what you found", reason=Reason.REASON_REQUIRED)
 
@@ -366,6 +370,10 @@ def check_person(
             raise VoteError(reason=Reason.BREAK_GLASS_REFUSED)
     elif not voter.groups & frozenset(request.draft.terms.all_groups):
         raise VoteError(reason=Reason.NOT_A_REVIEWER)
+    _check_settled(voter, now, house)
+
+
+def _check_settled(voter: Voter, now: datetime, house: House) -> None:
     if voter.since is not None and now < voter.since + timedelta(seconds=house.newcomer):
         raise VoteError(reason=Reason.REVIEWER_TOO_NEW)
 

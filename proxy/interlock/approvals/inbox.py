@@ -366,7 +366,8 @@ class Inbox:
         """Check a signature against the person's own keys, over exactly this answer."""
         if ballot.signed is None:
             return ballot
-        signed = proof.statement(request.digest, request.nonce, ballot.verdict, ballot.scope, ballot.valid_until)
+        scope = proof.signed_scope(ballot.scope, break_glass=ballot.break_glass)
+        signed = proof.statement(request.digest, request.nonce, ballot.verdict, scope, ballot.valid_until)
         return replace(ballot, signed=self._proofs.check(ballot.reviewer, ballot.signed, signed), proof=Proof.PERSONAL)
 
     async def _after(self, request: ApprovalRequest, ballot: Vote) -> None:
@@ -457,8 +458,8 @@ class Inbox:
     async def _reviewed(self, request_id: str, reviewer: Identity, note: str) -> None:
         line = await self._register.line(request_id)
         voter = self._electorate.voter(self._electorate.known_as(reviewer)[0])
-        desk.check_second_look(line.request, voter, note, self._electorate.excluded(line.request.draft))
-        now = self._register.time.now()
+        now, barred = self._register.time.now(), self._electorate.excluded(line.request.draft)
+        desk.check_second_look(line.request, voter, note, now=now, house=self.house, excluded=barred)
         await self._register.minute(glass_event(line.request, voter.identity, note))
         await self._rows.vigilance.reviewed(GlassRow(line.request.id, now, now, str(voter.identity)[: 2 * MAX_NAME], note))
 

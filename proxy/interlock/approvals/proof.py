@@ -26,6 +26,8 @@ from interlock.identity.principal import Identity
 from interlock.identity.sshkey import fingerprint
 
 NAMESPACE = "approve@interlock"
+GLASS = "break_glass"
+"""What an answer that breaks the glass signs in place of its scope: so no other signature is good for it, nor it for another."""
 WEBAUTHN, SSHSIG = "webauthn", "sshsig"
 
 MAX_CREDENTIAL_ID = 1366
@@ -48,6 +50,15 @@ def statement(digest: str, nonce: str, verdict: str, scope: str, valid_until: da
     """Return the bytes that are signed."""
     until = None if valid_until is None else rfc3339(valid_until)
     return jcs.encode({"digest": digest, "nonce": nonce, "scope": str(scope), "valid_until": until, "verdict": str(verdict)})
+
+
+def signed_scope(scope: str, *, break_glass: bool) -> str:
+    """Return the word that stands for the scope in the statement."""
+    if break_glass:
+        return GLASS
+    if scope == GLASS:
+        raise refused(f"{GLASS} is no scope of an ordinary answer")
+    return scope
 
 
 def challenge(digest: str, nonce: str, verdict: str, scope: str, valid_until: datetime | None) -> bytes:

@@ -34,7 +34,7 @@ TYPES: dict[str, str] = {
     "pg.result": "The server's answer to a released command: tag, rows, SQLSTATE.",
     "command": "An SSH exec: its text is committed to.",
     "decision": "The answer of policy: verdict, rule, policy hash. Refers to the command by seq.",
-    "approval.request": "A human is asked: request id, digest, groups, quorum, expiry.",
+    "approval.request": "A human is asked: request id, digest, groups, quorum, expiry. What exactly is committed to.",
     "approval.response": "The request got a terminal state: verdict, reviewer, channel, proof.",
     "forward": "The bytes of a decided command were released. Refers to the decision by seq.",
     "block": "A command was refused. Refers to the decision by seq.",

@@ -51,7 +51,10 @@ class Authenticator:
         self._journal = journal
         self._passphrases = passphrases or Passphrases()
         self._verifier = verifier or TokenVerifier(issuers, clock=clock)
-        self._by_name = Throttle(clock, free=5, longest=300)
+        # By name and source together, or anybody locks anybody out from afar. By name alone it is only bounded how fast
+        # many sources together guess.
+        self._by_login = Throttle(clock, free=5, longest=300)
+        self._by_name = Throttle(clock, free=100, longest=5)
         self._by_source = Throttle(clock, free=20, longest=60)
 
     async def close(self) -> None:
@@ -177,23 +180,32 @@ class Authenticator:
     async def passphrase(self, handle: str, passphrase: str, *, source: str = "") -> Principal:
         """Return the person whose passphrase this is. Raise AuthenticationError, alike for a wrong name and secret.
 
-        Takes a few hundred milliseconds, in a thread. After five failures in a row a name waits, longer each time.
+        Takes a few hundred milliseconds, in a thread. After five failures in a row a name waits at this source, longer each
+        time. The try counts as failed while it is computed, so that a thousand at once are not a thousand free ones.
         """
         self._check_source(source, "passphrase")
+        name, login = handle[:64], f"{source} {handle[:64]}"
         try:
-            self._by_name.begin(handle[:64])
+            self._by_login.check(login)
+            self._by_name.check(name)
         except ThrottledError as error:
             if error.first:
                 self.refused("passphrase", error.code, handle=handle, source=source)
             raise
+        self._by_login.failed(login)
+        self._by_name.failed(name)
+        if source:
+            self._by_source.failed(source)
         stored = self._stored(handle)
         matches = await self._passphrases.check(stored, passphrase)
         entry = self._directory.by_handle(handle)
         # Looked up again: a thread computed for a while, and the person may have been stopped meanwhile.
         if not matches or entry is None or self._stored(handle) != stored:
-            self.refused("passphrase", Reason.NOT_AUTHENTICATED, handle=handle, source=source)
+            self._record_refused("passphrase", Reason.NOT_AUTHENTICATED, handle, source)
             raise AuthenticationError("the handle or the passphrase is wrong")
-        self._by_name.succeeded(handle[:64])
+        self._by_login.succeeded(login)
+        self._by_name.succeeded(name)
+        self._by_source.forgiven(source)
         now = self._clock.now()
         self._journal.append(
             EventDraft(

@@ -97,13 +97,16 @@ class Directory(Lookup):
         journal: Recorder,
         salt_secret: bytes | None = None,
         passphrases: Passphrases | None = None,
+        newcomer: float = 0.0,
     ) -> None:
+        """`newcomer`: seconds that an authority which was just given confirms nobody, unless it is confirmed itself."""
         # Without a secret that survives restarts, only the salts of unknown names change at a restart.
         super().__init__(clock=clock, salt_secret=salt_secret if salt_secret is not None else entropy(32))
         self._rows = rows
         self._entropy = entropy
         self._journal = journal
         self._passphrases = passphrases or Passphrases(entropy=entropy)
+        self._newcomer = timedelta(seconds=newcomer)
         self._lock = asyncio.Lock()
         self._subscribers: list[Callable[[Change], None]] = []
 
@@ -400,7 +403,7 @@ class Directory(Lookup):
         """
         async with self._lock:
             entry = self._entry(handle)
-            registration.check_confirmation(entry, self.get(by), changed)
+            registration.check_confirmation(entry, self.get(by), changed, now=self._clock.now(), newcomer=self._newcomer)
             row = replace(self._row(entry), confirmed=self._clock.now(), confirmed_by=str(by))
             fields: dict[str, Json] = {"changed": rfc3339(entry.changed), "changed_by": entry.changed_by}
             await self._apply(Change(ChangeKind.CONFIRMED, entry.identity, handle), by, put=[row], fields=fields)

@@ -149,8 +149,11 @@ def _word(identity: Identity) -> str:
     return quote(str(identity), safe="!#$&'()+,/:;=?@[]~^`{|}")
 
 
-def check_confirmation(entry: Entry, confirmer: Entry | None, looked_at: datetime | None) -> None:
-    """Raise unless `confirmer` is another active person than `entry` and than all who gave what is to be confirmed."""
+def check_confirmation(
+    entry: Entry, confirmer: Entry | None, looked_at: datetime | None, *, now: datetime, newcomer: timedelta
+) -> None:
+    """Raise unless `confirmer` is another active person than `entry` and than all who gave what is to be confirmed, with an
+    authority that was confirmed or is older than `newcomer`: or whoever may make people makes the second one, too."""
     if entry.kind is not Kind.HUMAN:
         raise ConfigError("only people are confirmed: agents never approve")
     if confirmer is None or confirmer.kind is not Kind.HUMAN or confirmer.disabled:
@@ -161,6 +164,11 @@ def check_confirmation(entry: Entry, confirmer: Entry | None, looked_at: datetim
     if "*" in gave or gave & {_word(identity) for identity in confirmer.accounts}:
         raise InterlockError(
             "whoever gave this authority can't confirm it; another administrator can", reason=Reason.SELF_APPROVAL
+        )
+    if not confirmer.confirmed and now < confirmer.changed + newcomer:
+        raise InterlockError(
+            f"what {confirmer.handle} may do is too new to confirm others, and nobody confirmed it",
+            reason=Reason.REVIEWER_TOO_NEW,
         )
     if entry.confirmed:
         raise ConfigError(f"{entry.handle} is confirmed already")

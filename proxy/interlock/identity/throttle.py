@@ -69,6 +69,15 @@ class Throttle:
         self.check(key)
         self.failed(key)
 
+    def forgiven(self, key: str) -> None:
+        """Take one failure back: what was counted before its outcome was known was none. The others stay."""
+        failures = self._table.get(key)
+        if failures is None:
+            return
+        failures.count = max(0, failures.count - 1)
+        if failures.count <= self._free:
+            failures.blocked_until_us = 0
+
     def succeeded(self, key: str) -> None:
         """Forget the failures of a key."""
         self._table.pop(key, None)

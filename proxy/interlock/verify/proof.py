@@ -20,6 +20,8 @@ from interlock.verify.strict import b64url, parse_object, to_b64url
 
 NAMESPACE = "approve@interlock"
 REVIEWERS = "reviewers"
+GLASS = "break_glass"
+"""What stands for the scope where the glass was broken."""
 KINDS = ("none", "channel", "personal")
 TIMEOUT = 30
 _MAGIC = b"SSHSIG\x00\x00\x00\x01"
@@ -59,6 +61,10 @@ def check(vote: dict[str, Any], statement: str) -> bytes:
     message = statement.encode()
     said = parse_object(message)
     facts = {name: vote.get(name) for name in ("digest", "verdict", "scope", "valid_until")}
+    if vote.get("break_glass") is True:
+        facts["scope"] = GLASS
+    elif vote.get("scope") == GLASS:
+        raise UnprovenError("a signature that breaks the glass is no ordinary answer")
     if not isinstance(said.pop("nonce", None), str) or said != facts:
         raise UnprovenError("what was signed is another answer")
     public, signature = b64url(signed["public"]), b64url(signed["signature"])

@@ -13,7 +13,8 @@ from typing import Any
 
 from interlock.verify import proof
 from interlock.verify.finding import Released, Report
-from interlock.verify.strict import MalformedError
+from interlock.verify.form import Form, needs
+from interlock.verify.strict import MalformedError, parse_object
 
 COMMANDS = frozenset(("command", "pg.query", "pg.parse", "pg.bind"))
 TYPES = COMMANDS | frozenset(
@@ -40,6 +41,8 @@ class _Command:
     seq: int
     type: str
     text: str | None
+    event: dict[str, Any]
+    texts: dict[str, Any]  # kept while a reviewer may be asked about it
     decided: bool = False
 
 
@@ -57,10 +60,15 @@ class _Decision:
 class _Request:
     digest: str
     quorum: int
-    needs: tuple[tuple[frozenset[str], int], ...]  # (groups, people); empty when one list of groups has the whole quorum
+    needs: tuple[tuple[frozenset[str], int], ...]  # (groups, people)
+    critical: bool
     excluded: frozenset[str]
     expires: datetime | None
     grant: str = ""
+    match: str = ""
+    rule: str = ""
+    nonce: str | None = None  # of the form, where it is disclosed
+    verdict: str = ""  # of the answer, once there is one
     approved_by: tuple[str, ...] | None = None  # set by an approval that was not used yet
     used: bool = False
 
@@ -78,6 +86,8 @@ class Rules:
         self._commands: dict[int, _Command] = {}
         self._decisions: dict[int, _Decision] = {}
         self._requests: dict[str, _Request] = {}
+        self._by_digest: dict[str, tuple[str, _Request]] = {}
+        self._opened: dict[str, Any] = {}
         self._asking: frozenset[str] = frozenset()
         self._wall: datetime | None = None
         self._mono = 0
@@ -100,6 +110,7 @@ class Rules:
         try:
             match kind:
                 case "session.open":
+                    self._opened = event
                     parties = [event.get("principal"), event.get("owner"), *event.get("acting_for", [])]
                     self._asking = frozenset(str(p) for p in parties if p is not None)
                 case "journal.open" if "continues" in event:
@@ -112,7 +123,7 @@ class Rules:
                 case "decision":
                     self._decision(event)
                 case "approval.request" if self._live:
-                    self._request(event)
+                    self._request(event, texts)
                 case "approval.response" if self._live:
                     self._response(event, texts)
                 case "vote":
@@ -124,7 +135,7 @@ class Rules:
                     self._block(event)
                 case _ if kind in COMMANDS:
                     text = texts.get("text")
-                    self._commands[seq] = _Command(seq, kind, text if isinstance(text, str) else None)
+                    self._commands[seq] = _Command(seq, kind, text if isinstance(text, str) else None, event, texts)
                 case _:
                     ref = event.get("ref")
                     if ref is not None and (type(ref) is not int or not 0 <= ref <= seq):
@@ -196,12 +207,14 @@ class Rules:
             return
         if verdict not in ("allow", "deny", "review"):
             self._bad("decisions", f"{verdict!r} is not a verdict", seq)
+        if verdict != "review":
+            command.texts = {}
         self.decided += 1
         self.policies.add(str(event["policy"]))
         self.observe = self.observe or bool(event.get("observed"))
         self._decisions[seq] = _Decision(command, str(verdict), str(event["rule"]))
 
-    def _request(self, event: dict[str, Any]) -> None:
+    def _request(self, event: dict[str, Any], texts: dict[str, Any]) -> None:
         seq, ident = event["seq"], str(event["request"])
         decision = self._decisions.get(event["ref"])
         if decision is None or decision.verdict != "review":
@@ -218,13 +231,39 @@ class Rules:
         known = self._requests.get(ident)
         if known is None:
             expires = datetime.fromisoformat(event["expires"])
-            needs = tuple((frozenset(map(str, need["groups"])), int(need["quorum"])) for need in event.get("needs", ()))
+            wanted = tuple((frozenset(map(str, need["groups"])), int(need["quorum"])) for need in needs(event))
             author = frozenset([str(event["author"])] if "author" in event else [])
-            self._requests[ident] = _Request(
-                str(event["digest"]), quorum, needs, excluded | self._asking | author, expires, str(event.get("grant", ""))
-            )
+            known = self._requests[ident] = _Request(
+                str(event["digest"]), quorum, wanted, event.get("critical", False) is not False,
+                excluded | self._asking | author, expires, str(event.get("grant", "")), str(event["match"]), decision.rule,
+            )  # fmt: skip
+            self._by_digest.setdefault(known.digest, (ident, known))
         elif known.digest != event["digest"] or known.quorum != quorum:
             self._bad("approvals", f"{ident} is asked twice and not the same", seq)
+        self._form(event, texts, known, decision.command)
+
+    def _form(self, event: dict[str, Any], texts: dict[str, Any], request: _Request, command: _Command) -> None:
+        """Hold what the reviewer was asked against what the record says was asked: the digest alone ties nothing."""
+        seq, ident, text = event["seq"], str(event["request"]), texts.get("form")
+        if not isinstance(text, str):
+            message = f"what {ident} asked is not here, so nothing ties its digest to the command"
+            self._report.problem("approvals", message, seq, incomplete=True)
+            return
+        whole = len(command.texts) == len(command.event.get("_sd", ()))
+        try:
+            form = Form(text)
+            wrong = form.disagreements(event, self._opened, command.event, command.texts, whole=whole)
+        except (MalformedError, KeyError, TypeError, ValueError, AttributeError):
+            self._bad("approvals", f"what {ident} asked can't be read", seq)
+            return
+        if wrong:
+            self._bad("approvals", f"what {ident} asked is not what the record says: {', '.join(wrong)}", seq)
+        request.nonce = form.nonce
+        if form.session != self._opened.get("session"):
+            if request.grant:
+                self._bad("approvals", f"{ident} was released under a grant and was asked in another session", seq)
+            else:  # run again from another connection, with the answer that waited
+                self._note(f"{ident} was asked first in session {form.session}: look there whether it was used a second time")
 
     def _response(self, event: dict[str, Any], texts: dict[str, Any]) -> None:
         seq, ident = event["seq"], str(event["request"])
@@ -240,8 +279,10 @@ class Rules:
         for at, vote in enumerate(event["votes"]):
             signed = statements[at] if isinstance(statements, list) and at < len(statements) else None
             public = self._proof(vote, signed, seq)
+            self._nonce(vote, signed, seq)
             if public is not None and signers.setdefault(public, str(vote["reviewer"])) != str(vote["reviewer"]):
                 self._bad("proofs", f"two people answered {ident} with the same key", seq)
+        request.verdict = str(event["verdict"])
         if event["verdict"] != "approve":
             return
         if str(event.get("grant", "")) != request.grant:
@@ -258,6 +299,8 @@ class Rules:
                 self._bad("approvals", f"{reviewer} answered {ident} and may not: asked for it, or stands behind it", seq)
                 continue
             self._answer(event, vote, reviewer, request)
+            if request.critical and vote["proof"] != "personal":
+                self._bad("approvals", f"{ident} is critical and {reviewer} approved it without a personal proof", seq)
             people[reviewer] = str(vote.get("handle") or reviewer)
             groups[reviewer] = frozenset(map(str, vote.get("groups", ())))
             alone = alone or (vote.get("break_glass") is True and vote["proof"] == "personal")
@@ -271,6 +314,18 @@ class Rules:
             self._bad("approvals", f"{ident} is used a second time", seq)
             return
         request.approved_by = tuple(sorted(people.values()))
+
+    def _nonce(self, vote: dict[str, Any], signed: Any, seq: int) -> None:
+        """A signature is over the nonce of the very request whose digest it names."""
+        _, request = self._by_digest.get(str(vote["digest"]), ("", None))
+        if request is None or request.nonce is None or not isinstance(signed, str) or "signed" not in vote:
+            return
+        try:
+            same = parse_object(signed.encode()).get("nonce") == request.nonce
+        except MalformedError:
+            return  # `_proof` has said so
+        if not same:
+            self._bad("approvals", f"{vote['reviewer']} signed another nonce than that of what was asked", seq)
 
     def _proof(self, vote: dict[str, Any], statement: Any, seq: int) -> bytes | None:
         """Check that a personal proof is one; return the key that signed. `statement` is what the record says was signed."""
@@ -311,6 +366,18 @@ class Rules:
             self._bad("approvals", f"{reviewer} approved once, and {ident} was released under a grant", seq)
         if "valid_until" in vote and datetime.fromisoformat(event["ts"]) > datetime.fromisoformat(vote["valid_until"]):
             self._bad("approvals", f"{ident} was released after the grant of {reviewer} had ended", seq)
+        first, given = self._by_digest.get(str(vote["digest"]), ("", None))
+        if given is not None and (given.grant or given.verdict not in ("", "approve", "lapsed") or given.rule != request.rule):
+            self._bad("approvals", f"{ident} was released under a grant that {first} can't have given", seq)
+        elif vote["scope"] == "exact" and given is not None:
+            if given.match != request.match:
+                self._bad("approvals", f"{ident} is not exactly what {reviewer} approved in {first}", seq)
+        elif vote["scope"] == "exact":
+            self._note(f"{ident} ran under the grant {request.grant}: the request that it was given for is in another transcript")
+        elif given is None:
+            self._bad("approvals", f"{ident} ran under a grant of this session, and this session never asked for it", seq)
+        elif not given.verdict:  # handed back to the agent before it was answered
+            self._note(f"{ident} ran under the grant {request.grant}: the answer to {first} is in the node's journal")
 
     def _forward(self, event: dict[str, Any], texts: dict[str, Any]) -> None:
         seq, sent = event["seq"], event["sent"]
@@ -355,6 +422,10 @@ class Rules:
             self._bad("decisions", "a refusal refers to no decision", event["seq"])
         else:
             decision.blocked = True
+
+    def _note(self, message: str) -> None:
+        if message not in self._report.notes:
+            self._report.notes.append(message)
 
     def _bad(self, check: str, message: str, seq: int | None = None) -> None:
         self._report.problem(check, message, seq)

@@ -110,6 +110,24 @@ class Doorkeeper:
 
         return dependency
 
+    def require_given(self, scope: str) -> Callable[[Request], Awaitable[Principal]]:
+        """Return the dependency of a route that lets somebody do more: the scope, in a decision session. Login tokens lie
+        about for days, and whoever finds one must not make people. The local operator has no session, and needs none."""
+        inner = self.require(Scope(scope))
+
+        async def dependency(request: Request) -> Principal:
+            caller = await inner(request)
+            local = caller.principal.credential.kind is CredentialKind.PEER
+            if not local and Scope.APPROVALS_DECIDE not in caller.scopes:
+                raise AuthenticationError(
+                    "giving authority needs a decision session: POST /v1/step-up with your handle and passphrase, and use its "
+                    "token within five minutes (for the CLI: as INTERLOCK_TOKEN)",
+                    reason=Reason.STEP_UP_REQUIRED,
+                )
+            return caller.principal
+
+        return dependency
+
     def require_scope(self, scope: str) -> Callable[[Request], Awaitable[Principal]]:
         """Return a dependency that gives the calling principal alone, for routers that know no channels."""
         inner = self.require(Scope(scope))

@@ -103,7 +103,7 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(stepup_router(parts.authenticator, parts.deciding))
     app.include_router(sessions_router(parts.archive, parts.gate, door))
     app.include_router(person_router(door))
-    app.include_router(principals.router(parts.directory, door.require_scope))
+    app.include_router(principals.router(parts.directory, door.require_scope, door.require_given))
     registrations = Registrations(relying_party(parts.config.public_url), clock=parts.clock, entropy=system_entropy)
     app.include_router(passkeys_router(parts.directory, registrations, door.require_scope))
     app.include_router(health_router(parts.gate, parts.config, door))

@@ -148,7 +148,9 @@ def approvals_router(inbox: Inbox, gate: Gate, shown: Shown, door: Doorkeeper) -
 
     @routes.post("/approvals/{request_id}/reviewed")
     async def reviewed(request_id: str, body: NoteIn, caller: Caller = decider) -> dict[str, Any]:
-        """Say that you looked at an approval that broke the glass."""
+        """Say that you looked at an approval that broke the glass: for administrators and auditors."""
+        if Scope.SESSIONS_READ not in caller.scopes:
+            raise InterlockError("looking at a broken glass is for administrators and auditors", reason=Reason.MISSING_SCOPE)
         await inbox.reviewed(request_id, reviewer=caller.principal.identity, note=body.note)
         return shown.whole(await inbox.get(request_id))
 

@@ -56,6 +56,13 @@ class PrincipalChange(_Body):
     add_ssh_key: Line | None = None
     remove_ssh_key: Name | None = None
 
+    @property
+    def gives(self) -> bool:
+        """Whether this is more than stopping somebody. Groups are named whole, so they always count as given."""
+        return self.disabled is False or any(
+            given is not None for given in (self.groups, self.owner, self.passphrase, self.add_ssh_key)
+        )
+
 
 class LinkIn(_Body):
     """Exactly one of: a Teams account, a Slack account, an identity of an issuer, another handle of the same person."""
@@ -77,10 +84,15 @@ class LifetimeIn(_Body):
     lifetime: Seconds | None = None
 
 
-def router(directory: Directory, require: Require) -> APIRouter:
-    """Return the routes under /v1/principals, and /v1/password for whoever calls."""
+def router(directory: Directory, require: Require, given: Require) -> APIRouter:
+    """Return the routes under /v1/principals, and /v1/password for whoever calls.
+
+    What only takes away needs what `require` asks for; what gives authority needs what `given` asks for besides.
+    """
     routes = APIRouter(prefix="/v1", tags=["principals"])
     admin = Annotated[Principal, Depends(require(ADMIN))]
+    check_giver = given(ADMIN)
+    giver = Annotated[Principal, Depends(check_giver)]
     anybody = Annotated[Principal, Depends(require(ANYBODY))]
 
     def known(handle: str) -> Entry:
@@ -94,7 +106,7 @@ def router(directory: Directory, require: Require) -> APIRouter:
         return {"principals": [shown(entry) for entry in directory.entries()]}
 
     @routes.post("/principals", status_code=201)
-    async def add_principal(body: PrincipalIn, caller: admin) -> dict[str, Any]:
+    async def add_principal(body: PrincipalIn, caller: giver) -> dict[str, Any]:
         entry = await directory.add(
             body.handle,
             Kind(body.kind),
@@ -112,9 +124,11 @@ def router(directory: Directory, require: Require) -> APIRouter:
         return shown(known(handle))
 
     @routes.patch("/principals/{handle}")
-    async def change_principal(handle: str, body: PrincipalChange, caller: admin) -> dict[str, Any]:
+    async def change_principal(handle: str, body: PrincipalChange, caller: admin, request: Request) -> dict[str, Any]:
         """Each named change is one of its own: recorded, and in force, before the next begins. Stopping comes first."""
         by = caller.identity
+        if body.gives:
+            await check_giver(request)
         if body.disabled is not None:
             await directory.set_disabled(handle, body.disabled, by=by)
         if body.groups is not None:
@@ -134,7 +148,7 @@ def router(directory: Directory, require: Require) -> APIRouter:
         await directory.remove(handle, by=caller.identity)
 
     @routes.post("/principals/{handle}/links")
-    async def link(handle: str, body: LinkIn, caller: admin) -> dict[str, Any]:
+    async def link(handle: str, body: LinkIn, caller: giver) -> dict[str, Any]:
         by = caller.identity
         match body.model_dump(exclude_none=True):
             case {"teams": str(account), **rest} if not rest:
@@ -151,17 +165,19 @@ def router(directory: Directory, require: Require) -> APIRouter:
 
     @routes.delete("/principals/{handle}/links")
     async def unlink(
-        handle: str, caller: admin, teams: str = "", slack: str = "", issuer: str = "", subject: str = "", account: str = ""
-    ) -> dict[str, Any]:
+        handle: str, caller: admin, request: Request,
+        teams: str = "", slack: str = "", issuer: str = "", subject: str = "", account: str = "",
+    ) -> dict[str, Any]:  # fmt: skip
         if slack:
             return shown(await directory.unlink_slack(handle, *slack_account(slack), by=caller.identity))
         if teams:
             return shown(await directory.unlink_teams(handle, *teams_account(teams), by=caller.identity))
+        await check_giver(request)  # two accounts that are not one person's any more may approve each other's requests
         other = known(account).identity if account else Identity(issuer, subject)
         return shown(await directory.unlink(handle, other, by=caller.identity))
 
     @routes.post("/principals/{handle}/confirm")
-    async def confirm(handle: str, caller: admin, body: ConfirmationIn | None = None) -> dict[str, Any]:
+    async def confirm(handle: str, caller: giver, body: ConfirmationIn | None = None) -> dict[str, Any]:
         """Another administrator says that what this person gained lately is meant."""
         looked_at = body.changed if body is not None else None
         return shown(await directory.confirm(handle, by=caller.identity, changed=looked_at))
@@ -171,7 +187,7 @@ def router(directory: Directory, require: Require) -> APIRouter:
         return shown(await directory.remove_passkey(handle, ident, by=caller.identity))
 
     @routes.post("/principals/{handle}/tokens", status_code=201)
-    async def issue_token(handle: str, caller: admin, body: LifetimeIn | None = None) -> dict[str, Any]:
+    async def issue_token(handle: str, caller: giver, body: LifetimeIn | None = None) -> dict[str, Any]:
         issued = await directory.issue_token(handle, _span(body), by=caller.identity)
         return once("token", handle, issued)
 
@@ -180,7 +196,7 @@ def router(directory: Directory, require: Require) -> APIRouter:
         await directory.revoke_token(handle, ident, by=caller.identity)
 
     @routes.post("/principals/{handle}/passwords", status_code=201)
-    async def issue_password(handle: str, caller: admin, body: LifetimeIn | None = None) -> dict[str, Any]:
+    async def issue_password(handle: str, caller: giver, body: LifetimeIn | None = None) -> dict[str, Any]:
         issued = await directory.issue_password(handle, _span(body), by=caller.identity)
         return once("password", handle, issued)
 

@@ -32,6 +32,7 @@ class HttpServer:
         self._name = name
         self._where = where
         options: dict[str, Any] = {"lifespan": "off", "log_config": None, "access_log": False, "server_header": False}
+        options["proxy_headers"] = False  # or whoever connects from this host says in X-Forwarded-For who it is
         options["timeout_graceful_shutdown"], options["http"] = PATIENCE, Prompt
         if isinstance(where, Path):
             options["uds"] = str(where)

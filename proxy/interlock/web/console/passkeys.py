@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import Response
@@ -87,7 +87,7 @@ def add(
         request_id: str,
         digest: Annotated[str, Form(max_length=200)],
         verdict: Annotated[str, Form(pattern="^(approve|deny)$")],
-        scope: Scope = Form(Scope.ONCE),
+        scope: Scope | Literal["break_glass"] = Form(Scope.ONCE),
         valid_until: Annotated[str, Form(max_length=40)] = "",
         person: Person = poster,
     ) -> dict[str, Any]:

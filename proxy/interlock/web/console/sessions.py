@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from interlock.clock import Clock, Entropy
+from interlock.identity.directory import Change, ChangeKind, Directory
 from interlock.identity.principal import Principal
 
 COOKIE = "interlock_console"
@@ -27,10 +28,11 @@ class ConsoleSession:
 
 
 class ConsoleSessions:
-    def __init__(self, clock: Clock, entropy: Entropy) -> None:
+    def __init__(self, directory: Directory, *, clock: Clock, entropy: Entropy) -> None:
         self._clock = clock
         self._entropy = entropy
         self._sessions: dict[bytes, ConsoleSession] = {}
+        directory.subscribe(self._changed)
 
     def open(self, principal: Principal) -> str:
         """Return the cookie's value; only its hash is kept."""
@@ -58,6 +60,12 @@ class ConsoleSessions:
     def close(self, token: str | None) -> None:
         if token:
             self._sessions.pop(_key(token), None)
+
+    def _changed(self, change: Change) -> None:
+        """A new passphrase, and everything that takes authority away, logs the person out everywhere."""
+        ended = change.stopped | ({change.identity} if change.kind is ChangeKind.PASSPHRASE_SET else frozenset())
+        for key in [key for key, session in self._sessions.items() if session.principal.identity in ended]:
+            del self._sessions[key]
 
 
 def _key(token: str) -> bytes:

@@ -44,10 +44,10 @@
     });
   };
 
-  // What is signed is the answer as it stands in the form: this request, approve, once.
+  // What is signed is the answer as it stands in the form: this request, approve, once (or that the glass is broken for it).
   const sign = async (form) => {
     const options = await ask(`/console/approvals/${encodeURIComponent(form.dataset.sign)}/challenge`, {
-      csrf: value(form, "csrf"), digest: value(form, "digest"), verdict: "approve", scope: "once",
+      csrf: value(form, "csrf"), digest: value(form, "digest"), verdict: "approve", scope: form.dataset.scope || "once",
     });
     const made = await navigator.credentials.get({ publicKey: request(options) });
     form.elements.signed.value = JSON.stringify({
