@@ -43,6 +43,22 @@ EFFECTS = {
     "sed -n '1,10p' f": {("read", "f"), ("interpret", "sed")},
     "awk '{print $1}' f": {("read", "f"), ("interpret", "awk")},
     "dd if=a of=b": {("read", "a"), ("write", "b")},
+    # builtins of the shell: alone they change nothing that lasts
+    "set -e": {("read", "arguments")},
+    "set -euo pipefail; uptime": {("read", "arguments"), ("read", "system")},
+    "set": {("read", "environment")},
+    "set -x": {("read", "arguments")},
+    "alias ll='ls -l'": {("read", "arguments")},
+    "shopt -s extglob": {("read", "arguments")},
+    "read -r -p 'name? ' PATH": {("read", "stdin")},
+    "while read -r line; do uptime; done": {("read", "stdin"), ("read", "system")},
+    "aws --region eu-west-1 ec2 describe-instances --output table": {("read", "cloud")},
+    "aws s3 ls s3://b/x": {("read", "cloud/s3://b/x")},
+    "git rev-parse --abbrev-ref HEAD": {("read", "repository")},
+    "git rev-parse HEAD~1": {("read", "repository"), ("interpret", "git")},
+    "git status": {("read", "repository"), ("interpret", "git")},
+    "git branch": {("read", "repository"), ("interpret", "git")},
+    "git remote -v": {("read", "repository"), ("interpret", "git")},
     # secrets
     "cat /etc/shadow": {("read", "/etc/shadow"), ("secret", "/etc/shadow")},
     "cat .ssh/id_ed25519": {("read", ".ssh/id_ed25519"), ("secret", ".ssh/id_ed25519")},
@@ -128,16 +144,30 @@ def test_effects(analyse, text: str) -> None:
 
 OPAQUE = {
     "unknown-program": [
-        "./run.sh", "/tmp/rm x", "/bin/../bin/rm x", "/opt/bin/ls", "nosuch", "set -e", "source x", "read x", "trap x EXIT",
-        "alias a=b", "hash -p /tmp/x ls", "bind -x a", "stty kill undef", "less f", "vim -c ':!id'", "man -P id ls",
+        "./run.sh", "/tmp/rm x", "/bin/../bin/rm x", "/opt/bin/ls", "nosuch", "source x", "trap x EXIT", "unset x",
+        "hash -p /tmp/x ls", "stty kill undef", "less f", "vim -c ':!id'", "man -P id ls",
     ],
-    "unknown-option": ["ls --nosuch", "sort --nosuch x", "date -J", "find . -fnord", "uptime -x", "printf -v c x", "head -5c f",
-        "dmesg -n 1", "grep -5i x f",
+    "unknown-option": ["ls --nosuch", "sort --nosuch x", "date -J",
+        "aws ec2 describe-instances --filters file:///etc/shadow", "aws ec2 describe-instances --endpoint-url http://x",
+        "aws sts get-caller-identity --ca-bundle x", "aws s3 ls --endpoint-url=http://x", "az group list --debug",
+        "git rev-parse --parseopt", "git rev-parse --resolve-git-dir x",
+         "find . -fnord", "uptime -x", "printf -v c x", "head -5c f",
+        "dmesg -n 1", "grep -5i x f", "bind -x '\"x\":id'", "bind -f x", "alias -g x=y", "alias -s x=y",
+        "set -A x y", "read -u 3 x", "read -a x",
     ],
+    "changes-shell": [
+        "alias ls='rm x'; ls", "alias ls='rm x'\nls", "set -x; ls", "set -o posix; ls", "set -euo allexport; ls", "set -- a; ls",
+        "shopt -s expand_aliases; ls", "shopt -s extglob; ls", "bind a; ls", "eval \"alias ls='rm x'\"; ls", "alias a=b && a",
+        "sh -c \"alias ls='rm x'\nls\"", "bash -c 'set -f; ls'", "{ alias a=b; }",
+        "alias a=b | ls", "set -k; ls", "set +e -a; ls",
+    ],
+    "assignment": ["read PATH; ls", "read x LD_PRELOAD; ls", "ls | read IFS", "while read BASH_ENV; do sh -c ls; done"],
     "abbreviated-option": ["sort --rev x"],
     "option-runs-code": [
         "sort --compress-program=./x f", "tar xf a --to-command=sh", "tar cf a b --checkpoint-action=exec=id",
-        "git --exec-path=. log", "git -c core.pager='!id' log", "wget --use-askpass=x h",
+        "git --exec-path=. log", "git -C /tmp/x rev-parse HEAD", "git --git-dir=x rev-parse HEAD",
+        "git -c alias.version='!id' version",
+        "git -c core.pager='!id' log", "wget --use-askpass=x h",
     ],
     "interpreter-code": [
         "sed 's/a/b/e' f", "sed 's/a/b/w /etc/x' f", "sed 1e f", "awk 'BEGIN{system(\"id\")}'", "awk -f x y", "python3 -c 1",
@@ -146,11 +176,21 @@ OPAQUE = {
     "unknown-operand": [
         "ip r d default", "ip a f eth0", "pkill -u bob", "umount -a", "kill -9", "chmod 644", "rm", "systemctl edit-all",
     ],
-    "unknown-subcommand": ["docker run x", "kubectl plugin", "git bisect run x", "ip netns exec a b"],
-    "arithmetic": ["test -v 'a[$(id)]'", "[ 'a[$(id)]' -eq 1 ]"],
+    "unknown-subcommand": [
+        "aws ec2 run-instances", "aws ec2 describe-instance-attribute", "aws lambda list-functions",
+        "aws ssm get-parameters-by-path",
+        "aws s3 cp a s3://b", "aws --region x iam list-access-keys", "gcloud auth print-access-token",
+        "gcloud compute instances list",
+        "az account get-access-token", "az vm list", "git symbolic-ref refs/heads/x", "git remote-x",
+        "docker run x", "kubectl plugin", "git bisect run x", "ip netns exec a b"],
+    "arithmetic": [
+        "read 'a[$(id)]'", "read x 'b[$(id)]'; ls", "set 'a[$(id)]'", "alias a=b; read 'x?p'",
+        "test -v 'a[$(id)]'", "[ 'a[$(id)]' -eq 1 ]",
+    ],
     "script-file": ["bash x.sh", "python3 x.py"],
     "remote-session": ["ssh host ls", "ssh -o ProxyCommand=id h", "rsync a b:c"],
     "remote-host": ["systemctl -H other status", "docker -H tcp://x ps"],
+    "other-identity": ["aws --profile admin ec2 describe-instances", "aws sts get-caller-identity --profile=admin"],
     "arguments-from-file": ["tar cf a -T list", "sort --files0-from=x"],
 }  # fmt: skip
 
@@ -227,7 +267,8 @@ def test_the_table_is_large_and_every_entry_speaks_the_closed_set() -> None:
     for entry in table.values():
         for specs in entry.option_effects.values():
             assert all(s.verb in SHELL_VERBS | {"list", "opaque"} for s in specs)
-    assert not {"set", "eval", "source", ".", "trap", "alias", "read", "export", "hash", "enable", "ssh-agent"} & set(table)
+    assert not {"eval", "source", ".", "trap", "export", "hash", "enable", "ssh-agent"} & set(table)
+    assert {table[name].special for name in ("set", "alias", "shopt", "bind")} == {"shell-state"}
 
 
 @pytest.mark.parametrize(

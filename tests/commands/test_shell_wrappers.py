@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from interlock.commands.model import Stdin
+
 REACHED = [
     # text, via, argv of the innermost command
     ("sudo rm -rf /srv", ("sudo",), ("rm", "-rf", "/srv")),
@@ -35,6 +37,11 @@ REACHED = [
     ("docker container exec web rm x", ("docker",), ("rm", "x")),
     ("sh <<'E'\nrm x\nE", ("sh",), ("rm", "x")),
     ("bash <<< 'rm x'", ("bash",), ("rm", "x")),
+    ("eval rm x", ("eval",), ("rm", "x")),
+    ("watch rm x", ("watch",), ("rm", "x")),
+    ("watch -d -n 5 'ls; rm x'", ("watch",), ("rm", "x")),
+    ("watch -x rm x", ("watch",), ("rm", "x")),
+    ("sudo watch -n1 -- rm x", ("sudo", "watch"), ("rm", "x")),
     ("if true; then sudo rm x; fi", ("sudo",), ("rm", "x")),
 ]
 
@@ -64,6 +71,40 @@ OPAQUE = [
     ("timeout --nosuch 5 rm x", "unknown-option"),
     ("xargs rm", "arguments-from-stdin"),
     ("xargs -a list rm", "arguments-from-file"),
+    # Only a `find -print0`, directly before an `xargs -0`, gives names that are certain to be names below its starting points.
+    ("find /srv | xargs rm", "arguments-from-stdin"),
+    ("find /srv -print0 | xargs rm", "arguments-from-stdin"),
+    ("find /srv | xargs -0 rm", "arguments-from-stdin"),
+    ("find /srv -print -print0 | xargs -0 rm", "arguments-from-stdin"),
+    ("find /srv -printf '/etc/shadow\\0' -print0 | xargs -0 cat", "arguments-from-stdin"),
+    ("find /srv -exec printf '/etc/shadow\\0' ';' -print0 | xargs -0 cat", "arguments-from-stdin"),
+    ("find /srv -fprint0 /dev/stdout -print0 | xargs -0 cat", "arguments-from-stdin"),
+    ("find /srv -print0 2>&1 | xargs -0 cat", "arguments-from-stdin"),
+    ("find /srv -print0 |& xargs -0 cat", "arguments-from-stdin"),
+    ("find /srv -print0 | sort -z | xargs -0 cat", "arguments-from-stdin"),
+    ("{ find /srv -print0; echo x; } | xargs -0 cat", "arguments-from-stdin"),
+    ("find /srv -print0 | { read x; xargs -0 cat; }", "arguments-from-stdin"),
+    ("find /srv -print0 | xargs -0 cat <x", "arguments-from-stdin"),
+    ("find /srv -print0 | sudo xargs -0 cat", "arguments-from-stdin"),
+    ("find /srv -print0 | xargs -0 -E x cat", "arguments-from-stdin"),
+    ("find /srv -print0 | xargs -0 -d x cat", "arguments-from-stdin"),
+    ("find /srv -print0 | xargs -0 -a list cat", "arguments-from-file"),
+    ("./find /srv -print0 | xargs -0 cat", "arguments-from-stdin"),
+    ("find $x -print0 | xargs -0 cat", "arguments-from-stdin"),
+    ("find /srv -print0 | xargs -0 -I{} cat /etc/{}", "placeholder-in-word"),
+    ("find /srv -print0 | xargs -0 -I% % x", "placeholder-in-command"),
+    ("find /srv -print0 | xargs -0 -I% sh -c 'rm %'", "placeholder-in-word"),
+    ("find /srv -print0 | xargs -0 sh", "script-file"),
+    ("find /srv -print0 | xargs -0 env", "unknown-program"),
+    ("find /srv -print0 | xargs -0 awk", "interpreter-code"),
+    ("cat list | xargs printf", "arguments-from-stdin"),  # outside of a shell it only prints; but not in busybox's own shell
+    ("cat list | xargs ./echo", "arguments-from-stdin"),
+    ("cat list | xargs env echo", "arguments-from-stdin"),
+    ("cat list | xargs -I echo echo x", "placeholder-in-command"),
+    ("cat list | xargs -I e echo x", "placeholder-in-command"),
+    ("cat list | xargs -a other echo", "arguments-from-file"),
+    ("cat list | xargs --nosuch echo", "unknown-option"),
+    ("cat list | xargs echo rm | sh", "stdin-code"),
     ("find . -exec {} \\;", "placeholder-in-command"),
     ("find . -exec sh -c 'rm {}' \\;", "placeholder-in-code"),
     ("find . -execdir rm x \\;", "working-directory"),
@@ -90,7 +131,17 @@ OPAQUE = [
     ("{ sh; bash; } <<'E'\nls\nE", "stdin-shared"),
     ("ls | { sh; }", "stdin-code"),
     ("sh <<'E'\nsh\nE", "script-reads-itself"),
-    ("eval ls -la", "eval"),
+    ("eval ls '-l a'", "eval"),
+    ("eval ls a=b", "eval"),
+    ("eval ls ~", "eval"),
+    ("watch ls '*'", "glob"),
+    ("watch 'rm $x'", "parameter"),
+    ("watch -n 5 --nosuch rm x", "unknown-option"),
+    ("watch -n", "missing-value"),
+    ("watch", "no-command"),
+    ("find /srv -exec watch ls {} ';'", "placeholder-in-code"),
+    ("find /srv -print0 | xargs -0 watch ls", "placeholder-in-code"),
+    ("watch ./x", "unknown-program"),
     ("eval \"$x\"", "parameter"),
     ("exec 3<>/dev/tcp/1.2.3.4/5", "exec-redirection"),
     ("su -c 'rm x'", "foreign-shell"),
@@ -98,7 +149,6 @@ OPAQUE = [
     ("kubectl --kubeconfig x exec p -- ls", "unknown-subcommand"),
     ("env LC_ALL=C -- rm x", "unknown-program"),
     ("docker exec --privileged web ls", "unknown-option"),
-    ("watch rm x", "unknown-program"),
     ("strace rm x", "unknown-program"),
     ("chroot /mnt rm x", "unknown-program"),
     ("script -c 'rm x'", "unknown-program"),
@@ -213,3 +263,63 @@ def test_an_account_with_a_plain_shell_reads_forms_of_bash_otherwise(analyse) ->
         assert analyse(text, shell="bash").static
         assert [o.reason for o in analyse(text, shell="/bin/dash").opaque] == ["dialect"]
     assert analyse("ls | cat >x 2>&1", shell="dash").static
+
+
+FED = [
+    # text, (verb, object) that must be there although the names are found only when it runs
+    ("find /srv -print0 | xargs -0 rm", ("delete", "/srv")),
+    ("find /srv -print0 2>/dev/null | xargs -0 -r -n 1 rm --", ("delete", "/srv")),
+    ("find /srv -print0 | xargs -0 uniq", ("write", "/srv")),
+    ("find /srv -exec uniq {} +", ("write", "/srv")),
+    ("find /srv -print0 | xargs -0 cp", ("write", "/srv")),
+    ("find /srv -print0 | xargs -0 -I% mv % /tmp", ("delete", "/srv")),
+    ("find / -print0 | xargs -0 cat", ("secret", "/")),
+    ("find /srv -print0 | xargs -0 grep -r x", ("secret", ".")),
+    ("find /etc -exec find {} -delete ';'", ("delete", "/etc")),
+    ("find /etc -print0 | xargs -0 -I{} find {} -exec cat {} +", ("secret", "/etc")),
+]
+
+
+@pytest.mark.parametrize(("text", "wanted"), FED)
+def test_names_that_a_find_finds_are_below_its_starting_points(analyse, text: str, wanted: tuple[str, str]) -> None:
+    analysis = analyse(text)
+    assert analysis.opaque == ()
+    assert wanted in {(e.verb, e.object) for e in analysis.effects}
+
+
+PRINTED = [
+    "cat list | xargs",
+    "cat list | xargs -n 3",
+    "ls | xargs -I{} echo 'a{}b'",
+    "find . | xargs -n1 basename",
+    "xargs -d, echo",
+]
+
+
+@pytest.mark.parametrize("text", PRINTED)
+def test_arguments_that_are_only_printed_need_not_be_known(analyse, text: str) -> None:
+    analysis = analyse(text)
+    assert analysis.opaque == ()
+    assert {e.verb for e in analysis.effects} <= {"read", "execute"}
+    assert (analysis.stdin is Stdin.DATA) == ("|" not in text)
+
+
+UNKNOWN = [
+    ("cat list | xargs rm", ("delete", "what xargs reads")),
+    ("cat list | xargs -I% mv % /tmp", ("delete", "what xargs reads")),
+    ("pgrep x | xargs kill -9", ("process", "what xargs reads")),
+    ("cat list | xargs sudo chmod 777", ("write", "what xargs reads")),
+    ("cat list | xargs cat", ("read", "what xargs reads")),
+    ("cat $x", ("read", "$x")),
+    ("ls *.log", ("read", "*.log")),
+    ('wc -l "$(pwd)"', ("read", '"$(pwd)"')),
+    ("cat /etc/*/id_rsa", ("secret", "/etc/*/id_rsa")),
+    ("kill $(pgrep x)", ("process", "$(pgrep x)")),
+]
+
+
+@pytest.mark.parametrize(("text", "wanted"), UNKNOWN)
+def test_what_is_done_to_unknown_names_is_said_and_stays_opaque(analyse, text: str, wanted: tuple[str, str]) -> None:
+    analysis = analyse(text)
+    assert analysis.opaque
+    assert wanted in {(e.verb, e.object) for e in analysis.effects}

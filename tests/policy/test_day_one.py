@@ -43,8 +43,8 @@ def test_the_shares_and_the_commonest_reasons(report: Report) -> None:
         print(f"  {count:>5} {alone:>5} alone  {name}")
     shares = report.shares()
     assert shares["commands"] == -(-1999 // STEP)
-    assert shares["static"] >= 0.43 * shares["commands"]
-    assert shares["allow"] >= 0.29 * shares["commands"]
+    assert shares["static"] >= 0.55 * shares["commands"]
+    assert shares["allow"] >= 0.36 * shares["commands"]
     assert shares["reject"] <= 0.02 * shares["commands"]
     assert shares["allow"] + shares["review"] + shares["deny"] + shares["reject"] == shares["commands"]
 
@@ -63,18 +63,23 @@ def known(one: Previewed) -> bool:
 
 
 def test_what_is_known_is_allowed_or_asked_about_for_a_real_reason(report: Report) -> None:
-    """Of commands of known programs without redirections: allowed, denied, or asked about because of what they do."""
+    """Of commands of known programs without redirections: allowed, denied, or asked about because of what they do.
+
+    Looking at files whose names only the target knows counts as something that a command does; the share without it is printed.
+    """
     rows = [one for one in report.seen if known(one)]
     vague = [one for one in rows if one.decision.verdict is Verdict.REVIEW and one.decision.rule == "default"]
     share = 1 - len(vague) / len(rows)
-    print(f"\n{len(rows)} commands of known programs without redirections; {share:.1%} are decided for what they do")
+    looks = sum(one.decision.verdict is Verdict.REVIEW and one.decision.rule == "linux/unknown-files" for one in rows)
+    print(f"\n{1 - (len(vague) + looks) / len(rows):.1%} without those that are asked about for looking at unknown files")
+    print(f"{len(rows)} commands of known programs without redirections; {share:.1%} are decided for what they do")
     for one in vague[:: max(1, len(vague) // 15)]:
         print(f"  {', '.join(one.reasons)}: {one.text[:90]!r}")
     assert len(rows) >= 300
     assert share >= FLOOR
 
 
-FLOOR = 0.70
+FLOOR = 0.88
 
 
 def test_everything_allowed_has_a_rendering_and_reads_only(report: Report) -> None:
@@ -90,7 +95,7 @@ def test_everything_allowed_has_a_rendering_and_reads_only(report: Report) -> No
 
 def test_preview_of_a_file(tmp_path: Path) -> None:
     file = tmp_path / "commands"
-    file.write_text('uptime\nrm /srv/x\n\ncat $x\n{"protocol": "sql", "text": "SELECT 1"}\nls &&\nrm -rf /\n')
+    file.write_text('uptime\nrm /srv/x\n\necho $x\n{"protocol": "sql", "text": "SELECT 1"}\nls &&\nrm -rf /\n')
     words = ["policy", "preview", str(file)]
     said = CliRunner().invoke(build(words), words)
     assert said.exit_code == 0, said.output

@@ -105,6 +105,8 @@ EQUIVALENT = {
     # What happens on another host always comes with an effect of its own (network), which nothing here allows. The
     # condition is for sites that allow that one.
     ("linux/read", "condition removed"),
+    # What it leaves out, linux/code and linux/sed ask about. The condition is for sites that leave those out.
+    ("linux/filter", "condition removed"),
 }
 
 

@@ -28,6 +28,7 @@ WORDS: Mapping[str, str] = {
     "double-bracket": "a test in double brackets can run code",
     "loop": "a loop whose steps are not known",
     "eval": "it builds a command out of text and runs it",
+    "changes-shell": "it changes how the shell reads or runs what follows",
     "exec-redirection": "it redirects everything that follows",
     "redirection": "where its output or input goes is not known",
     "here-document": "a text inside it depends on what another command prints, or on variables",

@@ -30,7 +30,8 @@ WORDS = frozenset(
 class Place:
     """Where a program runs: behind which wrappers, on which host, from which possible working directories.
 
-    `items` are what `{}` stands for (the starting points of a `find`).
+    `items` are what `{}` stands for (the starting points of a `find`). `unknown` are words as they are written, whose
+    value only the shell at the target knows (`$x`, `*.log`), and what an `xargs` reads.
     """
 
     via: tuple[str, ...] = ()
@@ -38,6 +39,13 @@ class Place:
     host: str = ""
     directories: tuple[str, ...] = ("",)
     items: tuple[str, ...] = ()
+    unknown: frozenset[str] = frozenset()
+    alone: bool = False  # nothing else is in the text, nor in the texts around it
+    homes: bool = False  # a word here or before begins with the `~` of the account
+
+    def is_home(self, path: str) -> bool:
+        """Tell whether a path begins with a `~` that the shell replaces. Beside one, a quoted tilde makes a text opaque."""
+        return self.homes and (path == "~" or path.startswith("~/"))
 
 
 @dataclass(slots=True)
@@ -81,12 +89,19 @@ class Rules:
         found: list[Effect] = []
         if "{}" in path and place.items:
             return [e for item in place.items for e in self.path_effects(verb, item, base, _without_items(place), recursive=True)]
-        for target in resolved(path, place.directories):
+        unknown, home = path in place.unknown, place.is_home(path)
+        if home:
+            targets = resolved(path.lstrip("~").lstrip("/"), ("",))  # the first working directory is the account's home
+        else:
+            targets = (path,) if unknown else resolved(path, place.directories)
+        for target in targets:
             if target in NULL_DEVICES and verb in ("read", "list", "write"):
                 continue
             detail, verb_shown = base.detail, verb
             if verb == "list":
                 detail, verb_shown = "metadata", "read"
+            if unknown and verb_shown == "read":
+                detail = "unknown"
             if verb == "read" and self.sensitive.is_secret(target, recursive=recursive):
                 found.append(_with(base, "secret", target, "", recursive))
             if verb in ("write", "delete") and (guard := self.sensitive.guards(target)) is not None:
@@ -94,9 +109,16 @@ class Rules:
                     detail = detail or guard[1]
                 else:
                     found.append(_with(base, guard[0], target, guard[1], recursive))
-            shown = f"./{target}" if target.partition("/")[0] in WORDS else target
-            found.insert(0, _with(base, verb_shown, shown, detail, recursive))
+            found.insert(0, _with(base, verb_shown, target, detail, recursive))
+            if home:
+                found = [replace(e, object=_from_home(e.object)) for e in found]
+            elif not unknown and (target.partition("/")[0] in WORDS or target.startswith("~")):
+                found[0] = replace(found[0], object=f"./{target}")
         return found
+
+
+def _from_home(target: str) -> str:
+    return "~" if target == "." else target if target.startswith("..") else f"~/{target}"
 
 
 def _with(base: Effect, verb: str, target: str, detail: str, recursive: bool) -> Effect:
@@ -104,7 +126,7 @@ def _with(base: Effect, verb: str, target: str, detail: str, recursive: bool) ->
 
 
 def _without_items(place: Place) -> Place:
-    return Place(place.via, place.origin, place.host, place.directories)
+    return replace(place, items=())
 
 
 class _Run:
@@ -265,6 +287,8 @@ class _Run:
             self.add(spec.verb, value, detail=spec.detail)
 
     def add(self, verb: str, target: str, *, detail: str = "", host: str = "") -> None:
+        if target == "{}" and self.place.unknown.issuperset(self.place.items):
+            target = ", ".join(self.place.items) or target  # a process or service that only an xargs knows
         base = self.base(detail)
         effect = _with(base, verb, target, detail, False)
         if host and not effect.host:

@@ -16,8 +16,11 @@ from interlock.commands.programs.options import Grammar
 
 PATH_VERBS = frozenset({"read", "list", "write", "delete"})
 SPECIALS = frozenset(
-    {"find", "test", "tar", "dd", "ps", "kill", "sed", "awk", "chmod", "cd", "echo", "date", "jq", "printf", "exit"}
-)
+    (
+        "find", "test", "tar", "dd", "ps", "kill", "sed", "awk", "chmod", "cd", "echo", "date", "jq", "printf", "exit",
+        "shell-state", "read",
+    )
+)  # fmt: skip
 
 
 class SchemaError(Exception):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from interlock.commands.model import Stdin
+from interlock.commands.programs import builtins, filters
 from interlock.commands.programs.options import Operand, Option, parse
 
 if TYPE_CHECKING:
@@ -258,21 +259,12 @@ def kill(run: _Run, program: Program, first: int) -> None:
     for word in words[index:]:
         if not re.fullmatch(r"-?[0-9]+", word):
             run.opaque("unknown-operand", word)
-            continue
         run.add("process", word, detail="all" if word in ("-1", "0") else "")
     if index >= len(words):
         run.opaque("unknown-operand", "kill without a process")
 
 
-# -- sed and awk: code, but for exact harmless forms ---------------------------------------------------------------------
-
-_SED_ADDRESS = r"(?:[0-9]+|\$|/[^/\\\n]*/)"
-_SED_HARMLESS = re.compile(
-    rf"(?:{_SED_ADDRESS}(?:,{_SED_ADDRESS})?[pdq=]|s(?P<d>[/|,#:])[^\\\n/|,#:]*(?P=d)[^\\\n/|,#:]*(?P=d)[gpI0-9]*)"
-)
-_AWK_HARMLESS = re.compile(
-    r"\s*\{\s*print(?:\s+(?:\$(?:[0-9]+|NF)|NR|\"[^\"\\$|>`]*\")(?:\s*,?\s*(?:\$(?:[0-9]+|NF)|NR|\"[^\"\\$|>`]*\"))*)?;?\s*\}\s*"
-)
+# -- sed and awk: code, but for what filters.py recognises -----------------------------------------------------------------
 
 
 def sed(run: _Run, program: Program, first: int) -> None:
@@ -287,7 +279,7 @@ def sed(run: _Run, program: Program, first: int) -> None:
             return
         scripts.append(operands.pop(0))
     for script in scripts:
-        if not all(_SED_HARMLESS.fullmatch(part.strip()) for part in script.split(";")):
+        if _names_inside(run, script) or not filters.sed_only_rewrites(script):
             run.opaque("interpreter-code", script)
         run.add("interpret", "sed", detail="harmless-form" if not run.outcome.opaque else "")
     in_place = bool(names & {"-i", "--in-place"})
@@ -312,7 +304,10 @@ def awk(run: _Run, program: Program, first: int) -> None:
             run.opaque("unknown-operand", "awk without a program")
             return
         code = operands.pop(0)
-        if not _AWK_HARMLESS.fullmatch(code):
+        for item in items:
+            if isinstance(item, Option) and item.name in ("-v", "--assign") and not filters.awk_variable(item.value or ""):
+                run.opaque("assignment", item.value or "")
+        if _names_inside(run, code) or not filters.awk_only_rewrites(code):
             run.opaque("interpreter-code", code)
         run.add("interpret", "awk", detail="harmless-form" if not run.outcome.opaque else "")
     for operand in operands:
@@ -326,6 +321,11 @@ def awk(run: _Run, program: Program, first: int) -> None:
             run.path("read", operand)
     if not operands:
         _reads_stdin(run)
+
+
+def _names_inside(run: _Run, code: str) -> bool:
+    """Whether names that are found when it runs become a part of the code."""
+    return (bool(run.place.items) and "{}" in code) or run.place.is_home(code)
 
 
 def _reads_stdin(run: _Run) -> None:
@@ -403,7 +403,7 @@ def exit_status(run: _Run, program: Program, first: int) -> None:
     """zsh and mksh evaluate the status as arithmetic."""
     run.add("read", "arguments")
     for word in run.argv[first:]:
-        if not word.isdigit():
+        if not re.fullmatch(r"-?[0-9]+", word):
             run.opaque("arithmetic", word)
 
 
@@ -414,12 +414,12 @@ def jq(run: _Run, program: Program, first: int) -> None:
     if operands:
         run.add("interpret", "jq", detail="filter")
     run.walk(program, items)
-    if operands and re.search(r"(?<![.\w])(?:import|include|modulemeta)\b", operands[0]):
+    if operands and (_names_inside(run, operands[0]) or re.search(r"(?<![.\w])(?:import|include|modulemeta)\b", operands[0])):
         run.opaque("interpreter-code", operands[0])
 
 
 SPECIALS: dict[str, Special] = {
     "find": find, "test": test, "tar": tar, "dd": dd, "ps": ps, "kill": kill,
     "sed": sed, "awk": awk, "chmod": chmod, "cd": cd, "echo": echo, "date": date,
-    "printf": printf, "exit": exit_status, "jq": jq,
+    "printf": printf, "exit": exit_status, "jq": jq, "shell-state": builtins.shell_state, "read": builtins.read,
 }  # fmt: skip

@@ -8,6 +8,7 @@ Knows nothing of policy, people or targets. Spec: commands.md, "Shell".
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping
@@ -20,8 +21,8 @@ from interlock.commands.programs.rules import Outcome, Place, Rules, identity
 from interlock.commands.shell import characters, rendering, tree
 from interlock.commands.shell.effective import Blind, Effective, Input, effective, repeats
 from interlock.commands.shell.grammars import Asking, Parse
-from interlock.commands.shell.syntax import Redirection, Script, Word
-from interlock.commands.shell.wrappers import SHELLS, WRAPPERS, Inner, unwrap
+from interlock.commands.shell.syntax import Redirection, Script, Simple, Word
+from interlock.commands.shell.wrappers import READ_BY_XARGS, SHELLS, WRAPPERS, Inner, unwrap
 from interlock.errors import Reason
 
 PARSER = "shfmt+bash"
@@ -54,7 +55,7 @@ class Asked:
     pty: bool = False
 
 
-PAGING = frozenset("systemctl journalctl timedatectl hostnamectl loginctl git apt dpkg dpkg-query man".split())
+PAGING = frozenset("systemctl journalctl timedatectl hostnamectl loginctl git apt dpkg dpkg-query man more".split())
 """Programs that start a pager on a terminal; a pager starts a shell at a key press."""
 
 
@@ -143,6 +144,8 @@ class _Analyst:
         self.run: set[str] = set()  # here-documents that a shell executes
         self.directories: tuple[str, ...] = (asked.cwd,)
         self.replaced: dict[int, str] = {}
+        self._homes = False  # a `~` was met that stands for the account's home
+        self._alone = True
         self._texts = 1
         self._commands = 0
         self._span: tuple[int, int] | None = None  # where a nested text stands in the outermost one
@@ -187,6 +190,7 @@ class _Analyst:
 
     def script(self, script: Script, source: Effective | None, depth: int) -> Asking[None]:
         before = self.directories
+        self._alone = self._alone and len(script.body) == 1 and isinstance(script.body[0].command, Simple)
         for found in effective(script.body, source):
             if isinstance(found, Blind):
                 self.blind(found)
@@ -238,10 +242,11 @@ class _Analyst:
 
     def command(self, found: Effective, depth: int) -> Asking[None]:
         argv = [w.shown for w in found.words]
+        self._tildes(found)
         self._redirections(found, argv)
         if not argv:
             return
-        place = Place(found.via, found.origin, found.host, self.directories, found.items)
+        place = self._place(found)
         if found.words[0].static is None or not argv[0]:
             if found.words[0].static == "":
                 self.say("unknown-program", "''", found)
@@ -252,11 +257,11 @@ class _Analyst:
         name = identity(argv[0])
         if name == "exec" and found.redirections:
             self.say("exec-redirection", " ".join(argv), found)
-        inner = unwrap(name, argv) if name in WRAPPERS else None
+        inner = unwrap(name, argv, found.feeder) if name in WRAPPERS else None
         if inner is None or isinstance(inner, list):
             self._evaluate(argv, place, found)
         if name == "cd" and len(argv) > 1:
-            self._moved(argv[-1], found)
+            self._moved(argv[-1].lstrip("~").lstrip("/") if found.words[-1].home else argv[-1], found)
         for one in inner if isinstance(inner, list) else [inner] if inner is not None else []:
             yield from self._inner(name or argv[0], one, argv, found, depth)
 
@@ -271,17 +276,25 @@ class _Analyst:
             self._effect(base)
         for reason, text in inner.opaque:
             self.say(reason, text, found)
+        if name == "xargs":
+            self._reads(Stdin.DATA, found)
         if any(word in ("-execdir", "-okdir") for word in argv) and inner.name == "find":
             self.say("working-directory", "-execdir", found)
+        # A `{}` among the starting points is what the `find` around this one finds.
+        items = tuple(i for item in inner.items for i in (found.items if item == "{}" and found.items else (item,)))
         below = replace(
-            found, via=via, redirections=(), assignments=(), items=inner.items or found.items,
+            found, via=via, redirections=(), assignments=(), items=items or found.items, feeder=(),
             input=Input.NONE if inner.closed_input else found.input,
         )  # fmt: skip
         if inner.host:
             below = replace(below, host=inner.host, origin="remote")
         if inner.argv is not None:
             words = found.words[inner.argv[0] : inner.argv[1]]
-            yield from self.command(replace(below, words=words), depth)
+            if inner.optional:
+                self._without_names([w.shown for w in words], below)
+            if inner.mark:
+                words = tuple(replace(w, static="{}") if w.static == inner.mark else w for w in words)
+            yield from self.command(replace(below, words=(*words, *[Word("{}")] * inner.more)), depth)
         elif inner.script is not None:
             yield from self._code(found.words[inner.script], replace(below, origin=_deeper(below)), depth)
         elif inner.joined is not None:
@@ -303,10 +316,12 @@ class _Analyst:
         if any(w.static is None for w in words):
             self.say("eval", " ".join(w.shown for w in words), source)
             return
+        if source.items and any("{}" in (w.static or "") for w in words):
+            self.say("placeholder-in-code", " ".join(w.shown for w in words), source)
         script = yield from self.nested(" ".join(w.static or "" for w in words), source, depth)
         if len(words) == 1:
             self._send_rendered(words[0], script)
-        elif script is not None and script.body:
+        elif script is not None and script.body and not all(_PLAIN_WORD.fullmatch(w.static or "") for w in words):
             # The words are joined and parsed again at the target: only the joined rendering would be what was read.
             self.say("eval", "several words", source)
 
@@ -374,10 +389,33 @@ class _Analyst:
             self.readers += 1
             self.stdin = max(self.stdin, stdin, key=_ORDER.index)
 
+    def _without_names(self, argv: list[str], found: Effective) -> None:
+        """xargs that reads nothing runs its command once, and some then work on the directory they are in."""
+        name = identity(argv[0])
+        if name in self.rules.table and name not in WRAPPERS:
+            for effect in self.rules.evaluate(argv, self._place(found)).effects:
+                if effect.verb != "execute":
+                    self._effect(effect)
+
+    def _tildes(self, found: Effective) -> None:
+        """`~` is where relative paths begin, unless another account, machine or directory is what they begin at here."""
+        words = (*found.words, *(r.target for r in found.redirections if r.target is not None))
+        homes = {w.shown for w in words if w.home}
+        self._homes = self._homes or bool(homes)
+        elsewhere = found.host or self.asked.cwd or not _OTHER_HOME.isdisjoint(found.via)
+        # A quoted tilde is a name. Which of two equal words an effect is about could not be told any more.
+        confused = [w for w in words if not w.home and w.shown.startswith("~") and w.static is not None and self._homes]
+        if (homes and elsewhere) or confused:
+            self.say("tilde", confused[0].shown if confused else min(homes), found)
+
+    def _place(self, found: Effective) -> Place:
+        unknown = frozenset(w.source for w in found.words if w.static is None) | {READ_BY_XARGS}
+        return Place(found.via, found.origin, found.host, self.directories, found.items, unknown, self._alone, self._homes)
+
     def _redirections(self, found: Effective, argv: list[str]) -> None:
         program = argv[0].rpartition("/")[2] if argv else ""
         base = Effect("write", "", program, tuple(argv), found.via, found.origin, host=found.host)
-        place = Place(found.via, found.origin, found.host, self.directories, found.items)
+        place = self._place(found)
         for redirection in found.redirections:
             if redirection.target is None or redirection.op in ("<&", ">&", "<<"):
                 continue
@@ -423,6 +461,11 @@ class _Analyst:
         start, end = self._span or ((found.start, found.end) if found is not None else self._whole)
         self.opaque.setdefault(Opaque(reason, text[:400], start, end))
 
+
+_PLAIN_WORD = re.compile(r"[A-Za-z0-9_./:@%+,-]+")
+"""A word that every shell reads as itself, however often."""
+
+_OTHER_HOME = frozenset("sudo doas su".split())
 
 _REDIRECTED: Mapping[str, tuple[tuple[str, str], ...]] = {
     "<": (("read", ""),),

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import assert_never
 
+from interlock.commands.programs.builtins import LOOP_NAMES
 from interlock.commands.shell.syntax import (
     Assignment,
     Binary,
@@ -53,6 +54,7 @@ class Effective:
     origin: str = "direct"
     host: str = ""
     items: tuple[str, ...] = ()  # what `{}` stands for
+    feeder: tuple[str, ...] = ()  # the command whose output is the input, when nothing else can be in it
     start: int = 0
     end: int = 0
 
@@ -74,7 +76,6 @@ INERT_NAMES = frozenset(
 """Variables whose value runs nothing and changes no option parsing (as POSIXLY_CORRECT does) in any program of the table."""
 
 _LOCALE = re.compile(r"(?:C|POSIX|[A-Za-z_]+(?:\.(?:UTF-8|utf-?8)))(?:@[a-z]+)?\Z|C\.(?:UTF-8|utf-?8)\Z|\Z")
-_LOOP_NAMES = re.compile(r"[a-z]\Z|(?:item|file|name|line|host|dir)\Z")
 
 
 def inert(name: str, value: str) -> bool:
@@ -152,7 +153,11 @@ class _Walker:
                 yield from self.simple(statement, assignments, words, kind, text)
             case Binary("|", left, right):
                 yield from self.statement(left, kind, text)
-                yield from self.statement(right, Input.PIPE, "")
+                feeder = _feeder(left)
+                fed = right.command.words if isinstance(right.command, Simple) else None
+                for found in self.statement(right, Input.PIPE, ""):
+                    direct = isinstance(found, Effective) and found.words is fed and found.input is Input.PIPE
+                    yield replace(found, feeder=feeder) if direct and isinstance(found, Effective) else found
             case Binary(_, left, right):
                 yield from self.statement(left, kind, text)
                 yield from self.statement(right, kind, text)
@@ -167,7 +172,7 @@ class _Walker:
                 yield from self.body(condition, kind, text)
                 yield from self.body(body, kind, text)
             case For(name, items, body):
-                if not _LOOP_NAMES.match(name):
+                if not LOOP_NAMES.match(name):
                     yield Blind("assignment", name, statement.start, statement.end)
                 for item in items:
                     yield from self.word(item)
@@ -229,6 +234,18 @@ class _Walker:
     def inside(self, word: Word) -> Iterator[Effective | Blind]:
         """Commands of substitutions are reported, although the word that holds them is opaque."""
         yield from self.body(word.inside, Input.INHERITED, "")
+
+
+def _feeder(left: Statement) -> tuple[str, ...]:
+    """Return the words of a command whose standard output alone goes into the pipe: error messages would mix with it."""
+    command = left.command
+    if isinstance(command, Binary) and command.op == "|" and not left.redirections:
+        return _feeder(command.right)
+    if not isinstance(command, Simple) or any(word.static is None for word in command.words):
+        return ()
+    if any(r.fd != 2 or not _is_null(r) for r in left.redirections):
+        return ()
+    return tuple(word.static or "" for word in command.words)
 
 
 def _is_null(redirection: Redirection) -> bool:

@@ -95,6 +95,11 @@ def expansion(bare: str, *, assignment: bool = False) -> str:
     return ""
 
 
+def home(bare: str) -> bool:
+    """Tell whether a word is `~` or `~/…` and nothing else in it expands: every shell makes HOME of that, split nowhere."""
+    return bare[:1] == "~" and bare[1:2] in ("", "/") and not expansion(QUOTED + bare[1:])
+
+
 def single_quoted(value: str) -> str:
     """Quote for any POSIX shell: identical in bash, dash, zsh, mksh and busybox."""
     return "'" + value.replace("'", "'\\''") + "'"

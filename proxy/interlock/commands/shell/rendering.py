@@ -156,6 +156,9 @@ class _Printer:
             return single_quoted(replaced)
         if word.static is None:
             raise NotStaticError(word.reason)
+        if word.home:
+            # Only the `~` (and the slash that ends it) may stand without quotes.
+            return word.static[:2] + (single_quoted(word.static[2:]) if word.static[2:] else "")
         return single_quoted(word.static)
 
 

@@ -17,6 +17,7 @@ class Word:
     static: str | None
     reason: str = ""
     inside: tuple[Statement, ...] = ()  # statements of substitutions
+    home: bool = False  # begins with an unquoted `~` that stands for the account's home
     source: str = field(default="", compare=False)
     start: int = field(default=0, compare=False)
     end: int = field(default=0, compare=False)

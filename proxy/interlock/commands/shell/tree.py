@@ -225,6 +225,8 @@ class _Reader:
                 return (self._here_document(node, op, fd),)
             case "<<<":
                 self.dialect = True
+                if word.home:  # a path in a text is of no use, and not followed
+                    return (Redirection("<<", fd, word, None, "tilde"),)
                 body = None if word.static is None else word.static + "\n"
                 return (Redirection("<<", fd, word if body is None else None, body, "" if body is not None else word.reason),)
             case "&>" | "&>>":
@@ -254,7 +256,7 @@ class _Reader:
             len(parts) == 1 and parts[0].get("Type") == "DblQuoted" and not parts[0].get("Dollar")
         )
         delimiter = self.word(node["Word"])
-        if not literal or delimiter.static is None or "\n" in delimiter.static:
+        if not literal or delimiter.static is None or delimiter.home or "\n" in delimiter.static:
             return Redirection("<<", fd, delimiter, reason="here-document")
         quoted = any(p.get("Type") != "Lit" for p in parts) or "\\" in self._text(node["Word"])
         body = node.get("Hdoc") or {}
@@ -262,7 +264,7 @@ class _Reader:
         for part in body.get("Parts") or ():
             if part.get("Type") != "Lit":
                 inside = self._inside(body)
-                return Redirection("<<", fd, Word(None, "here-document", inside, self._text(body)), reason="here-document")
+                return Redirection("<<", fd, Word(None, "here-document", inside, source=self._text(body)), reason="here-document")
             raw = str(part.get("Value", ""))
             lines.append(raw if quoted else quoting.double_quoted(raw, "$`\\"))
         text = "".join(lines)
@@ -278,7 +280,7 @@ class _Reader:
         start, end = self._span(node)
         value = self.word(node["Value"], assignment=True) if node.get("Value") else Word("", start=start, end=end)
         if not plain:
-            value = Word(None, "assignment", self._inside(node), self._text(node), start, end)
+            value = Word(None, "assignment", self._inside(node), source=self._text(node), start=start, end=end)
         return Assignment(name, value, plain)
 
     # -- words ----------------------------------------------------------------------------------------------------
@@ -300,10 +302,19 @@ class _Reader:
         if self._unlisted(node, {"Parts"}):
             reason = "unknown-construct"
         reason = reason or quoting.expansion("".join(bare), assignment=assignment)
+        home = reason == "tilde" and not assignment and self._home(node["Parts"]) and quoting.home("".join(bare))
+        if home:
+            reason = ""
         static_value = None if reason else "".join(value)
         if static_value is not None and "\x00" in static_value:
             static_value, reason = None, "unknown-construct"
-        return Word(static_value, reason, tuple(inside), self._text(node), start, end)
+        return Word(static_value, reason, tuple(inside), home, self._text(node), start, end)
+
+    @staticmethod
+    def _home(parts: Any) -> bool:
+        """Tell whether the tilde and what ends it stand bare in the source: `~''` and `~\\/x` are names."""
+        raw = str(parts[0].get("Value", "")) if parts[0].get("Type") == "Lit" else ""
+        return raw.startswith("~/") or (raw == "~" and len(parts) == 1)
 
     def _part(self, part: Tree) -> tuple[str | None, str, str]:
         """Return (value, bare characters, "") of a static part, or (None, "", reason)."""

@@ -45,7 +45,12 @@ _READ_WORDS = {
     "repository": "shows what is in the repository",
     "cloud": "shows what is in the cloud account",
 }
-_READ_GROUPS = {"service": "shows service", "container": "shows container", "cluster": "shows from the cluster:"}
+_READ_GROUPS = {
+    "service": "shows service",
+    "container": "shows container",
+    "cluster": "shows from the cluster:",
+    "cloud": "shows from the cloud:",
+}
 
 _WRITES = {
     "append": "adds to",
@@ -72,6 +77,8 @@ def _read(effect: Effect) -> str:
     group, slash, named = effect.object.partition("/")
     if slash and group in _READ_GROUPS:
         return f"{_READ_GROUPS[group]} {inline(named)}"
+    if effect.detail == "unknown":
+        return f"looks at {name(effect)}, which is not known beforehand"
     if effect.detail == "metadata":
         return f"lists {_below(effect)}"
     return f"reads {_below(effect)}"

@@ -34,6 +34,9 @@ class Inner:
     object: str = ""
     closed_input: bool = False
     items: tuple[str, ...] = ()
+    mark: str = ""  # another way to write `{}`
+    more: int = 0  # how many further `{}` stand behind the words: what is found may be several
+    optional: bool = False  # with nothing found the command may run without any of them
     opaque: tuple[tuple[str, str], ...] = ()
 
 
@@ -72,7 +75,7 @@ _PLAIN: Mapping[str, _Plain] = {
     "nice": _Plain("", "-n --adjustment", digits=True),
     "ionice": _Plain("-t --ignore", "-c -n --class --classdata"),
     "timeout": _Plain("-v --preserve-status --foreground --verbose", "-k -s --kill-after --signal", operands=1),
-    "time": _Plain("-p -v --portability --verbose"),
+    "time": _Plain("-p -v --portability --verbose", "-f --format"),
     "command": _Plain("-p"),
     "builtin": _Plain(),
     "exec": _Plain("-c -l", "-a"),
@@ -85,12 +88,15 @@ _PLAIN: Mapping[str, _Plain] = {
     ),
 }
 SHELLS = frozenset("sh bash dash ash ksh zsh mksh".split())
-WRAPPERS = frozenset(_PLAIN) | SHELLS | {"su", "find", "kubectl", "docker", "podman", "eval"}
+WRAPPERS = frozenset(_PLAIN) | SHELLS | {"su", "find", "watch", "kubectl", "docker", "podman", "eval"}
 _SHELL_OPTIONS = frozenset("errexit nounset pipefail noglob xtrace verbose noclobber allexport posix noexec notify".split())
 
 
-def unwrap(name: str, argv: Sequence[str]) -> Inner | list[Inner] | None:
-    """Return what `argv` (of a program called `name`) starts, or None when it starts nothing."""
+def unwrap(name: str, argv: Sequence[str], feeder: Sequence[str] = ()) -> Inner | list[Inner] | None:
+    """Return what `argv` (of a program called `name`) starts, or None when it starts nothing.
+
+    `feeder` is the command whose output is its input, when that is known.
+    """
     if name in SHELLS:
         return _shell(argv)
     match name:
@@ -98,6 +104,10 @@ def unwrap(name: str, argv: Sequence[str]) -> Inner | list[Inner] | None:
             return _su(argv)
         case "find":
             return _find(argv) or None
+        case "watch":
+            return _watch(argv)
+        case "xargs":
+            return _xargs(argv, feeder)
         case "eval":
             return Inner(joined=(1, len(argv))) if len(argv) > 1 else None
         case "kubectl":
@@ -127,11 +137,6 @@ def _plain(name: str, plain: _Plain, argv: Sequence[str]) -> Inner | None:
     if name == "command" and re.match(r"-[pvV]*[vV]", argv[1] if len(argv) > 1 else ""):
         return None
     del operands[: plain.operands]
-    if name == "xargs":
-        if any(isinstance(i, Option) and i.name in ("-a", "--arg-file") for i in items):
-            opaque.append(("arguments-from-file", "-a"))
-        else:
-            opaque.append(("arguments-from-stdin", "xargs"))
     if not operands:
         if problems or name in ("sudo", "doas", "exec", "timeout", "nohup", "setsid", "busybox", "toybox"):
             return Inner(opaque=(*opaque, ("no-command", name)))
@@ -140,9 +145,69 @@ def _plain(name: str, plain: _Plain, argv: Sequence[str]) -> Inner | None:
     return Inner(
         argv=(operands[0].index, len(argv)),
         privilege=user if name in ("sudo", "doas") else "",
-        closed_input=name == "xargs",
         opaque=tuple(opaque),
     )
+
+
+READ_BY_XARGS = "what xargs reads"
+"""The object of effects on names that come from somewhere unknown."""
+
+_XARGS_EXACT = frozenset(
+    "-0 --null -r --no-run-if-empty -n --max-args -P --max-procs -t --verbose -x --exit -s --max-chars -I".split()
+)
+"""Options with which every item that ends in a zero byte is one argument, whatever characters it has."""
+
+_ONLY_PRINTS = frozenset("echo basename dirname true".split())
+"""Programs that do nothing but print, whatever their arguments and options are: then nobody needs to know them."""
+
+_FIND_PRINTS = re.compile(r"-(?:print|printf|ls|fprint0?|fprintf|fls|exec|execdir|ok|okdir)\Z")
+
+
+def found_by(feeder: Sequence[str]) -> tuple[tuple[str, ...], bool]:
+    """Return what the command before the pipe prints as names, and whether it prints exactly that, each with a zero byte.
+
+    Names below a starting point begin with it, so none of them is an option.
+    """
+    if not feeder or feeder[0] not in ("find", "/usr/bin/find", "/bin/find"):
+        return (), False
+    roots, index = find_roots(list(feeder), 1)
+    expression = feeder[index:]
+    exact = "-print0" in expression and not any(_FIND_PRINTS.match(word) for word in expression)
+    return tuple(roots), exact
+
+
+def _xargs(argv: Sequence[str], feeder: Sequence[str]) -> Inner:
+    """What xargs reads becomes arguments: names of a `find -print0` are as good as those of its -exec, others are opaque."""
+    items = parse(argv, _PLAIN["xargs"].grammar, first=1)
+    opaque = [(i.reason, i.text) for i in items if isinstance(i, Problem)]
+    options = {i.name: i.value or "" for i in items if isinstance(i, Option)}
+    operands = [i for i in items if isinstance(i, Operand)]
+    roots, exact = found_by(feeder)
+    exact = exact and options.keys() <= _XARGS_EXACT and bool(options.keys() & {"-0", "--null"})
+    if options.keys() & {"-a", "--arg-file"}:
+        roots = ()
+        opaque.append(("arguments-from-file", "-a"))
+    elif not exact:
+        opaque.append(("arguments-from-stdin", "xargs"))
+    found = roots or (READ_BY_XARGS,)
+    if (operands[0].value if operands else "echo") in _ONLY_PRINTS:
+        opaque = [(reason, text) for reason, text in opaque if reason != "arguments-from-stdin"]
+    if not operands:
+        return Inner(items=found, opaque=tuple(opaque))
+    first = operands[0].index
+    if "-I" not in options and not options.keys() & {"-i", "--replace"}:
+        one = options.get("-n", options.get("--max-args", "")) == "1"
+        return Inner(
+            argv=(first, len(argv)), items=found, more=1 if one else 2, closed_input=True, opaque=tuple(opaque),
+            optional=not options.keys() & {"-r", "--no-run-if-empty"},
+        )  # fmt: skip
+    mark = options.get("-I") or options.get("-i") or options.get("--replace") or "{}"
+    inner = argv[first:]
+    if mark in inner[0]:
+        opaque.append(("placeholder-in-command", inner[0]))
+    elif inner[0] not in _ONLY_PRINTS:
+        opaque.extend(("placeholder-in-word", word) for word in inner[1:] if mark in word and word != mark)
+    return Inner(argv=(first, len(argv)), items=found, mark=mark, closed_input=True, opaque=tuple(opaque))
 
 
 def _shell(argv: Sequence[str]) -> Inner | None:
@@ -186,6 +251,27 @@ def _shell(argv: Sequence[str]) -> Inner | None:
     return Inner(reads_script=True, opaque=tuple(opaque))
 
 
+_WATCH = Grammar(
+    frozenset("-b -c -C -d -e -g -p -t -w -x --beep --color --errexit --chgexit --precise --no-title --exec".split()),
+    frozenset("-n --interval".split()),
+    frozenset({"--differences"}),
+    permute=False,
+)
+
+
+def _watch(argv: Sequence[str]) -> Inner:
+    """watch joins its words for `sh -c`, or with -x runs them as they are (procps watch(1))."""
+    items = parse(argv, _WATCH, first=1)
+    opaque = [(i.reason, i.text) for i in items if isinstance(i, Problem)]
+    operands = [i for i in items if isinstance(i, Operand)]
+    if not operands:
+        return Inner(opaque=(*opaque, ("no-command", "watch")))
+    place = (operands[0].index, len(argv))
+    if any(isinstance(i, Option) and i.name in ("-x", "--exec") for i in items):
+        return Inner(argv=place, opaque=tuple(opaque))
+    return Inner(joined=place, opaque=tuple(opaque))
+
+
 def _su(argv: Sequence[str]) -> Inner:
     grammar = Grammar(
         frozenset("- -l -m -p --login --preserve-environment".split()),
@@ -227,7 +313,9 @@ def _find(argv: Sequence[str]) -> list[Inner]:
                 # A placeholder beside other text makes any path of what is found: `cat /srv/.{}`, `cat {}/../shadow`.
                 glued = [w for w in argv[index + 2 : end] if "{}" in w and w != "{}"]
                 opaque += tuple(("placeholder-in-word", word) for word in glued)
-                found.append(Inner(argv=(index + 1, end), items=tuple(roots), opaque=opaque, name="find"))
+                # With `+` there may be any number of names, and for some programs the second one is another thing.
+                more = 1 if argv[end] == "+" else 0
+                found.append(Inner(argv=(index + 1, end), items=tuple(roots), more=more, opaque=opaque, name="find"))
             index = end
         index += 1
     return found
