@@ -9,10 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from fastapi import FastAPI, Request
-<<<<<<< HEAD
-=======
 from fastapi.responses import StreamingResponse
->>>>>>> fixe
 
 from interlock.web import problems, server
 from interlock.web.server import HttpServer
@@ -59,7 +56,6 @@ async def test_an_answer_may_take_longer_than_the_question() -> None:
     await http.close()
 
 
-<<<<<<< HEAD
 async def test_nobody_on_this_host_chooses_the_address_they_come_from() -> None:
     """Attack: a local process guesses under a new X-Forwarded-For each time."""
     app = FastAPI()
@@ -77,7 +73,8 @@ async def test_nobody_on_this_host_chooses_the_address_they_come_from() -> None:
         assert b'"127.0.0.1 http"' in await reader.read(4096)
     writer.close()
     await http.close()
-=======
+
+
 POST = b"POST /take HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n"
 
 
@@ -180,4 +177,3 @@ async def test_there_is_an_end_to_connections(monkeypatch: pytest.MonkeyPatch) -
             assert b" 503 " in await reader.readline()
         for _, other in [*idle, (reader, writer)]:
             other.close()
->>>>>>> fixe
