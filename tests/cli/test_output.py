@@ -8,7 +8,7 @@ import pytest
 import typer
 
 from interlock.cli.output import emit_json, fail
-from interlock.errors import InterlockError
+from interlock.errors import ConfigError, InterlockError
 
 NASTY = "rm \x9b2J\x1b[2J \u202e txt \x7f \U000e0041 é"
 
@@ -24,3 +24,16 @@ def test_an_error_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
         fail(InterlockError(NASTY))
     said = capsys.readouterr().err
     assert not {"\x9b", "\x1b", "\u202e", "\x7f", "\U000e0041"} & set(said)
+
+
+def test_an_error_in_a_file_of_ones_own_shows_its_lines_and_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit):
+        fail(ConfigError(f"site.yaml:6: no such name\n    6 | {NASTY}"))
+    said = capsys.readouterr().err
+    assert said.splitlines()[1].startswith("    6 | rm ") and "\x1b" not in said and "\u202e" not in said
+
+
+def test_an_error_that_came_from_elsewhere_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit):
+        fail(InterlockError("no\ninterlock: all is well"))
+    assert "\ninterlock:" not in capsys.readouterr().err

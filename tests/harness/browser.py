@@ -62,7 +62,10 @@ async def window(
     chromium: Any, url: str, *, size: dict[str, int] = DESKTOP, dark: bool = False, forgiving: bool = False, **options: Any
 ) -> AsyncIterator[Window]:
     """Open a window of its own. `forgiving` ones may complain: pages that are meant to fail do."""
-    context = await chromium.new_context(viewport=size, color_scheme="dark" if dark else "light", **options)
+    scheme = "dark" if dark else "light"
+    # Without motion: a check of colours would else see what stands half way between two of them.
+    options = {"reduced_motion": "reduce", **options}
+    context = await chromium.new_context(viewport=size, color_scheme=scheme, **options)
     page = await context.new_page()
     seen = Window(page, url)
     page.on("request", lambda request: seen.loaded.append(request.url))

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from harness.gate import Proxy, VerbPolicy, configuration, running_proxy
+from harness.people import BOB
 from harness.postgres_server import PostgresServer
 from interlock.approvals.model import ApprovalRequest
 
@@ -52,14 +53,13 @@ def proxy(shop: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def held(proxy: Proxy, sql: str, values: tuple[Any, ...] = (), *, before: str = "") -> ApprovalRequest:
-    """Let a statement wait, look at its request, and withdraw it."""
+    """Let a statement wait, look at its request, and have an operator withdraw it: the agent's own would lock it in time."""
     with psycopg.connect(proxy.dsn(), autocommit=True) as opened, ThreadPoolExecutor(1) as pool:
         if before:
             opened.execute(before)  # type: ignore[arg-type]
         running = pool.submit(opened.execute, sql, values)  # type: ignore[arg-type]
         request = proxy.pending()
-        by = request.draft.principal.identity
-        proxy.run(proxy.desk.inbox.withdraw_request(request.id, by=by, why="seen enough"))
+        proxy.run(proxy.desk.inbox.withdraw_request(request.id, by=BOB, why="seen enough"))
         assert running.exception(15) is not None
     return request
 

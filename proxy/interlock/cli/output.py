@@ -68,8 +68,10 @@ def columns(rows: Sequence[Sequence[object]]) -> None:
 
 
 def fail(error: InterlockError) -> NoReturn:
-    say(f"interlock: {safe(error)}")
-    if error.next_step != str(error) and error.code not in SAYS_THE_PLACE:
+    place = error.code in SAYS_THE_PLACE  # such a sentence goes on with the lines of the operator's own file
+    lines = str(error).split("\n") if place else [str(error)]
+    say("interlock: " + "\n".join(map(safe, lines)))
+    if error.next_step != str(error) and not place:
         say(f"  {safe(error.next_step)}")
     raise typer.Exit(EXIT.get(error.code, 1))
 
