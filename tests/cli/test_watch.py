@@ -86,15 +86,15 @@ async def test_what_arrives_moves_nothing_under_the_hand(house: House) -> None:
         await terminal.until("sudo rm -rf /var/lib/pg", first.id)
         terminal.type("a")
         await terminal.until("reason (optional)")
-        await house.ask(command=replace(SHELL, text=b"rm -rf /"))
-        await terminal.until("rm -rf /", "reason (optional)")
+        await house.ask(command=replace(SHELL, text=b"shred /dev/sda"))
+        await terminal.until("shred /dev/sda", "reason (optional)")
         terminal.type("\r")
         await terminal.until("passphrase of bob")
         terminal.type(PASSPHRASE + "\r")
         await terminal.until(f"{first.id} is approved")
         await leave(terminal)
     states = {r.draft.command.text: r.state for r in await house.desk.inbox.list()}
-    assert states == {SHELL.text: State.APPROVED, b"rm -rf /": State.PENDING}
+    assert states == {SHELL.text: State.APPROVED, b"shred /dev/sda": State.PENDING}
 
 
 async def test_somebody_else_decides_while_one_types(house: House) -> None:
