@@ -181,9 +181,19 @@ async def test_a_killed_session_ends_at_once_and_says_why(world: World) -> None:
     with pytest.raises((asyncpg.PostgresConnectionError, asyncpg.InterfaceError)):
         await connection.fetchval("SELECT 1")
     bundle = world.node.data_dir / "sessions" / session["id"]
+    await asyncio.to_thread(_sealed, carol, bundle)
     closed = [json.loads(line) for line in (bundle / "events.jsonl").read_text().splitlines()][-1]
     assert (closed["type"], closed["reason"]) == ("session.close", "session-killed")
     await asyncio.to_thread(world.verify, bundle)
+
+
+def _sealed(person: Person, bundle: Path) -> None:
+    """The client is told before the last line is written: ask the daemon something else until it has sealed the bundle."""
+    for _ in range(400):
+        if (bundle / "seal.json").exists():
+            return
+        person.sessions()
+    raise AssertionError(f"{bundle.name} was not sealed")
 
 
 async def test_every_transcript_of_these_verifies(world: World) -> None:
