@@ -177,9 +177,9 @@ def configuration(server: PostgresServer, folder: Path, **more: Any) -> Config:
 
 @asynccontextmanager
 async def _running(
-    config: Config, folder: Path, policy: Any, tls: ssl.SSLContext | None, options: Mapping[str, Any]
+    config: Config, folder: Path, policy: Any, tls: ssl.SSLContext | None, settings: Mapping[str, Any], options: Mapping[str, Any]
 ) -> AsyncIterator[Proxy]:
-    async with open_desk(folder) as desk:
+    async with open_desk(folder, **settings) as desk:
         classifier = SqlClassifier()
         gate = Gate(policies=policy, classifier=classifier, approvals=desk.inbox, transcripts=desk.transcripts, clock=desk.clock)
         listener = PostgresListener(
@@ -198,9 +198,15 @@ async def _running(
 
 @contextmanager
 def running_proxy(
-    config: Config, folder: Path, policy: Any, *, tls: ssl.SSLContext | None = None, **options: Any
+    config: Config,
+    folder: Path,
+    policy: Any,
+    *,
+    tls: ssl.SSLContext | None = None,
+    desk: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> Iterator[Proxy]:
-    """Run a proxy in a thread of its own until the block ends."""
+    """Run a proxy in a thread of its own until the block ends. `desk` are settings of its desk, `options` of its listener."""
     started: list[Proxy] = []
     failed: list[BaseException] = []
     up = threading.Event()
@@ -208,7 +214,7 @@ def running_proxy(
     done = asyncio.Event()
 
     async def main() -> None:
-        async with _running(config, folder, policy, tls, options) as proxy:
+        async with _running(config, folder, policy, tls, desk or {}, options) as proxy:
             started.append(proxy)
             up.set()
             await done.wait()

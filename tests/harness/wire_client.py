@@ -26,7 +26,8 @@ class WireClient:
     FLUSH = message(b"H")
 
     def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=30)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.process = 0
         self.secret = b""
         self.errors: list[dict[str, str]] = []

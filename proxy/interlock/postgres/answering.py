@@ -16,9 +16,13 @@ from interlock.postgres.statements import SessionNames, Statement
 from interlock.postgres.watch import ParameterWatch
 from interlock.postgres.wire import answers
 from interlock.postgres.wire.frame import ServerFrames
-from interlock.postgres.wire.pipeline import Act, Asked, Pipeline, Step
+from interlock.postgres.wire.pipeline import Act, Asked, Pipeline
 
 _COMMAND_COMPLETE, _COPY_DONE, _ERROR, _PARAMETER_STATUS, _SUSPENDED = b"CcESs"
+
+
+_REFUSED_CODES = ("34000", "42601")
+"""How a server fails on what stands for a refused message: a portal that does not exist, a text that does not parse."""
 
 
 class PoisonedError(InterlockError):
@@ -37,14 +41,14 @@ class Answering:
         names: SessionNames,
         results: Results,
         watch: ParameterWatch,
-        refused_portal: str,
+        refused: str,
         idle: Callable[[], None],
     ) -> None:
         self._pipeline = pipeline
         self._names = names
         self._results = results
         self._watch = watch
-        self._refused_portal = refused_portal
+        self._refused = refused
         self._idle = idle
         self._frames = ServerFrames()
         self._copied_in = [0, 0]
@@ -115,8 +119,8 @@ class Answering:
         self._count_copy(head)
         if copying_out:
             self._results.copied(head.ref, "out", *self._frames.take_copied())
-        if head.step is Step.REFUSED and head.refusal is not None:
-            ours = code == "34000" and self._refused_portal in fields.get("M", "")
+        if head.refusal is not None:
+            ours = code in _REFUSED_CODES and self._refused in fields.get("M", "")
             return answers.error(head.refusal) if ours else None
         if head.ref is not None:
             self._results.failed(head.ref, code)

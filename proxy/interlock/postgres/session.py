@@ -76,7 +76,7 @@ class PostgresSession:
         self._cancel_server = cancel_server
         self._estimator = estimator
         self._ended: Callable[[PostgresSession, str], None] = lambda _session, _why: None
-        self._refused_portal = answers.REFUSED_PORTAL + entropy(16).hex()
+        self._refused = answers.REFUSED + entropy(16).hex()
         self._frames = ClientFrames()
         self._pipeline = Pipeline()
         self._results = Results(session.record)
@@ -85,7 +85,7 @@ class PostgresSession:
             names=self._names,
             results=self._results,
             watch=self.watch,
-            refused_portal=self._refused_portal,
+            refused=self._refused,
             idle=schema.settled,
         )
         self._out: list[bytes] = []
@@ -289,11 +289,7 @@ class PostgresSession:
 
     def _queried(self, frame: Frame, text: bytes, outcome: Outcome) -> None:
         if not isinstance(outcome, gate.Release):
-            if self._pipeline.unsynced and not self._pipeline.drained:
-                # A Query behind a failed message of the same stretch is skipped, and so must its refusal be.
-                self._after_drain(partial(self._refuse_query, outcome))
-            else:
-                self._refuse_query(outcome)
+            self._refuse(outcome, Step.REFUSED_QUERY, requests.encode_query(self._refused.encode()))
             return
         analysis = outcome.analysis
         idle = not (len(self._pipeline) or self._pipeline.in_transaction)
@@ -301,13 +297,6 @@ class PostgresSession:
         self._pipeline.ask(Asked(Step.QUERY, outcome.decision, changes, statements=analysis.statements))
         self._out.append(frame.raw if outcome.payload == text else requests.encode_query(outcome.payload))
         self._released(outcome)
-
-    def _refuse_query(self, outcome: Refusal | ErrorFields) -> None:
-        if self._pipeline.skipping:
-            return
-        self._refuse(outcome)
-        self._pipeline.ask(Asked(Step.SYNC))
-        self._out.append(requests.SYNC)
 
     def _parse(self, frame: Frame) -> None:
         parsed = requests.parse(frame.raw)
@@ -323,7 +312,8 @@ class PostgresSession:
 
     def _parsed(self, frame: Frame, parsed: requests.Parse, outcome: Outcome) -> None:
         if not isinstance(outcome, gate.Release):
-            self._refuse(outcome)
+            failing = requests.Parse(parsed.name, self._refused.encode(), ())
+            self._refuse(outcome, instead=requests.encode_parse(failing))
             return
         text = outcome.payload
         change = self._names.statements.enter(parsed.name, Statement(text, parsed.oids), self._pipeline.stretch)
@@ -383,7 +373,7 @@ class PostgresSession:
             case Portal():
                 changes = self._names.apply(
                     portal.actions, text=portal.text.encode(), release=portal.release,
-                    stretch=self._pipeline.stretch, idle=False,
+                    stretch=self._pipeline.stretch, idle=False, running=asked.portal,
                 )  # fmt: skip
                 self._pipeline.ask(Asked(Step.EXECUTE, portal.release, changes))
                 self._out.append(frame.raw)
@@ -448,8 +438,8 @@ class PostgresSession:
         return not self._names.settled and not self._pipeline.drained and mentions_names(text)
 
     def _reserved(self, name: str) -> bool:
-        if name.startswith(answers.REFUSED_PORTAL):
-            self._refuse(refusals.as_the_server("42939", f"names that begin with {answers.REFUSED_PORTAL} are reserved"))
+        if name.startswith(answers.REFUSED):
+            self._refuse(refusals.as_the_server("42939", f"names that begin with {answers.REFUSED} are reserved"))
             return True
         if self._names.full:
             self._refuse(Refusal(Reason.LIMIT_REACHED, "too many prepared statements or portals: close some"))
@@ -518,13 +508,17 @@ class PostgresSession:
             return
         self._pump()
 
-    def _refuse(self, outcome: Refusal | ErrorFields) -> None:
-        """Let the server fail in place of the refused message (postgres.md): it aborts and skips by itself."""
+    def _refuse(self, outcome: Refusal | ErrorFields, step: Step = Step.REFUSED, instead: bytes = b"") -> None:
+        """Let the server fail in place of the refused message (postgres.md): it aborts and skips by itself.
+
+        What is sent is of the refused message's kind where that makes a difference to the server: a Query and a Parse of
+        a text that nothing can parse, for all else an Execute of a portal that can't exist.
+        """
         fields = refusals.refused(outcome) if isinstance(outcome, Refusal) else outcome
         if self._pipeline.skipping:
             return
-        self._pipeline.ask(Asked(Step.REFUSED, refusal=fields))
-        self._out.append(requests.encode_execute(self._refused_portal))
+        self._pipeline.ask(Asked(step, refusal=fields))
+        self._out.append(instead or requests.encode_execute(self._refused))
 
     def _released(self, release: gate.Release) -> None:
         self._schema.released(release.analysis)

@@ -111,9 +111,9 @@ class SessionNames:
         return self._context
 
     def apply(
-        self, actions: Sequence[NameAction], *, text: bytes, release: int, stretch: int, idle: bool
+        self, actions: Sequence[NameAction], *, text: bytes, release: int, stretch: int, idle: bool, running: str | None = None
     ) -> tuple[Consequence, ...]:
-        """Enter what a released text does to names.
+        """Enter what a released text does to names. `running` is the portal it runs in, None for a Query.
 
         `idle`: nothing is in flight and no transaction is open. Only then does a RESET or DISCARD last: inside a
         transaction a ROLLBACK could take it back.
@@ -135,11 +135,11 @@ class SessionNames:
                 case "deallocate":
                     changes += self._remove(self.statements, name, stretch)
                 case "close":
-                    changes += self._remove(self.portals, name, stretch)
+                    changes += self._remove(self.portals, name, stretch, running)
                 case "discard":
                     if name.lower() in _EVERYTHING:
                         changes += self.statements.enter_all_absent(stretch)
-                        changes += self.portals.enter_all_absent(stretch)
+                        changes += self.portals.enter_all_absent(stretch, running=running)
                         trusted |= {"search_path", "temp"}
                     elif name.lower() in ("temp", "temporary"):
                         trusted.add("temp")
@@ -173,5 +173,5 @@ class SessionNames:
                 del self._taints[what]
 
     @staticmethod
-    def _remove(table: Names[Any], name: str, stretch: int) -> list[Consequence]:
-        return [table.enter(name, Lookup.ABSENT, stretch)] if name else list(table.enter_all_absent(stretch))
+    def _remove(table: Names[Any], name: str, stretch: int, running: str | None = None) -> list[Consequence]:
+        return [table.enter(name, Lookup.ABSENT, stretch)] if name else list(table.enter_all_absent(stretch, running=running))

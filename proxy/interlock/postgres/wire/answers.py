@@ -12,8 +12,8 @@ from interlock.errors import RemoteProtocolError
 from interlock.postgres.wire.frame import LENGTH
 from interlock.postgres.wire.requests import message
 
-REFUSED_PORTAL = "interlock_refused_"
-"""Prefix of the portal that can't exist. Clients can't use names that begin so."""
+REFUSED = "interlock_refused_"
+"""Prefix of the name that can't exist and that no text begins with. Clients can't use names that begin so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ Theory of operation. Every message that gets an answer is entered when it is sen
 each belongs to the head of the queue. `ANSWERS` says what an answer does to the head; a pair that is not in the table is
 a server that breaks the protocol, and the session ends.
 
-A refusal is the server's own error: in place of the refused message an Execute of a portal that can't exist is sent and
-entered as REFUSED with what is to be said. The server fails on it, aborts the transaction, skips to Sync and answers
+A refusal is the server's own error: in place of the refused message one is sent that can't succeed, and entered as REFUSED
+(a Query: REFUSED_QUERY) with what is to be said. The server fails on it, aborts the transaction, skips to Sync and answers
 ReadyForQuery itself; only the text of that one ErrorResponse is replaced. When something earlier in the stretch failed,
 the server never reaches the refusal and it is dropped with everything that was skipped.
 """
@@ -37,6 +37,7 @@ class Step(Enum):
     QUERY = auto()
     SYNC = auto()
     REFUSED = auto()
+    REFUSED_QUERY = auto()
     COPY_END = auto()  # CopyDone or CopyFail: has no answer of its own
 
     __hash__ = object.__hash__  # members are looked up for every message; Enum's own hash is a call
@@ -86,6 +87,8 @@ ANSWERS: dict[tuple[Step, str], Act] = {
     (Step.CLOSE, "E"): Act.SKIP,
     (Step.EXECUTE, "E"): Act.SKIP,
     (Step.REFUSED, "E"): Act.SKIP,
+    (Step.REFUSED_QUERY, "E"): Act.FAIL,
+    (Step.REFUSED_QUERY, "Z"): Act.READY,
 }
 _BY_CODE = {(step, ord(kind)): act for (step, kind), act in ANSWERS.items()}
 
@@ -168,7 +171,7 @@ class Pipeline:
             self.skipping = False
             self.stretch += 1
             self._unsynced = 0
-        elif step is Step.QUERY:
+        elif step is Step.QUERY or step is Step.REFUSED_QUERY:
             self._unsynced = 0
         elif step is not Step.COPY_END:
             self._unsynced += 1
