@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import random  # noqa: TID251  seeded
-import struct
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -34,8 +32,9 @@ PIPELINES = int(os.environ.get("FUZZ_PIPELINES", "10000")) if FUZZ else 150
 SEED = int(os.environ.get("FUZZ_SEED", "0")) or (random.SystemRandom().randrange(1 << 32) if FUZZ else 34)
 A_SESSION = 6
 """Pipelines of one session, at most."""
-WRONG_ANYWAY = ("25P02", "08P01")
-"""What a server says of a refused statement that it would not run either: the transaction has failed, a value is missing."""
+WRONG_ANYWAY = ("25P02", "08P01", "26000")
+"""What a server says of a refused Bind that it would not take either: the transaction has failed, a value is missing, or the
+unnamed statement went with a Query or a Parse that failed."""
 STATES = {"I": "idle", "T": "idle in transaction", "E": "idle in transaction (aborted)"}
 
 

@@ -30,7 +30,7 @@ from interlock.postgres.estimate import Estimator
 from interlock.postgres.relay import WAITING_BOUND, Relay
 from interlock.postgres.results import Results
 from interlock.postgres.schema import SchemaView
-from interlock.postgres.statements import Portal, SessionNames, Statement, mentions_names
+from interlock.postgres.statements import Portal, SessionNames, Statement, ends_transaction, mentions_names
 from interlock.postgres.waiting import HeldClient
 from interlock.postgres.watch import ParameterWatch
 from interlock.postgres.wire import answers, requests
@@ -203,7 +203,7 @@ class PostgresSession:
     def transaction_open(self) -> bool:
         return self._pipeline.in_transaction
 
-    async def drained(self) -> bool:
+    async def drained(self, *, begins_anew: bool) -> bool:
         if not self._pipeline.drained:
             self.relay.to_server(requests.FLUSH)
             self._drain_future = asyncio.get_running_loop().create_future()
@@ -211,7 +211,7 @@ class PostgresSession:
                 await self._drain_future
             finally:
                 self._drain_future = None
-        failed = self._pipeline.status == "E" and not self._pipeline.unsynced
+        failed = self._pipeline.status == "E" and not self._pipeline.unsynced and not begins_anew
         return not (self._pipeline.skipping or failed)
 
     async def estimate(self, command: Command, analysis: Analysis) -> str | None:
@@ -455,6 +455,7 @@ class PostgresSession:
             self._pause(partial(self._decide_again, command, then))
             return
         self._caller.request = None
+        self._caller.begins_anew = answer.analysis is not None and ends_transaction(answer.analysis)
         self._busy = True
         self._flush()
         self._task = asyncio.get_running_loop().create_task(self._outcome(answer))

@@ -13,14 +13,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from interlock.commands.model import NameAction, SqlContext
+from interlock.commands.model import Analysis, NameAction, SqlContext
 from interlock.postgres.wire.names import Lookup, Names
 from interlock.postgres.wire.pipeline import Consequence
 
 _MENTIONS_NAMES = re.compile(rb"(?i)\b(?:execute|fetch|move|close|deallocate)\b")
 _TRANSACTION = frozenset(("begin", "commit", "rollback", "savepoint"))
+_ENDS_FAILURE = ("commit", "rollback", "rollback to")
 _EVERYTHING = ("", "all")
-_HOLD = re.compile(rb"(?i)\bhold\b")
+_MAY_HOLD = re.compile(rb"(?i)\b(?:hold|execute)\b")
+"""EXECUTE of a prepared DECLARE does not say how it declares. A cursor that is thought to live on fails at the server."""
+_UNNAMED = ""
+"""DEALLOCATE ALL and DISCARD ALL spare the unnamed statement, as CLOSE ALL does the portal that it runs in."""
 
 MAX_NAMES = 10_000
 """Statements and portals a session may have open, each."""
@@ -29,6 +33,12 @@ MAX_NAMES = 10_000
 def mentions_names(text: bytes) -> bool:
     """Whether the text may refer to a statement or cursor by name. True too often is harmless: it costs a drain."""
     return _MENTIONS_NAMES.search(text) is not None
+
+
+def ends_transaction(analysis: Analysis) -> bool:
+    """Whether a text begins by ending the transaction or going back in it, and so ends its failure."""
+    first = analysis.effects[0] if analysis.effects else None
+    return first is not None and first.verb == "transaction" and first.detail in _ENDS_FAILURE
 
 
 @dataclass(slots=True, eq=False)
@@ -130,16 +140,16 @@ class SessionNames:
                 case "prepare":
                     changes.append(self.statements.enter(name, Statement(action.text.encode()), stretch))
                 case "declare":
-                    portal = Portal(action.text, release, holdable=_HOLD.search(text) is not None)
+                    portal = Portal(action.text, release, holdable=_MAY_HOLD.search(text) is not None)
                     changes.append(self.portals.enter(name, portal, stretch))
                 case "deallocate":
-                    changes += self._remove(self.statements, name, stretch)
+                    changes += self._remove(self.statements, name, stretch, _UNNAMED)
                 case "close":
                     changes += self._remove(self.portals, name, stretch, running)
                 case "discard":
                     if name.lower() in _EVERYTHING:
-                        changes += self.statements.enter_all_absent(stretch)
-                        changes += self.portals.enter_all_absent(stretch, running=running)
+                        changes += self.statements.enter_all_absent(stretch, spared=_UNNAMED)
+                        changes += self.portals.enter_all_absent(stretch, spared=running)
                         trusted |= {"search_path", "temp"}
                     elif name.lower() in ("temp", "temporary"):
                         trusted.add("temp")
@@ -173,5 +183,5 @@ class SessionNames:
                 del self._taints[what]
 
     @staticmethod
-    def _remove(table: Names[Any], name: str, stretch: int, running: str | None = None) -> list[Consequence]:
-        return [table.enter(name, Lookup.ABSENT, stretch)] if name else list(table.enter_all_absent(stretch, running=running))
+    def _remove(table: Names[Any], name: str, stretch: int, spared: str | None) -> list[Consequence]:
+        return [table.enter(name, Lookup.ABSENT, stretch)] if name else list(table.enter_all_absent(stretch, spared=spared))

@@ -98,9 +98,9 @@ class Names(Generic[T]):
         self.version += bool(name)
         return Change(self, name, slot)
 
-    def enter_all_absent(self, stretch: int, *, running: str | None = None) -> list[Change[T]]:
-        """Enter that every name is gone, but for the portal that runs this very statement: the server spares it."""
-        return [self.enter(name, Lookup.ABSENT, stretch) for name in list(self._slots) if name != running]
+    def enter_all_absent(self, stretch: int, *, spared: str | None) -> list[Change[T]]:
+        """Enter that every name is gone but `spared`."""
+        return [self.enter(name, Lookup.ABSENT, stretch) for name in list(self._slots) if name != spared]
 
     def forget_settled(self, keep: Callable[[T], bool]) -> None:
         """Drop every settled name that is not kept: the transaction that held them has ended."""
