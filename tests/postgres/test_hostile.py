@@ -80,6 +80,38 @@ def test_copy_data_when_nothing_copies_reaches_nobody(wire: WireClient) -> None:
     assert wire.until_ready() == ["T", "D", "C", "ZI"]
 
 
+def carrier(passenger: bytes) -> tuple[bytes, int]:
+    """Return harmless messages that carry `passenger` in a value, and how many bytes come before it."""
+    head = WireClient.parse("", "SELECT $1::bytea")
+    whole = head + WireClient.bind("", "", [passenger], binary=True) + WireClient.SYNC
+    return whole, whole.index(passenger)
+
+
+def test_a_copy_that_fails_inside_a_message_smuggles_nothing(wire: WireClient, server: PostgresServer) -> None:
+    """The attack: begin a CopyData, let the COPY fail, end it. Were the end dropped because nothing copies any more, the
+    server would take the next bytes for it, and find a DELETE in the middle of a value."""
+    harmless, before = carrier(SMUGGLED)
+    wire.send(WireClient.query("COPY bulk FROM STDIN"))
+    assert wire.read()[0] == "G"
+    wire.send(message(b"d", b"no number\tx\n") + lengths(b"d", 4 + 10 + before, b"1\tbegun..."[:10]))
+    assert wire.until_ready() == ["E22P02", "ZI"]
+    wire.send(b"x" * before + harmless)
+    assert wire.until_ready() == ["1", "2", "ZI"]
+    assert server.run("SELECT count(*) FROM t") == "10"
+
+
+def test_a_message_that_the_server_skips_inside_smuggles_nothing(wire: WireClient, server: PostgresServer) -> None:
+    """The same by an error in the extended protocol, which comes while the CopyData is on its way."""
+    harmless, before = carrier(SMUGGLED)
+    wire.send(WireClient.bind("", "nobody") + WireClient.query("COPY bulk FROM STDIN") + lengths(b"d", 4 + before))
+    assert wire.read()[0] == "E"
+    wire.send(b"x" * before + message(b"c") + WireClient.SYNC)
+    assert wire.until_ready() == ["ZI"]
+    wire.send(harmless)
+    assert wire.until_ready() == ["1", "2", "ZI"]
+    assert server.run("SELECT count(*) FROM t") == "10"
+
+
 def test_a_message_in_single_bytes_is_the_same_message(wire: WireClient) -> None:
     wire.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     for byte in WireClient.extended("SELECT 1") + WireClient.SYNC:

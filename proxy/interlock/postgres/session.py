@@ -90,6 +90,7 @@ class PostgresSession:
         )
         self._out: list[bytes] = []
         self._said: list[bytes] = []
+        self._copy_passes = False
         self._busy = False
         self._pumping = False
         self._yielded: asyncio.Handle | None = None
@@ -406,7 +407,13 @@ class PostgresSession:
         self._out.append(frame.raw)
 
     def _copy_data(self, piece: CopyPiece) -> None:
-        if len(self._pipeline) and not self._pipeline.skipping:
+        """Pass a CopyData on, or none of it: the server waits for the rest of one that has begun, whatever failed since.
+
+        Were its end dropped, the server would take the next bytes for it, and read a message out of somebody's value.
+        """
+        if piece.first:
+            self._copy_passes = len(self._pipeline) > 0 and not self._pipeline.skipping
+        if self._copy_passes:
             self._answering.copied_in(piece.size, piece.first)
             self._out.append(piece.raw)
 
