@@ -129,7 +129,7 @@ class Generator:
             made.add(f"E {portal}", WireClient.execute(portal, self._rng.choice([0, 0, 2])))
 
     def _execute(self, made: Pipeline) -> None:
-        portal, limit = self._rng.choice(["q1", "q2", "c1", ""]), self._rng.choice([0, 1, 3])
+        portal, limit = self._rng.choice(["q1", "q2", "c1"]), self._rng.choice([0, 1, 3])
         made.add(f"E {portal} {limit}", WireClient.execute(portal, limit))
 
     def _describe(self, made: Pipeline) -> None:

@@ -79,7 +79,7 @@ class Reviewer:
 
     async def _vote(self, request: ApprovalRequest) -> None:
         asked = {effect.object for effect in request.draft.analysis.effects}
-        verdict = VoteVerdict.APPROVE if any("asked_yes" in name for name in asked) else VoteVerdict.DENY
+        verdict = VoteVerdict.APPROVE if not any("asked_no" in name for name in asked) else VoteVerdict.DENY
         await self._proxy.desk.inbox.vote(
             request.id, voter=self._proxy.desk.entry("bob").identity, channel="cli", channel_actor="bob", verdict=verdict,
             digest=request.digest, reason="by its table", proof=Proof.CHANNEL,

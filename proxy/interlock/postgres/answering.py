@@ -51,17 +51,18 @@ class Answering:
         self._refused = refused
         self._idle = idle
         self._frames = ServerFrames()
-        self._copied_in = [0, 0]
 
     @property
     def at_boundary(self) -> bool:
         """Whether a message of ours may be sent to the client now."""
         return self._frames.at_boundary
 
-    def copied_in(self, size: int, messages: int) -> None:
-        """Count CopyData on its way to the server."""
-        self._copied_in[0] += size
-        self._copied_in[1] += messages
+    def copied_in(self, size: int, *, first: bool) -> None:
+        """Count CopyData on its way to the server. It belongs to the message that was sent last, if that is a COPY at all."""
+        asked = self._pipeline.last
+        if asked is not None:
+            asked.copied_bytes += size
+            asked.copied_messages += first
 
     def take(self, data: bytes) -> bytes:
         """Apply one read; return what the client gets. Raise RemoteProtocolError, PoisonedError, EvidenceError."""
@@ -129,7 +130,8 @@ class Answering:
         return None
 
     def _count_copy(self, head: Asked) -> None:
-        """A COPY FROM of this statement has ended: record what passed."""
-        if self._copied_in[1]:
-            self._results.copied(head.ref, "in", *self._copied_in)
-            self._copied_in = [0, 0]
+        """A COPY FROM of this statement has ended: record what passed. What came when nothing copied, the server drops."""
+        if head.copies_in:
+            self._results.copied(head.ref, "in", head.copied_bytes, head.copied_messages)
+            head.copies_in = False
+            head.copied_bytes = head.copied_messages = 0

@@ -414,7 +414,7 @@ class PostgresSession:
         if piece.first:
             self._copy_passes = len(self._pipeline) > 0 and not self._pipeline.skipping
         if self._copy_passes:
-            self._answering.copied_in(piece.size, piece.first)
+            self._answering.copied_in(piece.size, first=piece.first)
             self._out.append(piece.raw)
 
     def _copy_end(self, frame: Frame) -> None:

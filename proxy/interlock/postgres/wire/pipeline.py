@@ -108,7 +108,10 @@ class Consequence(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Asked:
-    """One entry of the queue. `ref` is the seq of the recorded release; `changes` what it did to names."""
+    """One entry of the queue. `ref` is the seq of the recorded release; `changes` what it did to names.
+
+    `copies_in` says that the server reads CopyData for it, `copied_*` what was sent behind it.
+    """
 
     step: Step
     ref: int | None = None
@@ -118,6 +121,9 @@ class Asked:
     statements: int = 1
     failed: bool = False
     skipped_refs: Sequence[int] = ()
+    copies_in: bool = False
+    copied_bytes: int = 0
+    copied_messages: int = 0
 
 
 class Pipeline:
@@ -159,6 +165,10 @@ class Pipeline:
     @property
     def head(self) -> Asked | None:
         return self._queue[0] if self._queue else None
+
+    @property
+    def last(self) -> Asked | None:
+        return self._queue[-1] if self._queue else None
 
     def unanswered(self) -> list[int]:
         """Return the refs of releases that have no result yet."""
@@ -244,6 +254,7 @@ class Pipeline:
         self.copying = "in"
         queue = self._queue
         head = queue.popleft()
+        head.copies_in = True
         while queue and queue[0].step is Step.SYNC:
             queue.popleft()
             self._unsynced = 1
