@@ -10,7 +10,7 @@ import math
 import struct
 
 _FLOAT4 = struct.Struct("!f")
-_FLOAT4_MAX = 3.4028234663852886e38
+_FLOAT4_END = 3.4028235677973366e38  # half way to what would be 2^128
 _NUMERIC = struct.Struct("!HhHH")
 _SIGNS = {0x0000: "", 0x4000: "-"}
 _SPECIAL = {0xC000: "NaN", 0xD000: "Infinity", 0xF000: "-Infinity"}
@@ -40,7 +40,7 @@ def _shortest(raw: bytes, value: float) -> str:
     for digits in range(9):
         written = f"{value:.{digits}e}"
         read = float(written)
-        if read not in halves and abs(read) <= _FLOAT4_MAX and _FLOAT4.pack(read) == raw:
+        if read not in halves and abs(read) < _FLOAT4_END and _FLOAT4.pack(read) == raw:
             break
     return written
 
