@@ -41,7 +41,7 @@ class Answering:
         names: SessionNames,
         results: Results,
         watch: ParameterWatch,
-        refused: str,
+        refused: tuple[str, ...],
         idle: Callable[[], None],
     ) -> None:
         self._pipeline = pipeline
@@ -121,7 +121,7 @@ class Answering:
         if copying_out:
             self._results.copied(head.ref, "out", *self._frames.take_copied())
         if head.refusal is not None:
-            ours = code in _REFUSED_CODES and self._refused in fields.get("M", "")
+            ours = code in _REFUSED_CODES and any(name in fields.get("M", "") for name in self._refused)
             return answers.error(head.refusal) if ours else None
         if head.ref is not None:
             self._results.failed(head.ref, code)

@@ -30,7 +30,7 @@ from interlock.postgres.estimate import Estimator
 from interlock.postgres.relay import WAITING_BOUND, Relay
 from interlock.postgres.results import Results
 from interlock.postgres.schema import SchemaView
-from interlock.postgres.statements import Portal, SessionNames, Statement, ends_transaction, mentions_names
+from interlock.postgres.statements import Portal, SessionNames, Statement, ends_transaction, mentions_names, unsettles
 from interlock.postgres.waiting import HeldClient
 from interlock.postgres.watch import ParameterWatch
 from interlock.postgres.wire import answers, requests
@@ -76,7 +76,9 @@ class PostgresSession:
         self._cancel_server = cancel_server
         self._estimator = estimator
         self._ended: Callable[[PostgresSession, str], None] = lambda _session, _why: None
-        self._refused = answers.REFUSED + entropy(16).hex()
+        # Two names: a text may be seen in pg_stat_activity, and whoever knows the portal's name could DECLARE it.
+        self._refused_portal = answers.REFUSED + entropy(16).hex()
+        self._refused_text = answers.REFUSED + entropy(16).hex()
         self._frames = ClientFrames()
         self._pipeline = Pipeline()
         self._results = Results(session.record)
@@ -85,12 +87,13 @@ class PostgresSession:
             names=self._names,
             results=self._results,
             watch=self.watch,
-            refused=self._refused,
+            refused=(self._refused_portal, self._refused_text),
             idle=schema.settled,
         )
         self._out: list[bytes] = []
         self._said: list[bytes] = []
         self._copy_passes = False
+        self._unsettled = False
         self._busy = False
         self._pumping = False
         self._yielded: asyncio.Handle | None = None
@@ -290,7 +293,7 @@ class PostgresSession:
 
     def _queried(self, frame: Frame, text: bytes, outcome: Outcome) -> None:
         if not isinstance(outcome, gate.Release):
-            self._refuse(outcome, Step.REFUSED_QUERY, requests.encode_query(self._refused.encode()))
+            self._refuse(outcome, Step.REFUSED_QUERY, requests.encode_query(self._refused_text.encode()))
             return
         analysis = outcome.analysis
         idle = not (len(self._pipeline) or self._pipeline.in_transaction)
@@ -298,6 +301,8 @@ class PostgresSession:
         self._pipeline.ask(Asked(Step.QUERY, outcome.decision, changes, statements=analysis.statements))
         self._out.append(frame.raw if outcome.payload == text else requests.encode_query(outcome.payload))
         self._released(outcome)
+        if analysis.opaque or unsettles(analysis.names):
+            self._after_drain(lambda: None)  # the server reports its settings before it is ready: `watch` decides
 
     def _parse(self, frame: Frame) -> None:
         parsed = requests.parse(frame.raw)
@@ -313,7 +318,7 @@ class PostgresSession:
 
     def _parsed(self, frame: Frame, parsed: requests.Parse, outcome: Outcome) -> None:
         if not isinstance(outcome, gate.Release):
-            failing = requests.Parse(parsed.name, self._refused.encode(), ())
+            failing = requests.Parse(parsed.name, self._refused_text.encode(), ())
             self._refuse(outcome, instead=requests.encode_parse(failing))
             return
         text = outcome.payload
@@ -378,6 +383,7 @@ class PostgresSession:
                 )  # fmt: skip
                 self._pipeline.ask(Asked(Step.EXECUTE, portal.release, changes))
                 self._out.append(frame.raw)
+                self._unsettled = self._unsettled or unsettles(portal.actions)
 
     def _describe(self, frame: Frame) -> None:
         named = requests.named(frame.raw)
@@ -402,6 +408,9 @@ class PostgresSession:
         if not self._pipeline.copy_in:  # COPY swallows a Sync
             self._pipeline.ask(Asked(Step.SYNC))
         self._out.append(frame.raw)
+        if self._unsettled:
+            self._unsettled = False
+            self._after_drain(lambda: None)
 
     def _flush_request(self, frame: Frame) -> None:
         self._out.append(frame.raw)
@@ -436,9 +445,14 @@ class PostgresSession:
     # -- deciding and refusing ----------------------------------------------------------------------------------------
 
     def _out_of_turn(self) -> bool:
-        """Whether the server would skip this message anyway. Raise RemoteProtocolError inside COPY IN."""
+        """Whether the server would skip this message anyway. Raise RemoteProtocolError inside COPY IN.
+
+        Raise PoisonedError behind a setting that the server reports only at the next Sync, and reads by at once.
+        """
         if self._pipeline.copy_in:
             raise RemoteProtocolError("a command inside COPY FROM STDIN")
+        if self._unsettled:
+            raise PoisonedError("a setting that decides how text is read must be followed by a Sync")
         return self._pipeline.skipping
 
     def _names_unsettled(self, text: bytes) -> bool:
@@ -526,7 +540,7 @@ class PostgresSession:
         if self._pipeline.skipping:
             return
         self._pipeline.ask(Asked(step, refusal=fields))
-        self._out.append(instead or requests.encode_execute(self._refused))
+        self._out.append(instead or requests.encode_execute(self._refused_portal))
 
     def _released(self, release: gate.Release) -> None:
         self._schema.released(release.analysis)

@@ -20,6 +20,12 @@ from interlock.postgres.wire.pipeline import Consequence
 _MENTIONS_NAMES = re.compile(rb"(?i)\b(?:execute|fetch|move|close|deallocate)\b")
 _TRANSACTION = frozenset(("begin", "commit", "rollback", "savepoint"))
 _ENDS_FAILURE = ("commit", "rollback", "rollback to")
+_DECIDES: dict[str, tuple[str, ...]] = {
+    "client_encoding": ("utf8", "utf-8"),
+    "standard_conforming_strings": ("on", "true", "yes", "1"),
+    "session_authorization": (),
+}
+"""The settings that `watch` ends a session for, each with what they are anyway."""
 _EVERYTHING = ("", "all")
 _MAY_HOLD = re.compile(rb"(?i)\b(?:hold|execute)\b")
 """EXECUTE of a prepared DECLARE does not say how it declares. A cursor that is thought to live on fails at the server."""
@@ -39,6 +45,11 @@ def ends_transaction(analysis: Analysis) -> bool:
     """Whether a text begins by ending the transaction or going back in it, and so ends its failure."""
     first = analysis.effects[0] if analysis.effects else None
     return first is not None and first.verb == "transaction" and first.detail in _ENDS_FAILURE
+
+
+def unsettles(actions: Sequence[NameAction]) -> bool:
+    """Whether these give a setting another value that decides how later text is read, or for whom it runs."""
+    return any(a.kind == "set" and a.text.lower() not in _DECIDES.get(a.name.lower(), (a.text.lower(),)) for a in actions)
 
 
 @dataclass(slots=True, eq=False)

@@ -25,6 +25,9 @@ from typing import Protocol
 from interlock.errors import RemoteProtocolError
 from interlock.postgres.wire.answers import ErrorFields
 
+STATUSES = frozenset("ITE")
+"""Idle, in a transaction, in a failed one."""
+
 
 class Step(Enum):
     """A message that was sent and is not settled."""
@@ -232,7 +235,9 @@ class Pipeline:
         return act, head
 
     def ready(self, status: str) -> None:
-        """Take the transaction status that ReadyForQuery carries."""
+        """Take the transaction status that ReadyForQuery carries. Raise RemoteProtocolError when there is no such status."""
+        if status not in STATUSES:
+            raise RemoteProtocolError(f"the server is ready with the status {status!r}")
         self.status = status
 
     def _skip(self, head: Asked) -> None:
