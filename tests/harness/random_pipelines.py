@@ -111,9 +111,12 @@ class Generator:
             limit = 0 if statement.copies else self._rng.choice([0, 0, 0, 1, 3])
             tail += WireClient.execute("", limit)
             words += f" limit {limit}"
-        made.add(words, WireClient.parse("", statement.asked) + tail, WireClient.parse("", statement.model) + tail)
-        if statement.copies:
+        if statement.copies:  # under a name of its own: nothing else must run it, for a COPY without its data ends the session
+            tail = WireClient.parse("copy", statement.asked) + WireClient.bind("", "copy") + WireClient.execute("")
+            made.add("run COPY", WireClient.close("S", "copy") + tail)
             self._copy_data(made)
+            return
+        made.add(words, WireClient.parse("", statement.asked) + tail, WireClient.parse("", statement.model) + tail)
 
     def _parse(self, made: Pipeline) -> None:
         name, statement = self._rng.choice(["s1", "s2", "s3", ""]), self._statement()

@@ -1,7 +1,8 @@
 """A server without sockets, tables or SQL: it cuts what it gets into messages as strictly as PostgreSQL, and answers each.
 
 It knows the message flow (PostgresMain, COPY) and nothing of what statements mean: a text with `fail` in it fails, one with
-`COPY` and `STDIN` copies in. What it does not take raises AssertionError: whoever sent it has lost the thread.
+`COPY` and `STDIN` copies in. A command inside COPY ends it, as it does the real one. What can only come from somebody who
+has lost the thread (an unknown type, an impossible length, bytes after Terminate) raises AssertionError.
 """
 
 from __future__ import annotations
@@ -26,14 +27,17 @@ class ServerModel:
         self._skipping = False
         self._copies: dict[bytes, bool] = {}  # statements and portals: does it copy?
         self.closed = False
+        self.lost = False
 
     def feed(self, data: bytes) -> bytes:
+        if self.lost:
+            return b""
         assert not (self.closed and data), "bytes after Terminate"
         self.left += data
         return b"".join(self._answer(kind, body) for kind, body in self._messages())
 
     def _messages(self) -> Iterator[tuple[int, bytes]]:
-        while len(self.left) >= 5:
+        while len(self.left) >= 5 and not self.lost:
             kind, (length,) = self.left[0], struct.unpack_from("!I", self.left, 1)
             assert kind in ALLOWED, f"a message of type {kind}: {self.left[:40]!r}"
             assert 4 <= length < 2**30, f"a message of length {length}"
@@ -59,7 +63,9 @@ class ServerModel:
         return getattr(self, f"_on_{letter}")(body)
 
     def _copy(self, letter: str) -> bytes:
-        assert letter in "dcfSH", f"{letter} inside COPY FROM"
+        if letter not in "dcfSH":
+            self.lost, self.left = True, b""
+            return message(b"E", b"SFATAL\0VFATAL\0C08P01\0Mprotocol synchronization was lost\0\0")
         if letter not in "cf":
             return b""
         from_query, self.copying = self.copying == ord("Q"), None

@@ -1,4 +1,4 @@
-"""Pipelines with a refusal inside, in the eight states of postgres.md: the client's transaction state and the server's own
+"""Pipelines with a refusal inside, in every state that a session can be in: the client's transaction state and the server's own
 never differ, and what ran is what a server would have run had the refused statement failed there."""
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from psycopg import errors
 
 from harness.gate import Proxy
 from harness.postgres_server import PostgresServer
-from harness.wire_client import WireClient
+from harness.wire_client import WireClient, message
 
 pytestmark = pytest.mark.interop
 
@@ -50,6 +50,39 @@ STATES: dict[str, tuple[list[bytes], bytes, list[str], str]] = {
     ),
     "extended followed by Query": ([], run(ADDED) + WireClient.query(DENIED), ["1", "2", "C", "E42501", "ZI"], "I"),
     "two refusals before one Sync": ([], run(DENIED) + run(DENIED) + SYNC, ["E42501", "ZI"], "I"),
+    "a Query, idle": ([], WireClient.query(DENIED), ["E42501", "ZI"], "I"),
+    "a Query in a transaction": ([b"BEGIN"], WireClient.query(DENIED), ["E42501", "ZE"], "E"),
+    "a Query in a failed one": ([b"BEGIN", b"SELECT 1/0"], WireClient.query(DENIED), ["E42501", "ZE"], "E"),
+    "a Query after a savepoint": (
+        [b"BEGIN", ADDED.encode(), b"SAVEPOINT s"], WireClient.query(DENIED) + WireClient.query("ROLLBACK TO s"),
+        ["E42501", "ZE", "C", "ZT"], "T",
+    ),
+    "a batch in autocommit": ([], WireClient.query(f"{ADDED}; {DENIED}; {ADDED}"), ["E42501", "ZI"], "I"),
+    "a batch that begins": ([], WireClient.query(f"BEGIN; {ADDED}; {DENIED}"), ["E42501", "ZI"], "I"),
+    "after COPY": (
+        [], WireClient.query("COPY bulk FROM STDIN") + message(b"d", b"1\tx\n") + message(b"c") + WireClient.query(DENIED)
+        + run(DENIED) + SYNC, ["G", "C", "ZI", "E42501", "ZI", "E42501", "ZI"], "I",
+    ),
+    "after a COPY that failed": (
+        [], WireClient.query("COPY bulk FROM STDIN") + message(b"d", b"x\n") + message(b"c") + run(DENIED) + SYNC,
+        ["G", "E22P02", "ZI", "E42501", "ZI"], "I",
+    ),
+    "a new Parse of the unnamed statement": (
+        [], WireClient.parse("", ADDED) + SYNC + WireClient.parse("", DENIED) + SYNC + WireClient.bind("", "") + SYNC,
+        ["1", "ZI", "E42501", "ZI", "E26000", "ZI"], "I",
+    ),
+    "the unnamed statement behind a refused Query": (
+        [], WireClient.parse("", ADDED) + SYNC + WireClient.query(DENIED) + WireClient.bind("", "") + SYNC,
+        ["1", "ZI", "E42501", "ZI", "E26000", "ZI"], "I",
+    ),
+    "a Parse of a name that is taken": (
+        [], WireClient.parse("a", "SELECT 1") + WireClient.parse("a", DENIED) + SYNC + WireClient.bind("", "a") + SYNC,
+        ["1", "E42501", "ZI", "2", "ZI"], "I",
+    ),
+    "a Query behind an error and another Query": (
+        [], run("SELECT 1/0") + WireClient.query("SELECT 1") + WireClient.query(DENIED) + run("SELECT 1") + SYNC,
+        ["1", "E22012", "ZI"], "I",
+    ),
     "an earlier error clears the refusal": ([], run("SELECT 1/0") + run(DENIED) + SYNC, ["1", "E22012", "ZI"], "I"),
     "a refused Query behind an error": ([], run("SELECT 1/0") + WireClient.query(DENIED) + SYNC, ["1", "E22012", "ZI"], "I"),
 }  # fmt: skip

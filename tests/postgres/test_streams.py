@@ -191,6 +191,8 @@ async def from_clients(opened: Session, rng: random.Random, seen: Counter[str]) 
             break
         rig.session.from_server(answers)
         answers = b""
+    if model.lost:
+        rig.session.server_left()
     if model.left and not rig.ended:
         assert model.left[:1] == b"d", f"the server waits for the rest of {model.left[:60]!r}"
     assert not any(b"denied" in text for text in model.texts), model.texts
