@@ -202,6 +202,40 @@ def test_close_and_describe_work_through_the_tables(wire: WireClient) -> None:
     assert wire.until_ready() == ["E26000", "ZI"]
 
 
+@pytest.mark.parametrize("text", ["DEALLOCATE ALL", "DISCARD ALL"])
+def test_what_drops_every_statement_spares_the_unnamed_one(wire: WireClient, text: str) -> None:
+    wire.send(WireClient.parse("", "SELECT 7") + WireClient.parse("s", text) + SYNC)
+    wire.send(WireClient.bind("", "s") + WireClient.execute("") + SYNC + WireClient.bind("", "") + WireClient.execute("") + SYNC)
+    assert [wire.until_ready()[-1] for _ in range(2)] == ["ZI", "ZI"]
+    assert wire.until_ready() == ["2", "D", "C", "ZI"]
+
+
+def test_closing_all_portals_spares_the_one_that_does_it(wire: WireClient) -> None:
+    wire.send(WireClient.extended("CLOSE ALL") + WireClient.execute("") + SYNC)
+    assert wire.until_ready() == ["1", "2", "C", "E55000", "ZI"]
+
+
+def test_a_held_cursor_outlives_its_transaction(wire: WireClient) -> None:
+    wire.send(WireClient.query("BEGIN; DECLARE c CURSOR WITH HOLD FOR SELECT id FROM t ORDER BY id; COMMIT"))
+    assert wire.until_ready()[-1] == "ZI"
+    wire.send(WireClient.execute("c", 2) + SYNC + WireClient.query("FETCH 1 FROM c") + WireClient.query("CLOSE c"))
+    assert wire.until_ready() == ["D", "D", "s", "ZI"]
+    assert wire.until_ready() == ["T", "D", "C", "ZI"]
+    assert wire.until_ready() == ["C", "ZI"]
+
+
+def test_a_string_that_first_leaves_a_failed_transaction_is_asked_about(
+    proxy: Proxy, wire: WireClient, server: PostgresServer
+) -> None:
+    wire.send(
+        WireClient.query("BEGIN") + WireClient.query("SELECT 1/0") + WireClient.query("ROLLBACK; DELETE FROM t WHERE id = 1")
+    )
+    assert [wire.until_ready()[-1] for _ in range(2)] == ["ZT", "ZE"]
+    proxy.approve()
+    assert wire.until_ready() == ["C", "C", "ZI"]
+    assert server.run("SELECT count(*) FROM t") == "9"
+
+
 def test_pgbench_runs_in_every_query_mode(proxy: Proxy, server: PostgresServer, table: str) -> None:
     script = "SELECT v FROM t WHERE id = 3;\nUPDATE t SET v = 'y' WHERE id = 4;\n"
     for mode in ("simple", "extended", "prepared"):

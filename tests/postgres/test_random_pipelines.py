@@ -188,6 +188,7 @@ def story(pipelines: list[Pipeline]) -> str:
     return "\n--\n".join("\n".join(pipeline.words) for pipeline in pipelines)
 
 
+@pytest.mark.timeout(3600 if FUZZ else 120)
 def test_random_pipelines_are_answered_as_by_a_server_that_refuses_the_same(
     twins: Proxy, server: PostgresServer, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -228,6 +228,7 @@ async def from_servers(opened: Session, rng: random.Random, seen: Counter[str]) 
     await rig.session.settle("test")
 
 
+@pytest.mark.timeout(SECONDS + 300 if FUZZ else 120)
 @pytest.mark.parametrize("side", [from_clients, from_servers])
 def test_no_stream_leads_a_session_astray(side: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
     seen: Counter[str] = Counter()
