@@ -40,13 +40,6 @@ async def test_a_shell_is_refused_with_what_to_do_instead(bench: SshBench) -> No
     assert not (bench.target.home / "made").exists()
 
 
-async def test_sftp_says_in_words_that_it_is_not_offered(bench: SshBench) -> None:
-    done = await bench.ssh("sftp", options=["-s"])
-    assert done.status == 126
-    assert "interlock: sftp: file transfer is not offered here yet" in done.err
-    assert len(refused(bench, "subsystem:sftp")) == 1
-
-
 async def test_another_subsystem_is_refused(bench: SshBench) -> None:
     done = await bench.ssh("netconf", options=["-s"])
     assert done.status == 126
