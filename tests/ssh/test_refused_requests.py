@@ -55,18 +55,17 @@ async def test_transfers_over_exec_are_refused_in_words(bench: SshBench, command
     assert bench.target.ran() == []
 
 
-async def test_scp_itself_fails_with_our_sentence(bench: SshBench) -> None:
+async def test_scp_of_the_old_protocol_fails_with_our_sentence(bench: SshBench) -> None:
     source = bench.directory / "file"
     source.write_text("x")
-    for mode in ("-O", "-s"):
-        words = [word for word in bench.argv()[1:-1] if word != "-p"]
-        words[words.index(str(bench.listener.port)) : words.index(str(bench.listener.port))] = ["-P"]
-        process = await asyncio.create_subprocess_exec(
-            "scp", mode, *words, str(source), "web-1@127.0.0.1:copy", stderr=asyncio.subprocess.PIPE
-        )
-        _, err = await process.communicate()
-        assert process.returncode != 0
-        assert b"file transfer is not offered here yet" in err
+    words = [word for word in bench.argv()[1:-1] if word != "-p"]
+    words[words.index(str(bench.listener.port)) : words.index(str(bench.listener.port))] = ["-P"]
+    process = await asyncio.create_subprocess_exec(
+        "scp", "-O", *words, str(source), "web-1@127.0.0.1:copy", stderr=asyncio.subprocess.PIPE
+    )
+    _, err = await process.communicate()
+    assert process.returncode != 0
+    assert b"the old protocol of scp is not offered here: copy files with sftp" in err
     assert not (bench.target.home / "copy").exists()
 
 
