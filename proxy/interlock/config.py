@@ -1,7 +1,7 @@
 """interlock.yaml: strict models, the loader, and references to secrets.
 
-An unknown key is an error that names the nearest valid one. Secrets are never in the file: `env:NAME`, `file:PATH` and
-`${NAME}` refer to them, and `Secret` keeps the value out of logs, errors and `repr`.
+An unknown key is an error that names the nearest valid one. Secrets are never in the file: `env:NAME`, `file:PATH`,
+`vault:PATH#FIELD` and `${NAME}` refer to them, and `Secret` keeps the value out of logs, errors and `repr`.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class SecretRef(BaseModel):
             if sep and kind in ("env", "file") and where:
                 return {"kind": kind, "where": where}
             if kind == "vault":
-                raise ValueError("vault: references need the Vault provider, which this version does not have yet")
+                raise ValueError("vault: is for the credentials of postgres targets; use env:NAME or file:PATH here")
             raise ValueError("refer to a secret as env:NAME or file:PATH; never write it here")
         return value
 
@@ -120,6 +120,37 @@ class SecretRef(BaseModel):
             raise ConfigError(f"the secret file {path} can't be read: {error.__class__.__name__}") from None
 
 
+_VAULT = re.compile(
+    r"(?P<path>[A-Za-z0-9_-][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+)(?:#(?P<field>[A-Za-z0-9_.-]{1,128}))?\Z"
+)
+"""No segment begins with a dot: `..` would leave the path that a Vault policy was written for."""
+
+
+class VaultRef(BaseModel):
+    """`vault:PATH#FIELD`: an API path below /v1/, such as secret/data/orders, and the field of what is there."""
+
+    model_config = ConfigDict(frozen=True)
+    path: str
+    field: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        found = _VAULT.match(value.removeprefix("vault:"))
+        if found is None:
+            raise ValueError("refer to a secret in Vault as vault:MOUNT/PATH#FIELD, such as vault:secret/data/orders#password")
+        return {"path": found["path"], "field": found["field"] or ""}
+
+
+def _reference(value: object) -> object:
+    """Choose the kind of reference by its prefix, so that an error speaks of the one that was meant."""
+    if isinstance(value, str):
+        return VaultRef.model_validate(value) if value.startswith("vault:") else SecretRef.model_validate(value)
+    return value
+
+
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -129,17 +160,46 @@ class Node(Strict):
     data_dir: Path
 
 
+PostgresAuth = Literal["scram", "token", "oauth", "cert"]
+_POSTGRES_AUTH = ("scram", "token", "oauth", "cert")
+
+
+def _postgres_auth(value: object) -> object:
+    chosen = value if isinstance(value, list) else [value]
+    if not chosen or any(name not in _POSTGRES_AUTH for name in chosen) or len(set(chosen)) != len(chosen):
+        raise ValueError("choose scram, token, oauth or cert, or a list of different ones")
+    if "token" in chosen and {"scram", "oauth"} & set(chosen):
+        # PostgreSQL's protocol has one authentication request a connection, and a clear password is another than SASL.
+        raise ValueError("token asks for a clear password and scram and oauth for SASL: one listener can't ask for both")
+    return value
+
+
+class PostgresOAuth(Strict):
+    """What a client without a token is told: whose token to get, with which scope. `issuer` is a name of identity.issuers."""
+
+    issuer: str = ""
+    scope: str = "openid"
+
+
 class Listen(Strict):
     ssh: Address | None = None
     postgres: Address | None = None
     http: Address | None = None
     metrics: Address | None = None
-    postgres_auth: Literal["scram", "token"] = "scram"
+    postgres_auth: Annotated[PostgresAuth | list[PostgresAuth], BeforeValidator(_postgres_auth)] = "scram"
+    postgres_oauth: PostgresOAuth = PostgresOAuth()
+
+    @property
+    def postgres_methods(self) -> frozenset[str]:
+        return frozenset([self.postgres_auth] if isinstance(self.postgres_auth, str) else self.postgres_auth)
 
 
 class Tls(Strict):
+    """`client_ca` signs the certificates of clients that may log in with one (listen.postgres_auth: cert)."""
+
     certificate: Path
     key: Path
+    client_ca: Path | None = None
 
 
 class Issuer(Strict):
@@ -163,10 +223,46 @@ class IdentityConfig(Strict):
 
 
 class Credentials(Strict):
-    kind: Literal["password", "ssh-ca", "key", "none"] = "none"
-    source: SecretRef | None = Field(default=None, alias="from")
+    """How a target is convinced of us. Which keys a kind takes is checked, so that none is silently without effect."""
+
+    kind: Literal["password", "certificate", "vault-database", "rds-iam", "ssh-ca", "key", "none"] = "none"
+    source: Annotated[SecretRef | VaultRef | None, BeforeValidator(_reference)] = Field(default=None, alias="from")
     key: SecretRef | None = None
+    certificate: Path | None = None
     pin: Literal["reviewed", "never"] = "reviewed"
+    md5: bool = False
+    region: str = ""
+    access_key: SecretRef | None = None
+    secret_key: SecretRef | None = None
+    session_token: SecretRef | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Credentials:
+        if self.kind == "password" and self.source is None:
+            raise ValueError("kind: password needs from: env:NAME, file:PATH or vault:PATH#FIELD")
+        if isinstance(self.source, VaultRef) and (self.kind == "password") != bool(self.source.field):
+            raise ValueError("kind: password needs from: vault:PATH#FIELD, and vault-database from: vault:PATH without a field")
+        if self.kind == "vault-database" and not isinstance(self.source, VaultRef):
+            raise ValueError("kind: vault-database needs from: vault:database/creds/ROLE")
+        if self.kind == "certificate" and self.certificate is None:
+            raise ValueError("kind: certificate needs certificate: PATH and key: file:PATH")
+        if self.kind == "certificate" and self.source is not None:
+            raise ValueError("kind: certificate takes no from:; for both write kind: password with certificate: and key:")
+        if self.certificate is not None and (self.key is None or self.key.kind != "file"):
+            raise ValueError("certificate: needs its key: file:PATH beside it")
+        if self.kind == "rds-iam" and not self.region:
+            raise ValueError("kind: rds-iam needs region:, such as eu-central-1")
+        if self.kind != "rds-iam" and (self.region or self.access_key or self.secret_key or self.session_token):
+            raise ValueError("region:, access_key:, secret_key: and session_token: are for kind: rds-iam")
+        if self.md5 and self.kind not in ("password", "vault-database"):
+            raise ValueError("md5: is for kinds with a password")
+        return self
+
+    def check(self, base: Path) -> None:
+        """Read every secret that is at hand, so that a missing one is found at start. Raise ConfigError."""
+        for reference in (self.source, self.access_key, self.secret_key, self.session_token):
+            if isinstance(reference, SecretRef):
+                reference.resolve(base)
 
 
 class TargetConfig(Strict):
@@ -183,6 +279,7 @@ class TargetConfig(Strict):
     search_path: str = "public, pg_temp"
     tls: Literal["disable", "require", "verify-full"] = "verify-full"
     tls_ca: Path | None = None
+    tls_name: str = ""
 
     @model_validator(mode="after")
     def _complete(self) -> TargetConfig:
@@ -194,7 +291,21 @@ class TargetConfig(Strict):
             raise ValueError("a postgres target needs database: and role:")
         if self.protocol == "postgres" and self.tls == "disable" and not is_loopback(split_address(self.address)[0]):
             raise ValueError("tls: disable is for a target on loopback only; use verify-full")
+        if self.protocol == "postgres":
+            self._check_postgres_credentials()
         return self
+
+    def _check_postgres_credentials(self) -> None:
+        kind, loopback = self.credentials.kind, is_loopback(split_address(self.address)[0])
+        if kind in ("ssh-ca", "key"):
+            raise ValueError(f"credentials.kind {kind} is for ssh targets; use password, certificate, vault-database or rds-iam")
+        if kind == "rds-iam" and self.tls != "verify-full":
+            # The server asks for the token in clear: only a server that has proven its name may see it.
+            raise ValueError("credentials.kind rds-iam needs tls: verify-full")
+        if self.credentials.certificate is not None and self.tls != "verify-full":
+            raise ValueError("a client certificate does not prove the server: it needs tls: verify-full")
+        if self.credentials.md5 and self.tls != "verify-full" and not loopback:
+            raise ValueError("credentials.md5 proves nothing about the server, so it needs tls: verify-full")
 
 
 def _check_sent_safely(key: str, url: str) -> None:
@@ -310,6 +421,20 @@ class EvidenceConfig(Strict):
     ca: CaKey | None = None
 
 
+class VaultConfig(Strict):
+    """Where `vault:` references lead. The token is read anew at each request, as Vault Agent renews its file."""
+
+    address: str
+    token: SecretRef
+    namespace: str = ""
+    ca: Path | None = None
+
+    @model_validator(mode="after")
+    def _safe(self) -> VaultConfig:
+        _check_sent_safely("address", self.address)
+        return self
+
+
 class StoreConfig(Strict):
     url: str = "sqlite:///interlock.db"
 
@@ -329,6 +454,7 @@ class Config(Strict):
     approvals: ApprovalsConfig = ApprovalsConfig()
     evidence: EvidenceConfig = EvidenceConfig()
     store: StoreConfig = StoreConfig()
+    vault: VaultConfig | None = None
     base: Path = Field(default=Path(), exclude=True)
 
     @model_validator(mode="after")
@@ -340,14 +466,37 @@ class Config(Strict):
             for kind, address in (("postgres", self.listen.postgres), ("http", self.listen.http)):
                 if address is not None and not is_loopback(split_address(address)[0]):
                     raise ValueError(f"listen.{kind} without tls: may bind loopback only; add tls: or use 127.0.0.1")
-        if self.listen.postgres_auth == "token" and self.tls is None:
-            raise ValueError("listen.postgres_auth: token sends the token in clear, so it needs tls:")
+        self._check_postgres_auth()
+        if self.vault is None and any(isinstance(t.credentials.source, VaultRef) for t in self.targets):
+            raise ValueError("a vault: reference needs vault: {address: https://…, token: file:…}")
         slack = self.approvals.channels.slack
         if slack is not None and slack.mode == "http" and self.listen.http is None:
             raise ValueError("approvals.channels.slack.mode: http needs listen.http, where Slack posts to; or use mode: socket")
         if any(t.credentials.kind == "ssh-ca" for t in self.targets) and self.targets_ca is None:
             raise ValueError("credentials.kind ssh-ca needs targets_ca: {key: file:…}")
         return self
+
+    def _check_postgres_auth(self) -> None:
+        methods = self.listen.postgres_methods
+        for method, why in (
+            ("token", "sends the token in clear"), ("oauth", "sends the token in clear"), ("cert", "reads certificates of TLS"),
+        ):  # fmt: skip
+            if method in methods and self.tls is None:
+                raise ValueError(f"listen.postgres_auth: {method} {why}, so it needs tls:")
+        if "cert" in methods and (self.tls is None or self.tls.client_ca is None):
+            raise ValueError("listen.postgres_auth: cert needs tls.client_ca, the CA of the clients' certificates")
+        if "oauth" in methods and self.oauth_issuer is None:
+            raise ValueError(
+                "listen.postgres_auth: oauth needs listen.postgres_oauth.issuer, the name of one of identity.issuers"
+            )
+
+    @property
+    def oauth_issuer(self) -> Issuer | None:
+        """Whose token a Postgres client is told to get: the one named, or the only one there is."""
+        issuers, name = self.identity.issuers, self.listen.postgres_oauth.issuer
+        if not name:
+            return issuers[0] if len(issuers) == 1 else None
+        return next((issuer for issuer in issuers if issuer.name == name), None)
 
     def target(self, name: str) -> TargetConfig | None:
         return next((t for t in self.targets if t.name == name), None)

@@ -96,8 +96,7 @@ def check(config: ConfigFile = DEFAULT_CONFIG) -> None:
     files, terms = configured(loaded)
     policies = load_policies(files, terms=terms)
     for target in loaded.targets:
-        if target.credentials.source is not None:
-            target.credentials.source.resolve(loaded.base)
+        target.credentials.check(loaded.base)
     say(f"{config}: {len(loaded.targets)} targets, {len(policies.rules)} rules, policy {policies.digest}")
     for warning in (*policies.warnings, *unmatched(policies.rules, policies.access, list(map(facts_of, loaded.targets)))):
         say(f"warning: {warning}")
