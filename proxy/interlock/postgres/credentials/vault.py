@@ -16,7 +16,7 @@ import httpx
 
 from interlock.clock import Clock
 from interlock.config import Config, Secret, VaultConfig, VaultRef
-from interlock.errors import ConfigError, TargetError
+from interlock.errors import ConfigError
 from interlock.postgres.credentials.kept import Kept
 from interlock.postgres.credentials.login import Login, unavailable
 
@@ -131,7 +131,7 @@ class VaultSecret:
 
     async def _fetch(self) -> tuple[Secret, float]:
         answer = await _read(self._vault, self._reference, self._target)
-        return _text(answer, self._reference.field, self._target), SECRET_S
+        return _text(answer, self._reference, self._reference.field, self._target), SECRET_S
 
 
 class VaultDatabase:
@@ -156,8 +156,8 @@ class VaultDatabase:
         answer = await _read(self._vault, self._reference, self._target)
         if answer.seconds <= 0:
             raise unavailable(self._target, "Vault does not say how long the role lives; is the path one of the database engine?")
-        name = _text(answer, "username", self._target).reveal()
-        return Login(name, _text(answer, "password", self._target)), answer.seconds
+        name = _text(answer, self._reference, "username", self._target).reveal()
+        return Login(name, _text(answer, self._reference, "password", self._target)), answer.seconds
 
 
 async def _read(vault: Vault, reference: VaultRef, target: str) -> Answer:
@@ -167,12 +167,8 @@ async def _read(vault: Vault, reference: VaultRef, target: str) -> Answer:
         raise unavailable(target, f"vault:{reference.path}: {error}") from None
 
 
-def _text(answer: Answer, field: str, target: str) -> Secret:
+def _text(answer: Answer, reference: VaultRef, field: str, target: str) -> Secret:
     value = answer.data.get(field)
     if not isinstance(value, str) or not value or "\0" in value:
-        raise _missing(target, field)
+        raise unavailable(target, f"vault:{reference.path} holds no text {field!r}")
     return Secret(value)
-
-
-def _missing(target: str, field: str) -> TargetError:
-    return unavailable(target, f"what Vault has there holds no text {field!r}")
