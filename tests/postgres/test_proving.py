@@ -26,6 +26,7 @@ from harness.wire_client import WireClient, message, startup
 from interlock.clock import SystemClock
 from interlock.errors import AuthenticationError
 from interlock.identity import certificate as certificates
+from interlock.identity.principal import Identity
 from interlock.identity.scram import PLAIN, PLUS, ScramClient, salted_password, server_end_point
 
 pytestmark = pytest.mark.interop
@@ -312,13 +313,57 @@ def test_libpq_chooses_among_the_methods_of_one_listener(many: Proxy, issuer: Fa
     assert sasl_of(many, token(issuer)).until_ready() == ["ZI"]
 
 
-def sasl_of(proxy: Proxy, secret: str) -> WireClient:
+def sasl_of(proxy: Proxy, secret: str, *, user: str = "u-alice") -> WireClient:
     client = wire(proxy)
-    client.send(startup({"user": "u-alice", "database": "orders"}))
+    client.send(startup({"user": user, "database": "orders"}))
     client.read()
     data = b"n,,\x01auth=Bearer " + secret.encode() + b"\x01\x01"
     client.send(message(b"p", b"OAUTHBEARER\0" + struct.pack("!I", len(data)) + data))
     return client
+
+
+# -- the end of a credential -------------------------------------------------------------------------------------------
+
+
+def ended(issuer: FakeIssuer, **more: Any) -> str:
+    """A token that has ended a moment ago, which the skew of clocks still lets in."""
+    return token(issuer, exp=int(SystemClock().now().timestamp()) - 30, **more)
+
+
+def answer(client: WireClient) -> list[str]:
+    client.send(WireClient.query("SELECT 1"))
+    return client.until_ready()
+
+
+ALLOWED, EXPIRED = ["T", "D", "C", "ZI"], ["E42501", "ZI"]
+
+
+def test_a_session_ends_with_its_token_until_the_same_subject_has_a_new_one(oauth: Proxy, issuer: FakeIssuer) -> None:
+    client = sasl_of(oauth, ended(issuer, groups=["sre"]))
+    assert client.until_ready() == ["ZI"]
+    assert answer(client) == EXPIRED and "credential-expired" in client.errors[-1]["D"]
+    # Somebody else's, and the same subject's with less than the session has: neither prolongs it.
+    for user, other in (("u-bob", ["sre"]), ("u-alice", []), ("u-alice", ["dba"])):
+        assert sasl_of(oauth, token(issuer, sub=user, groups=other), user=user).until_ready() == ["ZI"]
+        assert answer(client) == EXPIRED
+    renewing = sasl_of(oauth, token(issuer, groups=["sre", "dba"]))
+    assert renewing.until_ready() == ["ZI"]
+    assert answer(client) == ALLOWED
+
+
+def test_a_token_for_somebody_else_prolongs_no_session_for_the_first(oauth: Proxy, issuer: FakeIssuer) -> None:
+    """An agent acts for two people. What one of them lets it do does not go on because the other one does."""
+    oauth.run(oauth.desk.directory.link("claude", Identity(ISSUER, "bot")))
+    acts = {"act": {"sub": "bot"}}
+    client = sasl_of(oauth, ended(issuer, **acts), user="claude")
+    assert client.until_ready() == ["ZI"] and answer(client) == EXPIRED
+    assert sasl_of(oauth, token(issuer, sub="u-carol", **acts), user="claude").until_ready() == ["ZI"]
+    assert answer(client) == EXPIRED
+    later = SystemClock().now() + timedelta(hours=1)
+    oauth.loop.call_soon_threadsafe(oauth.gate.renew, Identity(ISSUER, "bot"), later)  # one of its own, for nobody
+    assert answer(client) == EXPIRED
+    assert sasl_of(oauth, token(issuer, **acts), user="claude").until_ready() == ["ZI"]
+    assert answer(client) == ALLOWED
 
 
 # -- certificates ------------------------------------------------------------------------------------------------------

@@ -196,6 +196,7 @@ def test_an_aws_token_goes_in_clear_to_a_server_that_proved_its_name(
         await talk.startup()
         talk.write(message(b"R", struct.pack("!I", 3)))
         seen.append(await talk.message())
+        talk.write(message(b"E", b"SFATAL\0C28P01\0Mno\0\0"))
 
     refused_by(authority, tmp_path, collects, credentials=keys)
     assert len(seen) == 1 and seen[0].startswith(b"p") and b"Action=connect&DBUser=app&" in seen[0]

@@ -13,8 +13,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ssl
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from interlock.clock import Entropy
 from interlock.config import Config, Secret, TargetConfig, split_address
@@ -24,6 +25,8 @@ from interlock.postgres.credentials.login import Login, Provider
 from interlock.postgres.dialogue import Dialogue, LeftError
 from interlock.postgres.encryption import broken, client_context, distrust
 from interlock.postgres.wire import answers, requests
+
+T = TypeVar("T")
 
 CONNECT_TIMEOUT = 10.0
 _AUTH_CAP = 64 * 1024
@@ -70,16 +73,31 @@ class Connector:
                 raise
         return await self._connect(parameters, await self._provider.login(parameters["user"]))
 
+    async def reach(self) -> None:
+        """Connect, in TLS where it is configured, and leave without a word. Raise TargetError."""
+
+        async def nothing(_: Dialogue) -> None:
+            return None
+
+        await self._during(nothing, then=Dialogue.close)
+
     async def _connect(self, parameters: Mapping[str, str], login: Login) -> Upstream:
+        return await self._during(lambda dialogue: self._start(dialogue, {**parameters, "user": login.role}, login))
+
+    async def _during(self, work: Callable[[Dialogue], Awaitable[T]], *, then: Callable[[Dialogue], None] | None = None) -> T:
+        """Open a connection for `work`, within the time that it may take all in all. Raise TargetError, whatever failed."""
         dialogue: Dialogue | None = None
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 dialogue = await self._open()
                 try:
-                    return await self._start(dialogue, {**parameters, "user": login.role}, login)
+                    done = await work(dialogue)
                 except BaseException:
                     dialogue.abort()
                     raise
+                if then is not None:
+                    then(dialogue)
+                return done
         except ssl.SSLCertVerificationError as error:
             raise self._distrusted(distrust(error)) from None
         except ssl.SSLError as error:
