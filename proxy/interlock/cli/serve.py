@@ -35,7 +35,7 @@ targets: []
 #  - {name: web-1, protocol: ssh, address: "10.0.0.5:22", account: deploy, labels: {env: prod},
 #     credentials: {kind: key, key: "file:web-1.key"}, host_keys: file:known_hosts}
 #  - {name: orders, protocol: postgres, address: "10.0.0.9:5432", database: orders, role: app_ro, labels: {env: prod},
-#     tls: verify-full, credentials: {kind: password, from: "env:ORDERS_PW"}}
+#     tls: verify-full, credentials: {kind: password, from: "env:ORDERS_PW"}}   # or file:PATH, vault:PATH#FIELD
 policies: []   # empty: the packs that ship with Interlock
 """
 

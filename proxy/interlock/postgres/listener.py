@@ -158,7 +158,7 @@ class PostgresListener:
             async with asyncio.timeout_at(deadline):
                 dialogue = await meet(connection, self._tls)
         except OSError as error:  # LeftError, ssl.SSLError and TimeoutError are some
-            log.info("postgres.not_met", client=source, error=error.__class__.__name__)
+            log.debug("postgres.not_met", client=source, error=error.__class__.__name__)
         else:
             await self._receive(dialogue, source, deadline)
         finally:
