@@ -89,7 +89,7 @@ async def _resolved(target: TargetConfig) -> str:
     host, port = split_address(target.address)
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise TargetError(f"the name {host} is not known here ({error.__class__.__name__})") from None
     return f"{host} is {', '.join(sorted({str(entry[4][0]) for entry in found}))}"
 

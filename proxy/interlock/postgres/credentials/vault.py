@@ -20,7 +20,7 @@ from interlock.errors import ConfigError
 from interlock.postgres.credentials.kept import Kept
 from interlock.postgres.credentials.login import Login, unavailable
 
-TIMEOUT_S = 5.0
+TIMEOUT_S = 10.0
 MAX_ANSWER = 256 * 1024
 SECRET_S = 60.0
 """Seconds that a key/value secret is kept: it has no end of its own, and somebody may have changed it meanwhile."""
