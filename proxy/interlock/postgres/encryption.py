@@ -32,7 +32,7 @@ def server_context(tls: Tls, config: Config) -> ssl.SSLContext:
     # As PostgreSQL: a resumed session would bring an old verdict about a client's certificate back.
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
     context.num_tickets = 0
-    if tls.client_ca is not None:
+    if tls.client_ca is not None and "cert" in config.listen.postgres_methods:
         # Asked for, not demanded: who shows none gets an answer in words, and a cancel request needs none.
         context.verify_mode = ssl.CERT_OPTIONAL
         try:
