@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -29,6 +28,7 @@ from interlock.gate import Gate
 from interlock.identity.principal import Principal
 from interlock.policy.model import Access, Decision, Facts, ReviewTerms, Target, Verdict
 from interlock.ports import Policy
+from interlock.postgres.encryption import server_context
 from interlock.postgres.listener import PostgresListener
 
 T = TypeVar("T")
@@ -177,9 +177,10 @@ def configuration(server: PostgresServer, folder: Path, **more: Any) -> Config:
 
 @asynccontextmanager
 async def _running(
-    config: Config, folder: Path, policy: Any, tls: ssl.SSLContext | None, settings: Mapping[str, Any], options: Mapping[str, Any]
+    config: Config, folder: Path, policy: Any, settings: Mapping[str, Any], options: Mapping[str, Any]
 ) -> AsyncIterator[Proxy]:
-    async with open_desk(folder, **settings) as desk:
+    tls = server_context(config.tls, config) if config.tls is not None else None
+    async with open_desk(folder, issuers=config.identity.issuers, **settings) as desk:
         classifier = SqlClassifier()
         gate = Gate(policies=policy, classifier=classifier, approvals=desk.inbox, transcripts=desk.transcripts, clock=desk.clock)
         listener = PostgresListener(
@@ -202,7 +203,6 @@ def running_proxy(
     folder: Path,
     policy: Any,
     *,
-    tls: ssl.SSLContext | None = None,
     desk: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Iterator[Proxy]:
@@ -214,7 +214,7 @@ def running_proxy(
     done = asyncio.Event()
 
     async def main() -> None:
-        async with _running(config, folder, policy, tls, desk or {}, options) as proxy:
+        async with _running(config, folder, policy, desk or {}, options) as proxy:
             started.append(proxy)
             up.set()
             await done.wait()
