@@ -97,6 +97,7 @@ class ClientFrames:
                 return None
             self._data = b"".join((self._data[self._pos :], *self._parts))
             self._pos = self._have = 0
+            self._need = 5  # what an earlier message needed says nothing of the next
             self._parts.clear()
         data, pos = self._data, self._pos
         left = len(data) - pos
