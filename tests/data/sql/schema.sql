@@ -43,3 +43,8 @@ CREATE TABLE shadow.t (id int);
 CREATE FUNCTION shadow.to_json(public.mood) RETURNS json LANGUAGE sql AS 'select ''1''::json';
 CREATE TABLE public.moody (m public.mood);
 CREATE CAST (public.mood AS json) WITH FUNCTION shadow.to_json(public.mood) AS ASSIGNMENT;
+CREATE TABLE public.lines (
+    order_id int REFERENCES public.orders ON DELETE CASCADE, s_id int REFERENCES public.s ON UPDATE CASCADE ON DELETE SET NULL
+);
+CREATE VIEW public.triggered_view AS SELECT id FROM public.triggered;
+CREATE INDEX lines_by_s ON public.lines (s_id);

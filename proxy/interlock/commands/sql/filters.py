@@ -10,6 +10,7 @@ Knows parse trees only.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import Enum
 
 from google.protobuf.message import Message
 from postgast import pg_query_pb2 as pb
@@ -43,54 +44,82 @@ _ORDER = {
 }
 
 
+class Truth(Enum):
+    """What the text of a condition says of the rows that pass it."""
+
+    ALL = "every row"
+    NONE = "no row"
+    EITHER = "every row or none, and the text does not say which"  # `$1`, `now() > 'epoch'`, EXISTS of rows of its own
+    ROW = "it depends on the row"
+
+
+_NOT = {Truth.ALL: Truth.NONE, Truth.NONE: Truth.ALL}
+
+
 def filters(condition: pb.Node) -> bool:
     """Tell whether the condition leaves some row out as far as its text shows. An empty node is no condition."""
-    return _truth(condition) is not True
+    return _truth(condition) in (Truth.ROW, Truth.NONE)
 
 
-def _truth(node: pb.Node) -> bool | None:
-    """True: for every row. False: for none. None: depends on the row."""
+def _truth(node: pb.Node) -> Truth:
     match node.WhichOneof("node"):
         case None:
-            return True
+            return Truth.ALL
         case "bool_expr":
             return _truth_of_boolean(node.bool_expr)
         case "a_const":
-            return not (node.a_const.isnull or (node.a_const.HasField("boolval") and not node.a_const.boolval.boolval))
+            never = node.a_const.isnull or (node.a_const.HasField("boolval") and not node.a_const.boolval.boolval)
+            return Truth.NONE if never else Truth.ALL
         case "a_expr" if _compares_column(node.a_expr):
-            return None
+            return Truth.ROW
         case "a_expr" if (known := _truth_of_comparison(node.a_expr)) is not None:
-            return known
-        case "null_test":
-            test = node.null_test
-            if not _names_column(test.arg):
-                return True
-            return None
-        case "boolean_test" | "type_cast" | "collate_clause":
-            inner = getattr(node, str(node.WhichOneof("node"))).arg
-            return None if _names_column(node) else (_truth(inner) is not False)
+            return Truth.ALL if known else Truth.NONE
+        case "type_cast" | "collate_clause" if not _names_column(node):
+            return _truth(getattr(node, str(node.WhichOneof("node"))).arg)
         case "current_of_expr":
-            return None
-    return None if _names_column(node) else True
+            return Truth.ROW
+    return Truth.ROW if _names_column(node) else Truth.EITHER
 
 
-def _truth_of_boolean(expression: pb.BoolExpr) -> bool | None:
-    parts = [_truth(argument) for argument in expression.args]
+def _truth_of_boolean(expression: pb.BoolExpr) -> Truth:
+    parts = {_truth(argument) for argument in expression.args}
     match expression.boolop:
         case pb.NOT_EXPR:
-            return None if parts[0] is None else not parts[0]
+            (only,) = parts
+            return _NOT.get(only, only)
         case pb.AND_EXPR:
-            if False in parts:
-                return False
-            return True if all(part is True for part in parts) else None
-    if True in parts or _excluded_middle(expression):
-        return True
-    return False if all(part is False for part in parts) else None
+            strongest = (Truth.NONE, Truth.ROW, Truth.EITHER, Truth.ALL)
+        case _:
+            if _excluded_middle(expression):
+                return Truth.ALL
+            strongest = (Truth.ALL, Truth.EITHER, Truth.ROW, Truth.NONE)
+    return next(truth for truth in strongest if truth in parts)
+
+
+_COMPLEMENTS = ({pb.IS_TRUE, pb.IS_NOT_TRUE}, {pb.IS_FALSE, pb.IS_NOT_FALSE}, {pb.IS_UNKNOWN, pb.IS_NOT_UNKNOWN})
+
+
+_NESTING = frozenset(("bool_expr", "type_cast", "collate_clause"))
+"""Not looked through here: each level would be looked through once more at every level around it."""
+
+
+def _essence(node: pb.Node) -> pb.Node:
+    """Strip what changes nothing: the other parts of an AND if they are true, of an OR if they are false, and double NOT."""
+    if node.WhichOneof("node") != "bool_expr":
+        return node
+    inner = node.bool_expr
+    if inner.boolop == pb.NOT_EXPR:
+        below = inner.args[0]
+        double = below.WhichOneof("node") == "bool_expr" and below.bool_expr.boolop == pb.NOT_EXPR
+        return _essence(below.bool_expr.args[0]) if double else node
+    void = Truth.ALL if inner.boolop == pb.AND_EXPR else Truth.NONE
+    left = [argument for argument in inner.args if argument.WhichOneof("node") in _NESTING or _truth(argument) is not void]
+    return _essence(left[0]) if len(left) == 1 else node
 
 
 def _excluded_middle(expression: pb.BoolExpr) -> bool:
-    """`a OR NOT a`, and `c IS NULL OR c IS NOT NULL`."""
-    plain = list(expression.args)
+    """`a OR NOT a`, `c IS NULL OR c IS NOT NULL`, and `c IS TRUE OR c IS NOT TRUE`."""
+    plain = [_essence(argument) for argument in expression.args]
     for index, part in enumerate(plain):
         for other in plain[index + 1 :]:
             for one, two in ((part, other), (other, part)):
@@ -104,6 +133,12 @@ def _excluded_middle(expression: pb.BoolExpr) -> bool:
                 part.WhichOneof("node") == other.WhichOneof("node") == "null_test"
                 and part.null_test.nulltesttype != other.null_test.nulltesttype
                 and same(part.null_test.arg, other.null_test.arg)
+            ):
+                return True
+            if (
+                part.WhichOneof("node") == other.WhichOneof("node") == "boolean_test"
+                and {part.boolean_test.booltesttype, other.boolean_test.booltesttype} in _COMPLEMENTS
+                and same(part.boolean_test.arg, other.boolean_test.arg)
             ):
                 return True
     return False
@@ -158,7 +193,11 @@ _NO_COLUMN_BELOW = frozenset(("a_const", "param_ref", "string", "type_name", "sq
 
 
 def columns_below(message: Message) -> Iterator[pb.ColumnRef | pb.CurrentOfExpr]:
-    """Yield every column named in a tree, in no order."""
+    """Yield every column named in a tree, in no order, but for those that a sub-query has of its own.
+
+    What a sub-query finds out from its own FROM is the same for every row around it: `EXISTS (SELECT 1 FROM s WHERE s.id = 1)`
+    leaves out all of them or none.
+    """
     pending: list[Message] = [message]
     while pending:
         current = pending.pop()
@@ -168,6 +207,10 @@ def columns_below(message: Message) -> Iterator[pb.ColumnRef | pb.CurrentOfExpr]
                 continue
             if kind in ("column_ref", "current_of_expr"):
                 yield getattr(current, kind)
+                continue
+            if kind == "sub_link":
+                pending.append(current.sub_link.testexpr)
+                yield from _outer_columns(current.sub_link.subselect)
                 continue
             if kind == "a_expr":
                 pending.append(current.a_expr.lexpr)
@@ -181,6 +224,42 @@ def columns_below(message: Message) -> Iterator[pb.ColumnRef | pb.CurrentOfExpr]
                 pending.append(value)
             else:
                 pending.extend(value)
+
+
+def _outer_columns(subselect: pb.Node) -> Iterator[pb.ColumnRef | pb.CurrentOfExpr]:
+    """Yield the columns by which a sub-query hangs on the row around it.
+
+    An unqualified name is taken for the sub-query's own if that has a FROM: rather too few filters than too many.
+    """
+    bound = set(_items_below(subselect))
+    for column in columns_below(subselect):
+        if isinstance(column, pb.CurrentOfExpr):
+            continue
+        parts = [field.string.sval for field in column.fields]
+        if (len(parts) > 1 and parts[-2] not in bound) or (len(parts) == 1 and not bound):
+            yield column
+
+
+_ITEMS = frozenset(("range_subselect", "range_function", "range_table_func", "json_table"))
+
+
+def _items_below(message: Message) -> Iterator[str]:
+    """Yield the names under which the FROMs below know their items."""
+    pending: list[Message] = [message]
+    while pending:
+        current = pending.pop()
+        if isinstance(current, pb.Node):
+            kind = current.WhichOneof("node")
+            if kind is None:
+                continue
+            current = getattr(current, kind)
+            if kind == "range_var":
+                yield current.alias.aliasname or current.relname
+            elif kind in _ITEMS:
+                yield current.alias.aliasname
+        for field, value in current.ListFields():
+            if field.message_type is not None:
+                pending.extend((value,) if isinstance(value, Message) else value)
 
 
 def _names_column(message: Message) -> bool:

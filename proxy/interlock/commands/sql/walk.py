@@ -109,6 +109,7 @@ class Walk:
         self._taints = False
         self._ran_code = False
         self._made_temporary = False
+        self.creating = ""  # the schema whose CREATE SCHEMA this is part of
         self.code_ran = False  # an earlier statement of this text ran code that may have made anything
 
     # -- visiting -------------------------------------------------------------------------------------------------
@@ -218,6 +219,15 @@ class Walk:
             yield
         finally:
             self.via = outer
+
+    @contextmanager
+    def creating_in(self, schema: str) -> Iterator[None]:
+        """What is created inside without a schema goes to this one."""
+        outer, self.creating = self.creating, schema
+        try:
+            yield
+        finally:
+            self.creating = outer
 
     def text_of(self) -> str:
         """Return the text of the statement that is walked."""
