@@ -43,11 +43,14 @@ _VERBS = {
 """By the first word of a command tag."""
 _FULL = {"public.mix": "mx", "public.diary": "dy"}
 _EVERY_ROW = 36
+EVERY_ROW = "every row"
+"""How a violation begins that may be in the data alone, so that it must come again with other values."""
 
 
 def violations(predicted: Analysis, observed: Observed, structure: Structure) -> Iterator[str]:
     """Yield a sentence for each thing that happened and was not predicted."""
     claim = Claim(predicted, structure)
+    yield from claim.every_row(observed)
     for name, counts in observed.tables.items():
         yield from claim.rows(name, counts)
     for name, mode in observed.locks:
@@ -76,7 +79,6 @@ def violations(predicted: Analysis, observed: Observed, structure: Structure) ->
         yield f"{observed.catalog_rows} rows of the system catalogs were written"
     for entry in observed.ddl:
         yield from claim.definition(entry)
-    yield from claim.returned(observed.rows)
 
 
 class Claim:
@@ -128,12 +130,6 @@ class Claim:
             yield f"{updated} rows of {name} were updated"
         if deleted and not verbs & {"delete"} and not moved:
             yield f"{deleted} rows of {name} were deleted"
-        code = any(e.verb == "function" and e.schema == "shadow" for e in self.predicted.effects)
-        if name in _FULL and self.predicted.statements == 1 and not code:
-            for verb, count in (("update", updated), ("delete", deleted)):
-                told = [effect for effect in self._on.get(name, ()) if effect.verb == verb]
-                if count == _EVERY_ROW and len(told) == 1 and told[0].filtered:
-                    yield f"every row of {name} was {verb}d, through a condition that counts as a filter"
 
     def lock(self, name: str, mode: str) -> Iterator[str]:
         verbs = self._verbs_on(name)
@@ -190,7 +186,8 @@ class Claim:
             recursive = any(e.recursive for verb in ("drop", "alter", "revoke") for e in objects[verb])
             if entry["original"] and not named and not replaced and not recursive:
                 yield f"{entry['type']} {identity} was dropped"
-            if not entry["original"] and entry["depends"] and not recursive and entry["type"] != "rule":
+            part = any(_names(e, identity) for e in objects["drop"])  # a default of a table that goes
+            if not entry["original"] and entry["depends"] and not recursive and not part and entry["type"] != "rule":
                 yield f"{entry['type']} {identity} was dropped by CASCADE"
             return
         verbs = _VERBS[tag.split(maxsplit=1)[0]]
@@ -198,14 +195,22 @@ class Claim:
         if not any(_names(e, identity) or not identity for verb in verbs for e in objects[verb]):
             yield f"{tag} of {identity}"
 
-    def returned(self, rows: frozenset[str]) -> Iterator[str]:
-        if any("secret" in e.detail or e.object.startswith("shadow.") for e in self.predicted.effects):
-            return  # samples of data in pg_stats; and an `=` that is always true
+    def every_row(self, observed: Observed) -> Iterator[str]:
+        """Say so if every row of a table came back or changed, and the effects claim that a filter or a limit leaves some out."""
+        code = any(e.verb == "function" and e.schema == "shadow" for e in self.predicted.effects)  # an `=` that is always true
+        if code or any("secret" in e.detail for e in self.predicted.effects):  # samples of data in pg_stats
+            return
         for name, prefix in _FULL.items():
-            if sum(row.startswith(prefix) for row in rows) == _EVERY_ROW:
-                told = self._on.get(name, ())
-                if not any(not effect.filtered and not (effect.limited and effect.verb == "select") for effect in told):
-                    yield f"every row of {name} came back, through what counts as a filter or a limit"
+            told = self._on.get(name, [])
+            if sum(row.startswith(prefix) for row in observed.rows) == _EVERY_ROW and not any(
+                not effect.filtered and not (effect.limited and effect.verb == "select") for effect in told
+            ):
+                yield f"{EVERY_ROW} of {name} came back, through what counts as a filter or a limit"
+            _, _, updated, deleted = observed.tables.get(name, (0, 0, 0, 0))
+            for verb, count in (("update", updated), ("delete", deleted)):
+                changing = [effect for effect in told if effect.verb == verb]
+                if count == _EVERY_ROW and self.predicted.statements == 1 and len(changing) == 1 and changing[0].filtered:
+                    yield f"{EVERY_ROW} of {name} was changed ({verb}), through a condition that counts as a filter"
 
 
 def _told(effect: Effect) -> set[str]:

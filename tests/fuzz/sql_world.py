@@ -43,6 +43,12 @@ RENEWED = 2_000
 """Texts after which the database is made anew: rolled back definitions leave dead rows in the system catalogs."""
 PATHS: tuple[tuple[str, ...], ...] = (("public", "pg_temp"), ("shadow", "public", "pg_temp"), ("public", "shadow", "pg_temp"))
 
+OTHER_VALUES = "; ".join(
+    f"UPDATE public.{table} SET id = -id - 5, name = '~' || name, total = -total, ok = NOT ok, token = '!' || token"
+    for table in ("mix", "diary")
+)
+"""What holds for all rows before and after this is in the text and not in the data."""
+
 _DENIED = re.compile(r"permission denied for (?:function|table|view|materialized view|sequence|relation) (\S+)")
 _TOKENS = re.compile(rb"\b(?:mx|dy)[0-9][0-9]\b")
 
@@ -103,13 +109,15 @@ class World:
         self._leave()
         self._admin.close()
 
-    def run(self, text: str, path: tuple[str, ...]) -> Observed:
-        """Run one text and return what it did; nothing of it remains."""
+    def run(self, text: str, path: tuple[str, ...], *, other: bool = False) -> Observed:
+        """Run one text and return what it did; nothing of it remains. `other`: over other values in the same tables."""
         self._ran += 1
         if self._ran % RENEWED == 0 or self._connection is None or self._connection.closed:
             self.renew()
         self._ask(f"SET search_path = {', '.join(path)}")
         self._ask("BEGIN")
+        if other:
+            self._ask(OTHER_VALUES)
         before = self._observe()
         assert before is not None
         self._ask("SAVEPOINT before")
