@@ -61,11 +61,21 @@ ALTER TABLE public.policed FORCE ROW LEVEL SECURITY;
 CREATE POLICY p ON public.policed USING (public.clean(id) > 0);
 INSERT INTO public.policed SELECT n, 'p' FROM generate_series(1, 3) n;
 
+-- A table without rows would make NOT EXISTS true for every row of another.
+INSERT INTO public.orders (t_id) VALUES (1), (2);
+INSERT INTO public.parent VALUES (9, 'p');
+INSERT INTO public.trail VALUES (9, 'trail');
+INSERT INTO public.defaulting VALUES (9, 'd');
+INSERT INTO public.checked VALUES (9, 'c');
+INSERT INTO public.made VALUES (9), (1);
+INSERT INTO public.ruled VALUES (9, 'r');
+
 CREATE TYPE public.mood AS ENUM ('a', 'b');
 CREATE TYPE public.pair AS (x int, y text);
 CREATE DOMAIN public.positive AS int CHECK (value > 0);
 CREATE DOMAIN public.evil_domain AS int CHECK (value > 0 AND public.writes() = 1);
 CREATE TABLE public.typed (m public.mood, p public.positive, e public.evil_domain, id int);
+INSERT INTO public.typed VALUES ('a', 1, NULL, 9);
 CREATE SEQUENCE public.tickets;
 
 CREATE FUNCTION shadow.lower(int) RETURNS text LANGUAGE plpgsql AS $$ BEGIN PERFORM public.writes(); RETURN 'x'; END $$;

@@ -104,7 +104,7 @@ _NESTING = frozenset(("bool_expr", "type_cast", "collate_clause"))
 
 
 def _essence(node: pb.Node) -> pb.Node:
-    """Strip what changes nothing: the other parts of an AND if they are true, of an OR if they are false, and double NOT."""
+    """Strip what changes nothing: parts of an AND that may be true for every row, of an OR that are false, and double NOT."""
     if node.WhichOneof("node") != "bool_expr":
         return node
     inner = node.bool_expr
@@ -112,8 +112,8 @@ def _essence(node: pb.Node) -> pb.Node:
         below = inner.args[0]
         double = below.WhichOneof("node") == "bool_expr" and below.bool_expr.boolop == pb.NOT_EXPR
         return _essence(below.bool_expr.args[0]) if double else node
-    void = Truth.ALL if inner.boolop == pb.AND_EXPR else Truth.NONE
-    left = [argument for argument in inner.args if argument.WhichOneof("node") in _NESTING or _truth(argument) is not void]
+    void = (Truth.ALL, Truth.EITHER) if inner.boolop == pb.AND_EXPR else (Truth.NONE,)
+    left = [argument for argument in inner.args if argument.WhichOneof("node") in _NESTING or _truth(argument) not in void]
     return _essence(left[0]) if len(left) == 1 else node
 
 
@@ -210,7 +210,9 @@ def columns_below(message: Message) -> Iterator[pb.ColumnRef | pb.CurrentOfExpr]
                 continue
             if kind == "sub_link":
                 pending.append(current.sub_link.testexpr)
-                yield from _outer_columns(current.sub_link.subselect)
+                yield from _outer_columns(
+                    current.sub_link.subselect, rows_only=current.sub_link.sub_link_type == pb.EXISTS_SUBLINK
+                )
                 continue
             if kind == "a_expr":
                 pending.append(current.a_expr.lexpr)
@@ -226,13 +228,25 @@ def columns_below(message: Message) -> Iterator[pb.ColumnRef | pb.CurrentOfExpr]
                 pending.extend(value)
 
 
-def _outer_columns(subselect: pb.Node) -> Iterator[pb.ColumnRef | pb.CurrentOfExpr]:
+_VALUES = frozenset(("target_list", "sort_clause", "distinct_clause"))
+
+
+def _outer_columns(subselect: pb.Node, *, rows_only: bool) -> Iterator[pb.ColumnRef | pb.CurrentOfExpr]:
     """Yield the columns by which a sub-query hangs on the row around it.
 
-    An unqualified name is taken for the sub-query's own if that has a FROM: rather too few filters than too many.
+    `rows_only`: for EXISTS it does not matter what the rows hold. An unqualified name is taken for the sub-query's own if that
+    has a FROM: rather too few filters than too many.
     """
     bound = set(_items_below(subselect))
-    for column in columns_below(subselect):
+    parts_of = [subselect.select_stmt]
+    if rows_only:
+        parts_of = [
+            part
+            for field, value in subselect.select_stmt.ListFields()
+            if field.name not in _VALUES and field.message_type is not None
+            for part in ((value,) if isinstance(value, Message) else value)
+        ]
+    for column in (column for part in parts_of for column in columns_below(part)):
         if isinstance(column, pb.CurrentOfExpr):
             continue
         parts = [field.string.sval for field in column.fields]
