@@ -426,6 +426,11 @@ def test_for_update_reaches_into_subqueries(ask: Ask) -> None:
         ("id = (SELECT max(id) FROM s)", True),
         ("EXISTS (SELECT 1 FROM s WHERE s.id = 1 UNION SELECT 1 FROM s WHERE s.id = t.id)", True),
         ("NOT NOT id = 1 OR NOT id = 1", False),
+        ("total > 0 AND total > 0 OR NOT total > 0", False),
+        ("id = 1 AND name = 'a' OR NOT id = 1 OR NOT name = 'a'", False),
+        ("id = 1 AND name = 'a' OR NOT id = 1", True),
+        ("NOT (id = 1 AND NOT id = 1)", False),
+        ("id = 1 OR id = 2 OR id = 3 OR id = 4 OR id = 5 OR id = 6 OR NOT id = 1", True),  # more than a table is made of
         ("NOT $1", False),
         ("false IS NOT TRUE", False),
         ("NOT (NULL IS NOT NULL)", False),

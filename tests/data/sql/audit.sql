@@ -12,13 +12,21 @@ CREATE EVENT TRIGGER dropped ON sql_drop EXECUTE FUNCTION audit.dropped();
 CREATE FUNCTION audit.observe() RETURNS jsonb LANGUAGE sql VOLATILE SECURITY DEFINER AS $$
     SELECT pg_catalog.jsonb_build_object(
         'xid', pg_catalog.pg_current_xact_id()::text,
-        'tables', (SELECT pg_catalog.jsonb_object_agg(s.relid, pg_catalog.jsonb_build_array(
-                pg_catalog.regexp_replace(s.schemaname, '^pg_temp_.*', 'pg_temp') || '.' || s.relname, coalesce(s.seq_scan, 0) + coalesce(s.idx_scan, 0), s.n_tup_ins, s.n_tup_upd, s.n_tup_del))
-            FROM pg_catalog.pg_stat_xact_all_tables s
-            WHERE s.schemaname NOT IN ('pg_catalog', 'information_schema', 'audit') AND s.schemaname !~ '^pg_toast'
-              AND coalesce(s.seq_scan, 0) + coalesce(s.idx_scan, 0) + s.n_tup_ins + s.n_tup_upd + s.n_tup_del > 0),
-        'catalog', (SELECT sum(s.n_tup_ins + s.n_tup_upd + s.n_tup_del) FROM pg_catalog.pg_stat_xact_all_tables s
-            WHERE s.schemaname IN ('pg_catalog', 'pg_toast')),
+        -- pg_stat_xact_all_tables without its joins over every index of the system
+        'tables', (SELECT pg_catalog.jsonb_object_agg(s.oid, pg_catalog.jsonb_build_array(s.name, s.scans, s.inserted, s.updated, s.deleted))
+            FROM (SELECT c.oid, pg_catalog.regexp_replace(n.nspname, '^pg_temp_.*', 'pg_temp') || '.' || c.relname AS name,
+                    pg_catalog.pg_stat_get_xact_numscans(c.oid) + (SELECT coalesce(sum(pg_catalog.pg_stat_get_xact_numscans(x.indexrelid)), 0)
+                        FROM pg_catalog.pg_index x WHERE x.indrelid = c.oid) AS scans,
+                    pg_catalog.pg_stat_get_xact_tuples_inserted(c.oid) AS inserted,
+                    pg_catalog.pg_stat_get_xact_tuples_updated(c.oid) AS updated,
+                    pg_catalog.pg_stat_get_xact_tuples_deleted(c.oid) AS deleted
+                FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                WHERE c.relkind IN ('r', 'm', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'audit')
+                  AND n.nspname !~ '^pg_toast') s
+            WHERE s.scans + s.inserted + s.updated + s.deleted > 0),
+        'catalog', (SELECT sum(pg_catalog.pg_stat_get_xact_tuples_inserted(c.oid) + pg_catalog.pg_stat_get_xact_tuples_updated(c.oid)
+                + pg_catalog.pg_stat_get_xact_tuples_deleted(c.oid))
+            FROM pg_catalog.pg_class c WHERE c.relkind IN ('r', 't') AND c.relnamespace IN ('pg_catalog'::regnamespace, 'pg_toast'::regnamespace)),
         'functions', (SELECT pg_catalog.jsonb_object_agg(f.funcid, pg_catalog.jsonb_build_array(f.schemaname || '.' || f.funcname, f.calls))
             FROM pg_catalog.pg_stat_xact_user_functions f WHERE f.schemaname <> 'audit'),
         'locks', (SELECT pg_catalog.jsonb_agg(DISTINCT pg_catalog.jsonb_build_array(

@@ -1,8 +1,9 @@
 """Whether a WHERE leaves rows out, whether a LIMIT bounds them, and whether a query only summarises.
 
 A condition counts as a filter unless it is true for every row as far as its text shows: no condition, constants and
-anything that names no column (`1=1`, `true`, `now() > 'epoch'`, `$1 = $1`), a column compared with itself, LIKE '%',
-and AND / OR / NOT of those. What is true only because of the data (`id > 0`) can't be seen here and counts as a filter.
+anything that names no column of the row (`1=1`, `now() > 'epoch'`, `$1 = $1`, EXISTS of other rows), a column compared with
+itself, LIKE '%', AND / OR / NOT of those, or whatever its parts are (`a OR NOT a`, see `tautology`). What is true only because
+of the data (`id > 0`) can't be seen here and counts as a filter.
 
 Knows parse trees only.
 """
@@ -14,6 +15,8 @@ from enum import Enum
 
 from google.protobuf.message import Message
 from postgast import pg_query_pb2 as pb
+
+from interlock.commands.sql.tautology import always, same
 
 ROWS_BOUND = 10_000
 """A LIMIT above this is no limit: it bounds nothing that matters."""
@@ -58,7 +61,13 @@ _NOT = {Truth.ALL: Truth.NONE, Truth.NONE: Truth.ALL}
 
 def filters(condition: pb.Node) -> bool:
     """Tell whether the condition leaves some row out as far as its text shows. An empty node is no condition."""
-    return _truth(condition) in (Truth.ROW, Truth.NONE)
+    return _truth(condition) in (Truth.ROW, Truth.NONE) and not always(condition, _constant)
+
+
+def _constant(node: pb.Node) -> bool | None:
+    """Return what a part is for every row, None when that depends on the row; what may be either is taken for true."""
+    truth = _truth(node)
+    return None if truth is Truth.ROW else truth is not Truth.NONE
 
 
 def _truth(node: pb.Node) -> Truth:
@@ -90,58 +99,8 @@ def _truth_of_boolean(expression: pb.BoolExpr) -> Truth:
         case pb.AND_EXPR:
             strongest = (Truth.NONE, Truth.ROW, Truth.EITHER, Truth.ALL)
         case _:
-            if _excluded_middle(expression):
-                return Truth.ALL
             strongest = (Truth.ALL, Truth.EITHER, Truth.ROW, Truth.NONE)
     return next(truth for truth in strongest if truth in parts)
-
-
-_COMPLEMENTS = ({pb.IS_TRUE, pb.IS_NOT_TRUE}, {pb.IS_FALSE, pb.IS_NOT_FALSE}, {pb.IS_UNKNOWN, pb.IS_NOT_UNKNOWN})
-
-
-_NESTING = frozenset(("bool_expr", "type_cast", "collate_clause"))
-"""Not looked through here: each level would be looked through once more at every level around it."""
-
-
-def _essence(node: pb.Node) -> pb.Node:
-    """Strip what changes nothing: parts of an AND that may be true for every row, of an OR that are false, and double NOT."""
-    if node.WhichOneof("node") != "bool_expr":
-        return node
-    inner = node.bool_expr
-    if inner.boolop == pb.NOT_EXPR:
-        below = inner.args[0]
-        double = below.WhichOneof("node") == "bool_expr" and below.bool_expr.boolop == pb.NOT_EXPR
-        return _essence(below.bool_expr.args[0]) if double else node
-    void = (Truth.ALL, Truth.EITHER) if inner.boolop == pb.AND_EXPR else (Truth.NONE,)
-    left = [argument for argument in inner.args if argument.WhichOneof("node") in _NESTING or _truth(argument) not in void]
-    return _essence(left[0]) if len(left) == 1 else node
-
-
-def _excluded_middle(expression: pb.BoolExpr) -> bool:
-    """`a OR NOT a`, `c IS NULL OR c IS NOT NULL`, and `c IS TRUE OR c IS NOT TRUE`."""
-    plain = [_essence(argument) for argument in expression.args]
-    for index, part in enumerate(plain):
-        for other in plain[index + 1 :]:
-            for one, two in ((part, other), (other, part)):
-                if (
-                    two.WhichOneof("node") == "bool_expr"
-                    and two.bool_expr.boolop == pb.NOT_EXPR
-                    and same(one, two.bool_expr.args[0])
-                ):
-                    return True
-            if (
-                part.WhichOneof("node") == other.WhichOneof("node") == "null_test"
-                and part.null_test.nulltesttype != other.null_test.nulltesttype
-                and same(part.null_test.arg, other.null_test.arg)
-            ):
-                return True
-            if (
-                part.WhichOneof("node") == other.WhichOneof("node") == "boolean_test"
-                and {part.boolean_test.booltesttype, other.boolean_test.booltesttype} in _COMPLEMENTS
-                and same(part.boolean_test.arg, other.boolean_test.arg)
-            ):
-                return True
-    return False
 
 
 _PLAIN = frozenset(("a_const", "param_ref"))
@@ -278,30 +237,6 @@ def _items_below(message: Message) -> Iterator[str]:
 
 def _names_column(message: Message) -> bool:
     return next(columns_below(message), None) is not None
-
-
-def same(left: Message, right: Message) -> bool:
-    """Compare two trees without their places in the text."""
-    if type(left) is not type(right):
-        return False
-    fields = [[(f, v) for f, v in m.ListFields() if f.name not in _PLACES] for m in (left, right)]
-    if len(fields[0]) != len(fields[1]):
-        return False
-    for (field, value), (other_field, other) in zip(*fields, strict=True):
-        if field.number != other_field.number:
-            return False
-        if field.message_type is None:
-            if value != other:
-                return False
-        elif isinstance(value, Message):
-            if not same(value, other):
-                return False
-        elif len(value) != len(other) or not all(same(a, b) for a, b in zip(value, other, strict=True)):
-            return False
-    return True
-
-
-_PLACES = frozenset(("location", "rexpr_list_start", "rexpr_list_end", "list_start", "list_end", "name_location"))
 
 
 def fixed_columns(condition: pb.Node) -> dict[str, str]:
