@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from interlock.commands.programs.options import Grammar, Operand, Option, Problem, parse
-from interlock.commands.programs.special import FIND_EXEC, find_roots
+from interlock.commands.programs.searches import FIND_EXEC, find_roots
 from interlock.commands.shell.effective import inert
 
 
