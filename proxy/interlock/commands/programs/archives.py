@@ -1,6 +1,6 @@
-"""tar: one mode among its options, members below directories, and archives that are on other machines.
+"""tar and zip: what goes into an archive, what comes out of it, and what is deleted on the way.
 
-Spec: the GNU tar manual 1.34, chapters 3 and 4.
+Spec: the GNU tar manual 1.34, chapters 3 and 4; zip(1) of Info-ZIP 3.
 """
 
 from __future__ import annotations
@@ -44,6 +44,10 @@ def tar(run: _Run, program: Program, first: int) -> None:
             continue
         run.path("read" if mode in ("extract", "list") else "write", archive)
     if mode == "list":
+        if names & {"-d", "--diff", "--compare"}:
+            run.recursive = True
+            for folder in folders or ["."]:
+                run.path("read", folder)  # files are compared with those of the archive
         if not archives or "-" in archives:
             run.add("read", "stdin")
         return
@@ -79,3 +83,22 @@ def _old_style(cluster: str, rest: list[str], program: Program) -> list[str]:
         else:
             out.append(name)
     return out + left
+
+
+def zip_(run: _Run, program: Program, first: int) -> None:
+    """The archive, then what goes into it; with -m that is deleted."""
+    items = parse(run.argv, program.grammar, first=first)
+    run.options(program, items)
+    moves = any(isinstance(i, Option) and i.name == "-m" for i in items)
+    operands = [i.value for i in items if isinstance(i, Operand)]
+    if not operands:
+        run.opaque("unknown-operand", "zip without an archive")
+    for place, operand in enumerate(operands):
+        if place == 0 and operand != "-":
+            run.path("write", operand)
+        elif operand in ("-", "@"):
+            run.opaque("arguments-from-stdin", operand)
+        else:
+            run.path("read", operand)
+            if moves:
+                run.path("delete", operand)

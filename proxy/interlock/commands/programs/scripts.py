@@ -33,6 +33,7 @@ def sed(run: _Run, program: Program, first: int) -> None:
             run.opaque("interpreter-code", script)
         run.add("interpret", "sed", detail="harmless-form" if not run.outcome.opaque else "")
     in_place = bool(names & {"-i", "--in-place"})
+    suffix = next((i.value for i in items if isinstance(i, Option) and i.name in ("-i", "--in-place") and i.value), "")
     for operand in operands:
         if operand == "-" and not in_place:
             _reads_stdin(run)
@@ -40,8 +41,17 @@ def sed(run: _Run, program: Program, first: int) -> None:
         run.path("read", operand)
         if in_place:
             run.path("write", operand)
+        if suffix:
+            run.path("write", _backup(operand, suffix))
     if not operands:
         _reads_stdin(run)
+
+
+def _backup(path: str, suffix: str) -> str:
+    """Return where sed keeps the old file: `*` in a suffix is the file's name, and a slash leads to another directory."""
+    folder, _, base = path.rpartition("/")
+    kept = suffix.replace("*", base) if "*" in suffix else base + suffix
+    return kept if "/" in kept or not folder else f"{folder}/{kept}"
 
 
 def awk(run: _Run, program: Program, first: int) -> None:
@@ -89,6 +99,8 @@ def jq(run: _Run, program: Program, first: int) -> None:
     operands = [i.value for i in items if isinstance(i, Operand)]
     if operands:
         run.add("interpret", "jq", detail="filter")
+        if re.search(r"(?<![.\w])env\b|\$ENV", operands[0]):
+            run.add("read", "environment")
     run.walk(program, items)
     if operands and (_names_inside(run, operands[0]) or re.search(r"(?<![.\w])(?:import|include|modulemeta)\b", operands[0])):
         run.opaque("interpreter-code", operands[0])

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from interlock.commands.model import Stdin
-from interlock.commands.programs import archives, builtins, conditions, processes, scripts, searches
+from interlock.commands.programs import archives, builtins, conditions, processes, repositories, scripts, searches, transfers
 from interlock.commands.programs.options import Operand, Option, parse
 
 if TYPE_CHECKING:
@@ -81,6 +81,17 @@ def date(run: _Run, program: Program, first: int) -> None:
             run.add("kernel", item.value, detail="clock")
 
 
+def sysctl(run: _Run, program: Program, first: int) -> None:
+    """`name` shows a setting, `name=value` changes it."""
+    items = parse(run.argv, program.grammar, first=first)
+    run.options(program, items)
+    run.add("read", "system")
+    writes = any(isinstance(i, Option) and i.name in ("-w", "--write") for i in items)
+    for item in items:
+        if isinstance(item, Operand) and (writes or not re.fullmatch(r"[A-Za-z0-9_./*-]+", item.value)):
+            run.add("kernel", item.value, detail="setting")
+
+
 def echo(run: _Run, program: Program, first: int) -> None:
     run.add("read", "arguments")
 
@@ -116,4 +127,5 @@ SPECIALS: dict[str, Special] = {
     "find": searches.find, "test": conditions.test, "tar": archives.tar, "dd": dd, "ps": processes.ps, "kill": processes.kill,
     "sed": scripts.sed, "awk": scripts.awk, "chmod": chmod, "cd": cd, "echo": echo, "date": date,
     "printf": printf, "exit": exit_status, "jq": scripts.jq, "shell-state": builtins.shell_state, "read": builtins.read,
+    "zip": archives.zip_, "sysctl": sysctl, "lsof": processes.lsof, "curl": transfers.curl, "copies": transfers.copies, "git": repositories.git,
 }  # fmt: skip
