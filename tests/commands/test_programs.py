@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+from pathlib import Path
+
 import pytest
+import yaml
 
 from interlock.commands.model import SHELL_VERBS, Stdin
-from interlock.commands.programs.loader import programs
-from interlock.commands.programs.rules import identity
+from interlock.commands.programs.loader import programs, sensitive_paths
+from interlock.commands.programs.rules import Place, Rules, identity
 from interlock.commands.programs.schema import SchemaError, program
 
 EFFECTS = {
@@ -72,6 +77,8 @@ EFFECTS = {
     "aws ec2 describe-instances --filters file:///etc/shadow": {
         ("read", "cloud"), ("read", "/etc/shadow"), ("secret", "/etc/shadow"), ("network", "file"),
     },
+    "bind -l | sort": {("read", "arguments"), ("read", "stdin")},
+    "find --version": {("read", "arguments")},
     "aws s3 ls --endpoint-url=http://x": {("read", "cloud"), ("network", "http://x")},
     "docker compose ps": {("read", "containers")},
     "getent passwd deploy": {("read", "accounts")},
@@ -264,7 +271,10 @@ OPAQUE = {
     ],
     "script-file": ["bash x.sh", "python3 x.py"],
     "remote-session": ["ssh host ls", "ssh -o ProxyCommand=id h", "sftp host"],
-    "remote-host": ["docker run alpine rm x", "kubectl run x --image y -- rm x", "aws sts get-caller-identity --ca-bundle x", "systemctl -H other status", "docker -H tcp://x ps"],
+    "remote-host": [
+        "docker run alpine rm x", "kubectl run x --image y -- rm x", "aws sts get-caller-identity --ca-bundle x",
+        "systemctl -H other status", "docker -H tcp://x ps",
+    ],
     "other-identity": ["aws --profile admin ec2 describe-instances", "aws sts get-caller-identity --profile=admin"],
     "arguments-from-file": ["tar cf a -T list", "sort --files0-from=x"],
 }  # fmt: skip
@@ -344,6 +354,28 @@ def test_the_table_is_large_and_every_entry_speaks_the_closed_set() -> None:
             assert all(s.verb in SHELL_VERBS | {"list", "output", "opaque"} for s in specs)
     assert not {"eval", "source", ".", "trap", "export", "hash", "enable", "ssh-agent"} & set(table)
     assert {table[name].special for name in ("set", "alias", "shopt", "bind")} == {"shell-state"}
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "commands.md"
+
+
+def test_the_entry_that_the_page_shows_makes_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten lines, as docs/commands.md prints them, and the cases that stand below them."""
+    found = re.search(r"<!-- entry -->\n((?:    .*\n|\n)+)", PAGE.read_text())
+    cases = re.search(r"<!-- what it says -->\n\|.*\n\|.*\n((?:\|.*\n)+)", PAGE.read_text())
+    assert found is not None and cases is not None
+    lines = [line for line in found[1].splitlines() if line.strip()]
+    assert len(lines) <= 10
+    ((name, entry),) = yaml.safe_load("\n".join(lines)).items()
+    rules = Rules({name: program(name, entry, {})}, sensitive_paths())
+    rows = [[cell.strip().strip("`") for cell in row.strip("|\n").split("|")] for row in cases[1].splitlines()]
+    assert len(rows) >= 4
+    for text, wanted in rows:
+        said = rules.evaluate(shlex.split(text), Place())
+        effects = ", ".join(f"{effect.verb} {effect.object}" for effect in said.effects)
+        shown = "opaque: " + ", ".join(reason for reason, _ in said.opaque) if said.opaque else effects
+        assert shown == wanted, text
+    assert name not in programs(), "the example has become a real entry: choose another program for the page"
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for hook in ("post-index-change", "reference-transaction", "fsmonitor-watchman"):
         shutil.copy(trap, repository / ".git" / "hooks" / hook)
     for key in (
-        "core.fsmonitor", "core.pager", "core.editor", "core.sshCommand", "core.gitProxy", "core.askPass", "gpg.program", "diff.external",
+        "core.fsmonitor", "core.pager", "core.editor", "core.sshCommand", "core.gitProxy", "core.askPass", "gpg.program",
+        "diff.external",
         "diff.trap.textconv", "diff.trap.command", "filter.trap.clean", "filter.trap.smudge", "core.alternateRefsCommand",
         "interactive.diffFilter", "pager.log", "credential.helper", "sequence.editor", "remote.evil.uploadpack",
     ):  # fmt: skip
@@ -113,10 +114,14 @@ def environment(root: Path) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "HOME": str(root), "GIT_CONFIG_NOSYSTEM": "1", "LANG": "C"}
 
 
-def say(place: Path, *words: str, given: str = "") -> str:
-    said = subprocess.run(
-        [GIT, *words], cwd=place, env=environment(place), input=given, capture_output=True, text=True, timeout=60
+def ran(root: Path, place: Path, *words: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [GIT, *words], cwd=place, env=environment(root), input=given, capture_output=True, text=True, timeout=60, check=False
     )
+
+
+def say(place: Path, *words: str, given: str = "") -> str:
+    said = ran(place, place, *words, given=given)
     assert said.returncode == 0, (words, said.stderr)
     return said.stdout
 
@@ -125,24 +130,13 @@ def sprung(root: Path, text: str) -> tuple[str, int]:
     """Run a line in the hostile repository. Return which traps were started, and how git ended."""
     mark = root / "sprung"
     mark.unlink(missing_ok=True)
-    words = shlex.split(text)
-    ended = subprocess.run(
-        [GIT, *words[1:]],
-        cwd=root / "repository",
-        env=environment(root),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=60,
-    )
+    ended = ran(root, root / "repository", *shlex.split(text)[1:])
     return mark.read_text() if mark.exists() else "", ended.returncode
 
 
 @pytest.fixture(scope="module")
 def knows_lazy(hostile: Path) -> bool:
-    return (
-        subprocess.run([GIT, "--no-lazy-fetch", "version"], env=environment(hostile), capture_output=True, timeout=60).returncode
-        == 0
-    )
+    return ran(hostile, hostile, "--no-lazy-fetch", "version").returncode == 0
 
 
 @pytest.mark.parametrize("text", LOOKS)

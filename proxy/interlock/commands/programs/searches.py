@@ -41,6 +41,9 @@ def find_roots(argv: list[str], first: int) -> tuple[list[str], int]:
 
 def find(run: _Run, program: Program, first: int) -> None:
     argv = run.argv
+    if argv[first:] in (["-version"], ["--version"], ["-help"], ["--help"]):
+        run.add("read", "arguments")
+        return
     roots, index = find_roots(argv, first)
     run.recursive = True
     for root in roots:
@@ -59,6 +62,8 @@ def find(run: _Run, program: Program, first: int) -> None:
                 index += 1
             index += 1
         elif following is not None and (word in _FIND_VALUE or _FIND_READ.match(word)):
+            if following in run.place.unknown:
+                run.path("read", following)  # which files it looks for is decided when it runs
             index += 2
         elif following is not None and word in ("-fprint", "-fprint0", "-fls"):
             run.path("write", following)

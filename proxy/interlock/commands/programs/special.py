@@ -124,8 +124,10 @@ def exit_status(run: _Run, program: Program, first: int) -> None:
 
 
 SPECIALS: dict[str, Special] = {
-    "find": searches.find, "test": conditions.test, "tar": archives.tar, "dd": dd, "ps": processes.ps, "kill": processes.kill,
-    "sed": scripts.sed, "awk": scripts.awk, "chmod": chmod, "cd": cd, "echo": echo, "date": date,
-    "printf": printf, "exit": exit_status, "jq": scripts.jq, "shell-state": builtins.shell_state, "read": builtins.read,
-    "zip": archives.zip_, "sysctl": sysctl, "lsof": processes.lsof, "curl": transfers.curl, "copies": transfers.copies, "git": repositories.git,
+    "find": searches.find, "test": conditions.test, "tar": archives.tar, "zip": archives.zip_, "dd": dd,
+    "ps": processes.ps, "kill": processes.kill, "lsof": processes.lsof,
+    "sed": scripts.sed, "awk": scripts.awk, "jq": scripts.jq,
+    "curl": transfers.curl, "copies": transfers.copies, "git": repositories.git,
+    "chmod": chmod, "cd": cd, "echo": echo, "date": date, "printf": printf, "exit": exit_status, "sysctl": sysctl,
+    "shell-state": builtins.shell_state, "read": builtins.read,
 }  # fmt: skip

@@ -189,7 +189,7 @@ def _xargs(argv: Sequence[str], feeder: Sequence[str]) -> Inner:
         opaque.append(("arguments-from-file", "-a"))
     elif not exact:
         opaque.append(("arguments-from-stdin", "xargs"))
-    found = roots or (READ_BY_XARGS,)
+    found = roots if roots and exact else (*roots, READ_BY_XARGS)  # names are split at blanks: any path may come of one
     if (operands[0].value if operands else "echo") in _ONLY_PRINTS:
         opaque = [(reason, text) for reason, text in opaque if reason != "arguments-from-stdin"]
     if not operands:
