@@ -81,7 +81,9 @@ def _effects(answer: dict[str, Any]) -> Iterator[Text]:
 
 def _told(answer: dict[str, Any]) -> list[str]:
     """Return what the effects do, in sentences, the most dangerous first and at most MAX_SENTENCES."""
-    shown = [{key: tuple(v) if isinstance(v, list) else v for key, v in effect.items()} for effect in answer["effects"]]
+    shown: list[dict[str, Any]] = [
+        {key: tuple(v) if isinstance(v, list) else v for key, v in effect.items()} for effect in answer["effects"]
+    ]
     wire = Wire.POSTGRES if answer["protocol"] == "postgres" else Wire.SSH
     told = sentences(Analysis(tuple(Effect(**effect) for effect in shown)), wire)
     left = len(told) - MAX_SENTENCES

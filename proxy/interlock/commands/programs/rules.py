@@ -217,6 +217,8 @@ class _Run:
     def _hidden_path(self, value: str) -> None:
         """A secret path inside a value that is "no path" is read all the same (`-o go-template-file=/etc/shadow`)."""
         candidates = [value.partition("=")[2]] + ([value.lstrip("@")] if value[:1] in ("/", "@") else [])
+        if found := re.match(r"[a-z-]+-file=(.+)", value, re.DOTALL):
+            self.path("read", found[1])  # kubectl -o jsonpath-file=…, custom-columns-file=…
         for candidate in candidates:
             if candidate and any(self.rules.sensitive.is_secret(p) for p in resolved(candidate, self.place.directories)):
                 self.path("read", candidate)
@@ -291,7 +293,7 @@ class _Run:
             if value != "-":
                 self.path("write", value, detail=spec.detail)
         elif spec.verb in PATH_VERBS:
-            self.path(spec.verb, value, detail=spec.detail)
+            self._place(spec.verb, value, spec.detail)
         elif spec.verb == "network" and value.lower().startswith("file:"):
             # curl decodes %41, expands {a,b}, and may write (`-w '%output{…}'`): what is read is not certain, so both are said.
             self.path("read", "/" + value[5:].lstrip("/").removeprefix("localhost/"))
@@ -300,6 +302,14 @@ class _Run:
             self.network(value, detail=spec.detail)
         else:
             self.add(spec.verb, value, detail=spec.detail)
+
+    def _place(self, verb: str, value: str, detail: str) -> None:
+        """A path; or an address where a program takes one for a path (`openssl x509 -in http://…`), as any of them may."""
+        if value.lower().startswith("file:"):
+            self.path(verb, re.sub(r"\A/{2,}", "/", value[5:]), detail=detail)
+        elif re.match(r"https?://|ftp://", value, re.IGNORECASE):
+            self.network(value)
+        self.path(verb, value, detail=detail)
 
     def add(self, verb: str, target: str, *, detail: str = "", host: str = "") -> None:
         if target == "{}" and self.place.unknown.issuperset(self.place.items):
