@@ -19,6 +19,8 @@ _VERDICTS = {
 _LABEL = 10
 MAX_EFFECTS = 40
 MAX_SENTENCES = 12
+TOLD = 256
+"""Effects that are put into sentences: as many as the reason of a decision speaks of."""
 
 
 def show(text: bytes, answer: dict[str, Any]) -> None:
@@ -81,13 +83,12 @@ def _effects(answer: dict[str, Any]) -> Iterator[Text]:
 
 def _told(answer: dict[str, Any]) -> list[str]:
     """Return what the effects do, in sentences, the most dangerous first and at most MAX_SENTENCES."""
-    shown: list[dict[str, Any]] = [
-        {key: tuple(v) if isinstance(v, list) else v for key, v in effect.items()} for effect in answer["effects"]
-    ]
+    effects = answer["effects"][:TOLD]
+    shown: list[dict[str, Any]] = [{key: tuple(v) if isinstance(v, list) else v for key, v in e.items()} for e in effects]
     wire = Wire.POSTGRES if answer["protocol"] == "postgres" else Wire.SSH
     told = sentences(Analysis(tuple(Effect(**effect) for effect in shown)), wire)
-    left = len(told) - MAX_SENTENCES
-    return [*told[:MAX_SENTENCES], *([f"… and {left} more things"] if left > 0 else [])]
+    more = len(told) > MAX_SENTENCES or len(answer["effects"]) > TOLD
+    return [*told[:MAX_SENTENCES], *(["… and more (--output json shows all)"] if more else [])]
 
 
 def _flags(effect: dict[str, Any]) -> Iterator[str]:
