@@ -47,8 +47,9 @@ bench: setup-test ## ratios against direct, pgbouncer and ProxyJump in one run
 docs: setup ## regenerate the reference pages from the code
 	$(PY) -m docs.generate
 
-fuzz: setup ## property tests with fresh seeds and many examples
+fuzz: setup-test ## property tests with fresh seeds and many examples
 	FUZZ=1 $(PY) -m pytest tests -m "not interop and not blackbox" -p no:cacheprovider
+	FUZZ=1 $(PY) -m pytest tests/commands/sql/test_differential.py -p no:cacheprovider
 
 sabotage: setup-test ## apply one-line patches that must each make their named test fail
 	$(PY) -m tests.sabotage
