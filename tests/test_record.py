@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -77,13 +76,11 @@ def test_the_same_text_under_another_analysis_or_decision_is_another_command() -
         analysis = Analysis((Effect("select", f"schema_{number}.t"),), sent="SELECT * FROM t")
         assert kept(drafts, command, analysis, decision, command.text) == anew(command, analysis, decision, command.text)
         del analysis
-        gc.collect()
     analysis = Analysis(sent="SELECT * FROM t")
     for number in range(50):
         other = replace(decision, reason=f"because {number}")
         assert kept(drafts, command, analysis, other, command.text) == anew(command, analysis, other, command.text)
         del other
-        gc.collect()
 
 
 def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
