@@ -29,7 +29,7 @@ from interlock.approvals.wording import Refusal
 from interlock.clock import Clock
 from interlock.commands.model import Analysis, Command, HeldInput, Kind, Stdin
 from interlock.errors import SENTENCES, EvidenceError, InputError, InterlockError, Reason
-from interlock.evidence.events import EventDraft, Json, Recorder
+from interlock.evidence.events import Draft, EventDraft, Json, Recorder
 from interlock.identity.principal import Identity, Principal
 from interlock.policy.model import Decision, Facts, ReviewTerms, SessionFacts, Target, Verdict
 from interlock.ports import Approvals, Caller, Classifier, PolicySource, Ticket, Transcripts
@@ -99,7 +99,7 @@ class Session:
             # Whatever failed, it is a refusal, and it is never tried a second time on another way.
             return Pending(self, command, caller, analysis, failure=error)
 
-    def record(self, *drafts: EventDraft) -> int:
+    def record(self, *drafts: Draft) -> int:
         """Append what happened around commands (channels, output, results). Raise EvidenceError."""
         return self.recorder.append(*drafts)
 
@@ -170,10 +170,7 @@ class Session:
         else:
             # Closed by construction: an automatic allow sends what was classified, and there is no rendering of it.
             raise InterlockError("an allowed command has no rendering that may be sent", reason=Reason.INTERNAL)
-        drafts, seq = self._gate.drafts, self.recorder.next_seq
-        first = self.recorder.append(
-            drafts.described(command, analysis), drafts.decided(decision, seq), forwarded(seq + 1, command, payload)
-        )
+        first = self.recorder.append(*self._gate.drafts.allowed(command, analysis, decision, payload))
         self._released += 1
         return Release(payload, first + 1, first + 2, analysis, command.stdin)
 
