@@ -17,7 +17,7 @@ from interlock.approvals.portable import request_form
 from interlock.approvals.proof import recorded
 from interlock.approvals.wording import Refusal
 from interlock.clock import rfc3339
-from interlock.commands.model import Analysis, Command
+from interlock.commands.model import Analysis, BindValue, Command
 from interlock.evidence.events import EventDraft, Json
 from interlock.evidence.forms import Form
 from interlock.identity.principal import Principal
@@ -64,6 +64,21 @@ class Drafts:
             known = (decision, Form("decision", _answer(decision), {"reason": decision.reason}, refers=True))
             _keep(self._decisions, id(decision), known)
         return known[1].draft(command_seq)
+
+
+class Recurring:
+    """The events of a release that comes again with other values: command, decision and forward, encoded but for those."""
+
+    __slots__ = ("_decision", "_described")
+
+    def __init__(self, command: Command, analysis: Analysis, decision: Decision) -> None:
+        self._described = Form(str(command.kind), _plain(command, analysis), _committed(command, analysis))
+        self._decision = Form("decision", _answer(decision), {"reason": decision.reason}, refers=True)
+
+    def drafts(self, seq: int, binds: tuple[BindValue, ...]) -> tuple[EventDraft, EventDraft, EventDraft]:
+        """Return the events of one release. `seq` is that of the first."""
+        described = self._described.draft(None, {"binds": _values(binds)}) if binds else self._described.draft()
+        return described, self._decision.draft(seq), FORWARDED.draft(seq + 1)
 
 
 def _keep(cache: OrderedDict[_Key, _Value], key: _Key, value: _Value) -> None:
@@ -136,18 +151,22 @@ def _given(command: Command) -> dict[str, Json]:
     """What came beside the text."""
     secret: dict[str, Json] = {}
     if command.binds:
-        secret["binds"] = [
-            {
-                "raw": None if b.raw is None else base64.b64encode(b.raw).decode(),
-                "format": b.format,
-                "type": b.type_oid,
-                "shown": b.shown,
-            }
-            for b in command.binds
-        ]
+        secret["binds"] = _values(command.binds)
     if command.stdin is not None:
         secret["stdin"] = base64.b64encode(command.stdin.data).decode()
     return secret
+
+
+def _values(binds: tuple[BindValue, ...]) -> list[Json]:
+    return [
+        {
+            "raw": None if b.raw is None else base64.b64encode(b.raw).decode(),
+            "format": b.format,
+            "type": b.type_oid,
+            "shown": b.shown,
+        }
+        for b in binds
+    ]
 
 
 def decided(decision: Decision, command_seq: int) -> EventDraft:

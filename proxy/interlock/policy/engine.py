@@ -221,6 +221,7 @@ class PolicySet:
         return Decision(
             verdict, rule, reason, self.digest, hint=hint, review=review, matched=tuple(dict.fromkeys(trial.matched)),
             observed=tuple(dict.fromkeys(trial.observed)), errors=tuple(dict.fromkeys(trial.errors)),
+            lasts=trial.lasts,
         )  # fmt: skip
 
 
@@ -235,6 +236,7 @@ class _Trial:
         self.reviewed: list[Rule] = []
         self.allowed: list[Rule] = []
         self._standing = standing
+        self.lasts = standing.cacheable
         self._facts = facts
         self._analysis = facts.analysis
         self._effects = effects

@@ -79,6 +79,11 @@ class ClientFrames:
         self._copy_left = 0
 
     @property
+    def at_rest(self) -> bool:
+        """Every byte was given out and the next begins a message."""
+        return self._pos == len(self._data) and not self._parts and not self._copy_left
+
+    @property
     def buffered(self) -> int:
         """Bytes that were fed and not yet given out."""
         return len(self._data) - self._pos + self._have
@@ -172,6 +177,11 @@ class ServerFrames:
     def at_boundary(self) -> bool:
         """Nothing that was given out so far ends inside a message, so a message of ours may come between."""
         return not self._left
+
+    @property
+    def at_rest(self) -> bool:
+        """The next byte begins a message and nothing is kept."""
+        return not self._left and not self._parts
 
     def scan(self, data: bytes) -> Scan:
         """Cut one read. Raise RemoteProtocolError."""

@@ -98,6 +98,11 @@ class Names(Generic[T]):
         self.version += bool(name)
         return Change(self, name, slot)
 
+    def enter_settled(self, name: str, meaning: T) -> None:
+        """Enter what a message has made of the name that is answered already. Nothing of the table may be open."""
+        self._slots[name] = [_Slot(meaning, OUTSIDE, False)]
+        self.version += bool(name)
+
     def enter_all_absent(self, stretch: int) -> list[Change[T]]:
         return [self.enter(name, Lookup.ABSENT, stretch) for name in list(self._slots)]
 

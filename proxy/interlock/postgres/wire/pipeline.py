@@ -178,6 +178,17 @@ class Pipeline:
                 return
         self._queue.append(asked)
 
+    @property
+    def at_rest(self) -> bool:
+        """Nothing is in flight, and the server would skip nothing."""
+        return not (self._queue or self.skipping or self.copy_in)
+
+    def synced(self, status: str) -> None:
+        """A whole stretch came and was answered while at rest, up to its ReadyForQuery with this status."""
+        self.status = status
+        self.stretch += 1
+        self._unsynced = 0
+
     def answer(self, kind: int) -> tuple[Act, Asked]:
         """Apply one message of the server to the head. Raise RemoteProtocolError when it can't be its answer."""
         queue = self._queue
