@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
 
@@ -103,18 +102,32 @@ class Consequence(Protocol):
         """The message failed and nobody knows how much of it happened."""
 
 
-@dataclass(slots=True, eq=False)
 class Asked:
-    """One entry of the queue. `ref` is the seq of the recorded release; `changes` what it did to names."""
+    """One entry of the queue. `ref` is the seq of the recorded release; `changes` what it did to names.
 
-    step: Step
-    ref: int | None = None
-    changes: tuple[Consequence, ...] = ()
-    refusal: ErrorFields | None = None
-    statement: object = None  # a Describe of a statement: whose parameter types the answer tells
-    statements: int = 1
-    failed: bool = False
-    skipped_refs: Sequence[int] = ()
+    `statement` is set for a Describe of a statement: whose parameter types the answer tells.
+    """
+
+    __slots__ = ("changes", "failed", "ref", "refusal", "skipped_refs", "statement", "statements", "step")
+
+    def __init__(
+        self,
+        step: Step,
+        ref: int | None = None,
+        changes: tuple[Consequence, ...] = (),
+        *,
+        refusal: ErrorFields | None = None,
+        statement: object = None,
+        statements: int = 1,
+    ) -> None:
+        self.step = step
+        self.ref = ref
+        self.changes = changes
+        self.refusal = refusal
+        self.statement = statement
+        self.statements = statements
+        self.failed = False
+        self.skipped_refs: Sequence[int] = ()
 
 
 class Pipeline:
