@@ -29,7 +29,7 @@ from interlock.approvals.wording import Refusal
 from interlock.clock import Clock
 from interlock.commands.model import Analysis, BindValue, Command, HeldInput, Kind, SqlContext, Stdin
 from interlock.errors import SENTENCES, EvidenceError, InputError, InterlockError, Reason
-from interlock.evidence.events import EventDraft, Json, Recorder
+from interlock.evidence.events import Draft, EventDraft, Json, Recorder
 from interlock.identity.principal import Identity, Principal
 from interlock.policy.model import Decision, Facts, ReviewTerms, SessionFacts, Target, Verdict
 from interlock.ports import Approvals, Caller, Classifier, PolicySource, Ticket, Transcripts
@@ -110,7 +110,7 @@ class Session:
         lasting = decision.lasts and decision.verdict is Verdict.ALLOW and not self.recorder.sync_every
         if not lasting or analysis.opaque or command.stdin is not None or release.payload != command.text:
             return None
-        return Repeat(replace(command, binds=()), analysis, decision, policy)
+        return Repeat(self._gate.drafts.recurring(command, analysis, decision, command.text), command.context, policy)
 
     def again(self, context: SqlContext, *asked: tuple[Repeat, tuple[BindValue, ...]]) -> int | None:
         """Release what these hold, with values; return the seq of the first decision, the next is EVENTS_OF_A_RELEASE further.
@@ -123,18 +123,17 @@ class Session:
                 return None
         if self._forbidden() is not None:
             return None
-        seq = self.recorder.next_seq
-        drafts: list[EventDraft] = []
+        drafts: list[Draft] = []
         for repeat, binds in asked:
-            drafts += repeat.recurring.drafts(seq + len(drafts), binds)
+            drafts += repeat.recurring.drafts(binds)
         try:
-            self.recorder.append(*drafts)
+            seq = self.recorder.append(*drafts)
         except EvidenceError:
             return None
         self._released += len(asked)
         return seq + 1
 
-    def record(self, *drafts: EventDraft) -> int:
+    def record(self, *drafts: Draft) -> int:
         """Append what happened around commands (channels, output, results). Raise EvidenceError."""
         return self.recorder.append(*drafts)
 
@@ -205,10 +204,7 @@ class Session:
         else:
             # Closed by construction: an automatic allow sends what was classified, and there is no rendering of it.
             raise InterlockError("an allowed command has no rendering that may be sent", reason=Reason.INTERNAL)
-        drafts, seq = self._gate.drafts, self.recorder.next_seq
-        first = self.recorder.append(
-            drafts.described(command, analysis), drafts.decided(decision, seq), forwarded(seq + 1, command, payload)
-        )
+        first = self.recorder.append(*self._gate.drafts.allowed(command, analysis, decision, payload))
         self._released += 1
         return Release(payload, first + 1, first + 2, analysis, command.stdin)
 

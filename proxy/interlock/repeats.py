@@ -11,8 +11,7 @@ a decision of its own in the record (gate.Session.again).
 
 from __future__ import annotations
 
-from interlock.commands.model import Analysis, Command, ShellContext, SqlContext
-from interlock.policy.model import Decision
+from interlock.commands.model import ShellContext, SqlContext
 from interlock.ports import Policy
 from interlock.record import Recurring
 
@@ -20,13 +19,11 @@ from interlock.record import Recurring
 class Repeat:
     """One allowed command without its values. Made by `gate.Session.repeat` alone."""
 
-    __slots__ = ("_context", "_policy", "analysis", "command", "recurring")
+    __slots__ = ("_context", "_policy", "recurring")
 
-    def __init__(self, command: Command, analysis: Analysis, decision: Decision, policy: Policy) -> None:
-        self.command = command
-        self.analysis = analysis
-        self.recurring = Recurring(command, analysis, decision)
-        self._context = command.context
+    def __init__(self, recurring: Recurring, context: SqlContext | ShellContext, policy: Policy) -> None:
+        self.recurring = recurring
+        self._context = context
         self._policy = policy
 
     def stands(self, context: SqlContext | ShellContext, policy: Policy) -> bool:

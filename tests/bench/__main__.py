@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "proxy"), str(ROOT / "tests")]
 
-from bench import approvals, postgres, ssh  # noqa: E402  after the path is set
+from bench import approvals, evidence, postgres, ssh  # noqa: E402  after the path is set
 from bench.table import Row, show  # noqa: E402
 from blackbox.conftest import World, open_world  # noqa: E402
 from harness.openssh_server import OpenSshServer  # noqa: E402
@@ -38,11 +38,15 @@ async def main() -> int:
         answering = directory / "answering"
         answering.mkdir(mode=0o755)
         await approvals.measure(answering, server)
+        figures = await evidence.measure()
+        for figure in figures:
+            print(figure)
         out = ROOT / "bench.json"
-        out.write_text(
-            json.dumps({"machine": platform.platform(), "cpus": os.cpu_count(), "rows": [r.to_json() for r in rows]}, indent=2)
-            + "\n"
-        )
+        found = {
+            "machine": platform.platform(), "cpus": os.cpu_count(),
+            "rows": [row.to_json() for row in rows], "figures": [figure.to_json() for figure in figures],
+        }  # fmt: skip
+        out.write_text(json.dumps(found, indent=2) + "\n")
         print(f"written to {out.name}")
         for problem in problems:
             print(f"FAIL: {problem}", file=sys.stderr)
