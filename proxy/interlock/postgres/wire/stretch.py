@@ -16,6 +16,7 @@ from interlock.errors import RemoteProtocolError
 from interlock.postgres.wire import requests
 from interlock.postgres.wire.frame import BIND_CAP, LENGTH, SERVER_CAP, TEXT_CAP
 from interlock.postgres.wire.requests import SYNC, Bind
+from interlock.postgres.wire.rows import skip_rows
 
 _length = LENGTH.unpack_from
 
@@ -81,11 +82,8 @@ def answered(data: bytes, *, parsed: bool, described: bool) -> tuple[bytes, str]
         elif data[pos : pos + 5] != _NO_DATA:
             return None
         pos += 1 + length
-    while pos + 5 < last and data[pos] == _ROW:
-        (length,) = _length(data, pos + 1)
-        if length < 6:
-            return None
-        pos += 1 + length
+    if pos < last and data[pos] == _ROW:
+        pos = skip_rows(data, pos)
     if pos + 5 >= last or data[pos] != _COMPLETE or pos + 1 + _length(data, pos + 1)[0] != last:
         return None
     status = data[-1]
