@@ -69,14 +69,20 @@ def test_a_command_that_comes_again_is_recorded_as_it_is(
                 assert kept(drafts, command, analysis, decision, payload) == anew(command, analysis, decision, payload)
 
 
-def test_the_same_text_under_another_analysis_is_another_command() -> None:
+def test_the_same_text_under_another_analysis_or_decision_is_another_command() -> None:
+    """The objects that are dropped give their ids to the next ones, unless what is kept holds them."""
     drafts, command = Drafts(), Command(Wire.POSTGRES, Kind.QUERY, b"SELECT * FROM t")
     decision = Decision(Verdict.ALLOW, "default", "it reads", "sha256:aa")
     for number in range(50):
-        # The objects that are dropped give their ids to the next ones, unless what is kept holds them.
         analysis = Analysis((Effect("select", f"schema_{number}.t"),), sent="SELECT * FROM t")
+        assert kept(drafts, command, analysis, decision, command.text) == anew(command, analysis, decision, command.text)
+        del analysis
+        gc.collect()
+    analysis = Analysis(sent="SELECT * FROM t")
+    for number in range(50):
         other = replace(decision, reason=f"because {number}")
         assert kept(drafts, command, analysis, other, command.text) == anew(command, analysis, other, command.text)
+        del other
         gc.collect()
 
 

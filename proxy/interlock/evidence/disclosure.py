@@ -9,8 +9,8 @@ A line of `disclosures.jsonl` is the canonical object `{"d": disclosure, "seq": 
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode
-from binascii import b2a_base64
+import re
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -35,12 +35,11 @@ OF_SEAL = -1
 URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
-class _Line(msgspec.Struct):
-    d: str
-    seq: int
+_STANDARD = bytes.maketrans(b"-_", b"+/")
 
+_LINE = re.compile(rb'\{"d":"([A-Za-z0-9_-]+)","seq":(-1|[0-9]+)\}\n?')
+"""A line as `line` writes it; no other is ours."""
 
-_decode_line = msgspec.json.Decoder(_Line).decode
 _decode_content = msgspec.json.Decoder(tuple[str, str, Any]).decode
 
 
@@ -90,7 +89,7 @@ def tail_of_ordered(name: str, value: Sequence[msgspec.Struct]) -> bytes:
 
 def read_tail(data: bytes) -> tuple[str, Json]:
     """Return the name and the value that a tail says."""
-    _, name, value = _decode_content(b'["' + urlsafe_b64decode(data + b"=" * (-len(data) % 4)))
+    _, name, value = _decode_content(b'["' + _bytes(data))
     return name, value
 
 
@@ -117,21 +116,33 @@ def line(disclosure: str | bytes, seq: int) -> bytes:
 
 def parse_line(data: bytes) -> Disclosed:
     """Read one line of `disclosures.jsonl` back. Raise EvidenceError: the file is not what we wrote."""
+    text, seq = _parts(data)
     try:
-        record = _decode_line(data)
-        text = record.d
-        _, name, value = _decode_content(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-        return Disclosed(name, value, digest(text), record.seq)
+        _, name, value = _decode_content(_bytes(text))
     except ValueError:  # msgspec's, binascii's and Unicode's errors are all of this kind
-        raise EvidenceError("a line of the disclosures can't be read", reason=Reason.EVIDENCE_INVALID) from None
+        raise _unreadable() from None
+    return Disclosed(name, value, digest_of(text).decode(), seq)
 
 
 def seq_of(data: bytes) -> int:
     """Return only the `seq` of a line, or raise EvidenceError."""
-    try:
-        return _decode_line(data).seq
-    except ValueError:
-        raise EvidenceError("a line of the disclosures can't be read", reason=Reason.EVIDENCE_INVALID) from None
+    return _parts(data)[1]
+
+
+def _parts(data: bytes) -> tuple[bytes, int]:
+    found = _LINE.fullmatch(data)
+    if found is None:
+        raise _unreadable()
+    text, seq = found.groups()
+    return text, int(seq)
+
+
+def _unreadable() -> EvidenceError:
+    return EvidenceError("a line of the disclosures can't be read", reason=Reason.EVIDENCE_INVALID)
+
+
+def _bytes(text: bytes) -> bytes:
+    return a2b_base64(text.translate(_STANDARD) + b"=" * (-len(text) % 4))
 
 
 def _b64(data: bytes | bytearray) -> bytes:
