@@ -80,6 +80,10 @@ def run(way: Way, load: Load, pgbench: Path) -> tuple[int, float, float | None]:
         after = cpu_seconds(way.pid) if way.pid else None
         times = [int(line.split()[2]) for file in Path(scratch).iterdir() for line in file.read_text().splitlines()]
     count, latency = DONE.search(done.stdout), LATENCY.search(done.stdout)
+    if count is not None and count[1] == "0":
+        raise SystemExit(
+            f"{load.clients} clients got to no statement through {way.name} in {SECONDS} s: set BENCH_SECONDS higher"
+        )
     if done.returncode != 0 or count is None or latency is None:
         raise SystemExit(f"pgbench through {way.name} failed:\n{done.stdout}\n{done.stderr}")
     statements = int(count[1])
