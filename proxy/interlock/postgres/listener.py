@@ -107,7 +107,10 @@ class PostgresListener:
         sock = bound("postgres", self._address)
         for connector in self._connectors.values():
             target = connector.target
-            self._catalog(connector, target.role, target.database).start()
+            if target.unsafe_client_settings:
+                log.warning("target is for tests only: clients choose how its server reads text", target=target.name)
+            else:
+                self._catalog(connector, target.role, target.database).start()
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(self._accept, sock=sock)
 
@@ -197,16 +200,19 @@ class PostgresListener:
         facts = SessionFacts(ulid(self._clock, self._entropy), source, self._clock.now())
         described = Target(target.name, "postgres", target.labels, role=role, database=database)
         asked: dict[str, Json] = {"tls": dialogue.encrypted}
+        if target.unsafe_client_settings:
+            asked["unsafe_client_settings"] = True
         opened = await self._gate.open(admitted.principal, described, facts, asked)
         if isinstance(opened, Refusal):
             self._turn_away(dialogue, refusals.no_access(opened))
             return
         try:
-            catalog = self._catalog(connector, role, database)
-            catalog.start()
+            catalog = None if target.unsafe_client_settings else self._catalog(connector, role, database)
+            if catalog is not None:
+                catalog.start()
             upstream = await connector.connect(parameters)
             try:
-                if catalog.current is None:
+                if catalog is not None and catalog.current is None:
                     await catalog.first_load(CATALOG_PATIENCE)
                 self._begin(dialogue, admitted, opened, upstream, connector, catalog)
             except BaseException:
@@ -226,7 +232,7 @@ class PostgresListener:
         opened: gate.Session,
         upstream: Upstream,
         connector: Connector,
-        catalog: CatalogSource,
+        catalog: CatalogSource | None,
     ) -> None:
         target: TargetConfig = connector.target
         session = PostgresSession(
@@ -238,7 +244,7 @@ class PostgresListener:
             cancel_server=partial(connector.cancel, upstream.process, upstream.secret),
             catalog=catalog,
             said=stated_reason(admitted.startup),
-            estimator=self._estimators[target.name],
+            estimator=None if catalog is None else self._estimators[target.name],
         )
         for name, value in upstream.parameters.items():
             if (poison := session.watch.take(name, value)) is not None:
