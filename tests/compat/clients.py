@@ -245,36 +245,38 @@ def _dump(text: str) -> str:
 PGCLI = "SELECT 1 AS one;\n\\dt\n\\d t\nSELECT count(*) FROM t;\nSELECT * FROM gone;\nINSERT INTO t VALUES (2) RETURNING id;\n"
 
 
-def pgcli(way: Way, scratch: Path) -> Outcomes:
-    """Commands typed into pgcli on a terminal of its own (it takes none from a pipe), with its completer at work."""
+def on_a_terminal(way: Way, scratch: Path, database: str) -> list[str]:
+    """Return the words that run pgcli on a terminal of its own; it takes no commands from a pipe."""
     if shutil.which("script") is None:
         raise NotObtainableError("script(1) is not installed")
-    way.create_database("work")
-    way.server.run("CREATE TABLE t (id int); INSERT INTO t VALUES (1)", user="postgres", database="work")
     rc = way.folder(scratch) / "pgclirc"
     rc.write_text("[main]\nless_chatty = True\nenable_pager = False\nmulti_line = False\nkeyring = False\ntable_format = csv\n")
     program = python(scratch).parent / "pgcli"
-    url = way.url("work", scheme="postgres")
-    found: dict[str, str] = {}
-    for number, line in enumerate(PGCLI.splitlines()):
-        env = {**way.env("work"), "TERM": "dumb", "PAGER": "cat", "HOME": str(way.folder(scratch))}
-        said = run(
-            "script",
-            "-qec",
-            f"timeout 60 {program} --pgclirc {rc} '{url}'",
-            "/dev/null",
-            env=env,
-            stdin=f"{line}\n\\q\n",
-            timeout=90,
-        )
-        text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", said)
-        kept = [
-            part
-            for part in text.splitlines()
-            if part and "> " not in part and not part.startswith(("Time:", "Goodbye", "WARNING"))
-        ]
-        found[f"{number} {line}"] = "\n".join(kept)
-    return found
+    url = way.url(database, scheme="postgres")
+    return ["script", "-qec", f"timeout 120 {program} --pgclirc {rc} --no-warn '{url}'", "/dev/null"]
+
+
+def plain_terminal(way: Way, scratch: Path, database: str) -> dict[str, str]:
+    return {**way.env(database), "TERM": "dumb", "PAGER": "cat", "HOME": str(way.folder(scratch))}
+
+
+def typed(said: str) -> str:
+    """Return what a terminal showed without its own moves, the prompts and the times."""
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", said)
+    return "\n".join(
+        line for line in text.splitlines() if line and "> " not in line and not line.startswith(("Time:", "Goodbye", "WARNING"))
+    )
+
+
+def pgcli(way: Way, scratch: Path) -> Outcomes:
+    """Commands typed into pgcli, with its completer at work, a session for each."""
+    way.create_database("work")
+    way.server.run("CREATE TABLE t (id int); INSERT INTO t VALUES (1)", user="postgres", database="work")
+    command, env = on_a_terminal(way, scratch, "work"), plain_terminal(way, scratch, "work")
+    return {
+        f"{number} {line}": typed(run(*command, env=env, stdin=f"{line}\n\\q\n", timeout=150))
+        for number, line in enumerate(PGCLI.splitlines())
+    }
 
 
 def program_version(scratch: Path) -> str:

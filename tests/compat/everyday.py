@@ -37,20 +37,21 @@ class Client:
     """`argv` runs the six steps; `read` makes outcomes of what was printed."""
 
     name: str
-    argv: Callable[[Path], list[str]]
+    argv: Callable[[Way, Path], list[str]]
     read: Callable[[str], Outcomes] = clients.seen
+    typed: str = ""
 
 
-def _script(prepared: clients.Prepared, mode: str, scratch: Path) -> list[str]:
+def _script(prepared: clients.Prepared, mode: str, _way: Way, scratch: Path) -> list[str]:
     return [*prepared(scratch), "everyday", json.dumps(STEPS), *([mode] if mode else [])]
 
 
-def _jdbc(scratch: Path) -> list[str]:
+def _jdbc(_way: Way, scratch: Path) -> list[str]:
     steps = "\x1e".join(f"{step}\x1f{sql}" for step, sql in STEPS)
     return [*clients.jdbc_program(scratch), "everyday", steps, "extended"]
 
 
-def _psql(_scratch: Path) -> list[str]:
+def _psql(_way: Way, _scratch: Path) -> list[str]:
     words = ["psql", "-X", "-c", r"\d orders"]
     for _, sql in STEPS:
         words += ["-c", sql]
@@ -59,6 +60,10 @@ def _psql(_scratch: Path) -> list[str]:
 
 CLIENTS: Sequence[Client] = (
     Client("psql", _psql, lambda said: {"shown": said}),
+    Client(
+        "pgcli", lambda way, scratch: clients.on_a_terminal(way, scratch, "shop"), lambda said: {"shown": clients.typed(said)},
+        "\\d orders\n" + "".join(f"{sql};\n" for _, sql in STEPS) + "\\q\n",
+    ),
     *(
         Client(name, partial(_script, partial(clients.python_script, script), ""))
         for name, script in (
@@ -103,7 +108,9 @@ def _session(client: Client, way: Way, scratch: Path) -> Outcomes:
     bob = threading.Thread(target=_answer, args=(way, done), name="bob")
     bob.start()
     try:
-        return client.read(run(*client.argv(scratch), env=way.env("shop"), timeout=180))
+        return client.read(
+            run(*client.argv(way, scratch), env=clients.plain_terminal(way, scratch, "shop"), stdin=client.typed, timeout=180)
+        )
     finally:
         done.set()
         bob.join()

@@ -13,21 +13,22 @@ from compat.ways import Way, run
 
 SQLALCHEMY_TESTS = ("test/dialect/postgresql", "test/dialect/test_suite.py")
 """The PostgreSQL dialect's own, and the suite that every dialect must pass."""
+SQLALCHEMY_NEEDS = ("test", "lib/sqlalchemy/testing/plugin")
 
 
 def asyncpg_version(scratch: Path) -> str:
-    _tests("asyncpg", "tests", scratch)
+    _tests("asyncpg", ("tests",), scratch)
     python(scratch)
     return locked("asyncpg")
 
 
 def asyncpg(way: Way, scratch: Path) -> Outcomes:
     """Every test that runs against a server which it did not start itself."""
-    return _pytest(way, scratch, _tests("asyncpg", "tests", scratch), ["tests"], way.env())
+    return _pytest(way, scratch, _tests("asyncpg", ("tests",), scratch), ["tests"], way.env())
 
 
 def sqlalchemy_version(scratch: Path) -> str:
-    _tests("sqlalchemy", "test", scratch)
+    _tests("sqlalchemy", SQLALCHEMY_NEEDS, scratch)
     python(scratch)
     return locked("sqlalchemy")
 
@@ -49,15 +50,16 @@ def _sqlalchemy(way: Way, scratch: Path, driver: str) -> Outcomes:
     )  # fmt: skip
     url = way.url("test", scheme=f"postgresql+{driver}")
     options = [f"--dburi={url}", "-p", "no:logging", "--maxfail=100000", "-c", "setup.cfg"]
-    return _pytest(way, scratch, _tests("sqlalchemy", "test", scratch), [*SQLALCHEMY_TESTS, *options], way.env("test"))
+    return _pytest(way, scratch, _tests("sqlalchemy", SQLALCHEMY_NEEDS, scratch), [*SQLALCHEMY_TESTS, *options], way.env("test"))
 
 
-def _tests(package: str, tests: str, scratch: Path) -> Path:
+def _tests(package: str, parts: Sequence[str], scratch: Path) -> Path:
     """Return a folder with the package's tests and not the package, so that the installed one is what they import."""
     folder = scratch / "suites" / package
     if not folder.is_dir():
         archive = source_archive(package, scratch)
-        shutil.copytree(archive / tests, folder / tests)
+        for part in parts:
+            shutil.copytree(archive / part, folder / part)
         for name in ("setup.cfg", "conftest.py"):
             if (archive / name).exists():
                 shutil.copy(archive / name, folder / name)
@@ -70,7 +72,7 @@ def _pytest(way: Way, scratch: Path, suite: Path, arguments: Sequence[str], env:
     shutil.copytree(suite, copy)
     report = copy / "report.xml"
     said = run(
-        python(scratch), "-m", "pytest", "-q", "--tb=native", "-p", "no:cacheprovider", f"--junitxml={report}", *arguments,
+        python(scratch), "-s", "-m", "pytest", "-q", "--tb=native", "-p", "no:cacheprovider", f"--junitxml={report}", *arguments,
         env={**env, "PYTHONPATH": "", "PYTHONHASHSEED": "0"}, cwd=copy, timeout=3000,
     )  # fmt: skip
     (copy / "said").write_text(said)

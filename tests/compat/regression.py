@@ -37,7 +37,7 @@ _VOLATILE = (
     (re.compile(r"\b(pid|PID|process) \d+"), r"\1 PID"),
     (re.compile(r"\b(pg_temp|pg_toast_temp)_\d+"), r"\1_N"),
     (re.compile(r"\b\d{5,}(?=\b)(?=.*\b(oid|OID)\b)"), "OID"),
-    (re.compile(r"\b(transaction|xid) \d+"), r"\1 N"),
+    (re.compile(r"\b(transaction|xid|operator) \d+"), r"\1 N"),
     (re.compile(r"(pg_toast|toast)_\d+"), r"\1_N"),
     (re.compile(r"(Time|Execution Time|Planning Time|actual time)[:=] ?[\d.]+(\.\.[\d.]+)?"), r"\1: N"),
 )
@@ -61,7 +61,8 @@ def outcomes(way: Way, scratch: Path) -> Outcomes:
     order = [*FIRST, *sorted(set(files) - set(FIRST) - set(NOT_REPEATABLE))]
     found: dict[str, str] = {}
     for name in order:
-        found[name] = said = plain(_psql(way, files[name].read_text(errors="surrogateescape"), way.folder(scratch)), way)
+        said = _psql(way, files[name].read_text(errors="surrogateescape"), way.folder(scratch))
+        found[name] = said = plain(said, way, way.folder(scratch))
         (way.folder(scratch) / f"{name}.out").write_text(said)
         if name == "test_setup":
             fill = LETTERS + "".join(ROWS.format(table=t, rows=n).replace("letters", "pg_temp.letters") for t, n in TABLES)
@@ -87,12 +88,12 @@ def _psql(way: Way, text: str, folder: Path) -> str:
         return f"{(error.stdout or b'').decode(errors='replace')}(did not end in {TIMEOUT} s)"
 
 
-def plain(text: str, way: Way) -> str:
+def plain(text: str, way: Way, folder: Path) -> str:
     """Take out what no two runs share: process ids, numbers of temporary schemas, the address."""
     for pattern, put in _VOLATILE:
         text = pattern.sub(put, text)
     for mine, ours in (
-        (str(way.port), "PORT"), (str(way.server.folder), "DATA"), (str(way.server.port), "PORT"),
+        (str(way.port), "PORT"), (str(way.server.folder), "DATA"), (str(folder), "FOLDER"), (str(way.server.port), "PORT"),
     ):  # fmt: skip
         text = text.replace(mine, ours)
     return text

@@ -24,6 +24,8 @@ HERE = Path(__file__).parent
 USER = "postgres"
 """The role at the server, and the agent's handle at the node."""
 DATABASES = ("postgres", "work", "restored", "shop", "test", "pgx_test", "pqgo", "regression")
+MADE_BY_SUITES = ("testdb", "asyncpg_intro_test")
+"""Databases that a suite creates itself and then connects to."""
 
 SERVER = "log_statement=none\nmax_prepared_transactions=20\nmax_wal_senders=4\nwal_level=logical\n"
 """Of both servers: what the suites of PostgreSQL and of drivers expect of a server under test."""
@@ -93,7 +95,7 @@ def through(folder: Path, policy: str = "", settings: str = SERVER) -> Iterator[
                 "credentials": {"kind": "password", "from": "file:target_password"},
                 **({} if policy else {"unsafe_client_settings": True}),
             }
-            for name in DATABASES
+            for name in (*DATABASES, *MADE_BY_SUITES)
         ]  # fmt: skip
         for name in DATABASES[1:]:
             server.run(f"CREATE DATABASE {name}", user=USER, database="postgres")

@@ -95,3 +95,15 @@ def test_under_the_shipped_packs_nothing_passes_without_a_person(free: Config, t
             connection.execute("SELECT 1")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             connection.execute("DROP DATABASE app")
+
+
+@pytest.mark.interop
+def test_pg_dump_is_the_same_byte_for_byte(permissive: Proxy, server: PostgresServer) -> None:
+    def dumped(dsn: str) -> bytes:
+        dump = [str(server.binaries / "pg_dump"), "--inserts", "-d", dsn]
+        done = subprocess.run(dump, capture_output=True, timeout=60, check=True)
+        return b"\n".join(line for line in done.stdout.splitlines() if not line.startswith((b"\\restrict", b"\\unrestrict")))
+
+    server.run("INSERT INTO t SELECT i, 'x' FROM generate_series(900, 950) i ON CONFLICT DO NOTHING")
+    assert b"INSERT INTO public.t" in dumped(server.dsn())
+    assert dumped(permissive.dsn()) == dumped(server.dsn())
