@@ -253,7 +253,7 @@ def on_a_terminal(way: Way, scratch: Path, database: str) -> list[str]:
     rc.write_text("[main]\nless_chatty = True\nenable_pager = False\nmulti_line = False\nkeyring = False\ntable_format = csv\n")
     program = python(scratch).parent / "pgcli"
     url = way.url(database, scheme="postgres")
-    return ["script", "-qec", f"timeout 120 {program} --pgclirc {rc} --no-warn '{url}'", "/dev/null"]
+    return ["script", "-qec", f"timeout 120 {program} --pgclirc {rc} --warn off '{url}'", "/dev/null"]
 
 
 def plain_terminal(way: Way, scratch: Path, database: str) -> dict[str, str]:

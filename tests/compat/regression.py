@@ -32,6 +32,7 @@ NOT_REPEATABLE = {
     "stats": "prints counters that the server updates at intervals",
     "stats_import": "compares statistics with a time stamp",
     "maintain_every": "prints process ids",
+    "psql_pipeline": "waits for ever with a psql older than 18, directly too",
 }
 _VOLATILE = (
     (re.compile(r"\b(pid|PID|process) \d+"), r"\1 PID"),
