@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,10 @@ class Check:
     outcomes: Callable[[Way, Path], Outcomes]
 
 
+def _sqlalchemy(driver: str, tests: Sequence[str]) -> Check:
+    return Check(python_suites.sqlalchemy_version, partial(python_suites.sqlalchemy, driver, tests))
+
+
 ALL: Mapping[str, Check] = {
     "psql": Check(clients.program_version, clients.psql),
     "pgbench": Check(clients.program_version, clients.pgbench),
@@ -34,8 +38,10 @@ ALL: Mapping[str, Check] = {
     "pgjdbc": Check(clients.jdbc_version, partial(clients.work, clients.jdbc_program, clients.JDBC_MODES)),
     "pgx-client": Check(clients.pgx_version, partial(clients.work, clients.pgx_program, clients.PGX_MODES)),
     "asyncpg": Check(python_suites.asyncpg_version, python_suites.asyncpg),
-    "sqlalchemy-psycopg": Check(python_suites.sqlalchemy_version, python_suites.sqlalchemy_psycopg),
-    "sqlalchemy-asyncpg": Check(python_suites.sqlalchemy_version, python_suites.sqlalchemy_asyncpg),
+    "sqlalchemy-dialect": _sqlalchemy("psycopg", python_suites.SQLALCHEMY_DIALECT),
+    "sqlalchemy-dialect-asyncpg": _sqlalchemy("asyncpg", python_suites.SQLALCHEMY_DIALECT),
+    "sqlalchemy-types": _sqlalchemy("psycopg", python_suites.SQLALCHEMY_TYPES),
+    "sqlalchemy-suite": _sqlalchemy("psycopg", python_suites.SQLALCHEMY_SUITE),
     "pgx": Check(go_suites.pgx_version, go_suites.pgx),
     "pq": Check(go_suites.pq_version, go_suites.pq),
     "regression": Check(regression.version, regression.outcomes),

@@ -11,8 +11,12 @@ from compat.results import Outcomes
 from compat.sources import locked, python, source_archive
 from compat.ways import Way, run
 
-SQLALCHEMY_TESTS = ("test/dialect/postgresql", "test/dialect/test_suite.py")
-"""The PostgreSQL dialect's own, and the suite that every dialect must pass."""
+_DIALECT = "test/dialect/postgresql"
+SQLALCHEMY_DIALECT = tuple(f"{_DIALECT}/test_{name}.py" for name in ("dialect", "on_conflict", "query", "reflection"))
+"""The PostgreSQL dialect's own tests, but for types."""
+SQLALCHEMY_TYPES = (f"{_DIALECT}/test_types.py",)
+SQLALCHEMY_SUITE = ("test/dialect/test_suite.py",)
+"""What every dialect must pass."""
 SQLALCHEMY_NEEDS = ("test", "lib/sqlalchemy/testing/plugin")
 
 
@@ -33,15 +37,7 @@ def sqlalchemy_version(scratch: Path) -> str:
     return locked("sqlalchemy")
 
 
-def sqlalchemy_psycopg(way: Way, scratch: Path) -> Outcomes:
-    return _sqlalchemy(way, scratch, "psycopg")
-
-
-def sqlalchemy_asyncpg(way: Way, scratch: Path) -> Outcomes:
-    return _sqlalchemy(way, scratch, "asyncpg")
-
-
-def _sqlalchemy(way: Way, scratch: Path, driver: str) -> Outcomes:
+def sqlalchemy(driver: str, tests: Sequence[str], way: Way, scratch: Path) -> Outcomes:
     way.create_database("test")
     way.server.run(
         "CREATE SCHEMA test_schema; CREATE SCHEMA test_schema_2; CREATE EXTENSION hstore; CREATE EXTENSION citext; "
@@ -50,7 +46,7 @@ def _sqlalchemy(way: Way, scratch: Path, driver: str) -> Outcomes:
     )  # fmt: skip
     url = way.url("test", scheme=f"postgresql+{driver}")
     options = [f"--dburi={url}", "-p", "no:logging", "--maxfail=100000", "-c", "setup.cfg"]
-    return _pytest(way, scratch, _tests("sqlalchemy", SQLALCHEMY_NEEDS, scratch), [*SQLALCHEMY_TESTS, *options], way.env("test"))
+    return _pytest(way, scratch, _tests("sqlalchemy", SQLALCHEMY_NEEDS, scratch), [*tests, *options], way.env("test"))
 
 
 def _tests(package: str, parts: Sequence[str], scratch: Path) -> Path:
