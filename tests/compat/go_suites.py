@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from compat.ways import Way, run
 
 PGX = "github.com/jackc/pgx/v5"
 PQ = "github.com/lib/pq"
+_SCRATCH = re.compile(r"/[^' ]*/Test\w+?[0-9]{6,}/")
+"""A folder of a test's own, which some name in their subtests."""
 VERSIONS = {PGX: "v5.12.0", PQ: "v1.12.3"}
 
 
@@ -73,5 +76,6 @@ def _go_test(way: Way, suite: Path, env: dict[str, str], scratch: Path) -> Outco
         event = json.loads(line)
         if event.get("Test") and event["Action"] in ("pass", "fail", "skip"):
             word = {"pass": "passed", "fail": "failed", "skip": "skipped"}[event["Action"]]
-            found[f"{event['Package'].removeprefix('github.com/')}::{event['Test']}"] = word
+            test = _SCRATCH.sub("/scratch/", event["Test"])
+            found[f"{event['Package'].removeprefix('github.com/')}::{test}"] = word
     return found

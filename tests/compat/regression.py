@@ -96,5 +96,5 @@ def plain(text: str, way: Way, folder: Path) -> str:
     for mine, ours in (
         (str(way.port), "PORT"), (str(way.server.folder), "DATA"), (str(folder), "FOLDER"), (str(way.server.port), "PORT"),
     ):  # fmt: skip
-        text = text.replace(mine, ours)
+        text = re.sub(rf"(?<!\d){re.escape(mine)}(?!\d)", ours, text)
     return text
