@@ -15,7 +15,7 @@ _CONSTANT = frozenset(("session_authorization", "is_superuser"))
 class ParameterWatch:
     """Takes every ParameterStatus of a session. Where nothing is pinned every text is opaque anyway, and nothing poisons."""
 
-    def __init__(self, *, pinned: bool) -> None:
+    def __init__(self, *, pinned: bool = True) -> None:
         self._pinned = pinned
         self._first: dict[str, str] = {}
 
