@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: help setup setup-test demo test check unit bench docs fuzz sabotage format clean
+.PHONY: help setup setup-test demo test check unit bench compat docs fuzz sabotage format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,9 @@ format: setup ## apply the formatter and the safe fixes
 
 bench: setup-test ## ratios against direct, pgbouncer and ProxyJump in one run
 	$(PY) -m tests.bench
+
+compat: setup-test ## clients and their own suites, directly and through the proxy, compared (long; downloads; CHECKS="psql pgx" for some)
+	PYTHONPATH=tests $(PY) -m compat $(CHECKS)
 
 docs: setup ## regenerate the reference pages from the code
 	$(PY) -m docs.generate

@@ -57,15 +57,15 @@ class PostgresSession:
         max_hold: float,
         entropy: Entropy,
         cancel_server: Callable[[], Coroutine[Any, Any, None]],
-        catalog: CatalogSource,
+        catalog: CatalogSource | None,
         said: str = "",
         estimator: Estimator | None = None,
     ) -> None:
         self.gate_session = session
         self.relay = Relay(self)
-        self.watch = ParameterWatch()
+        self.watch = ParameterWatch(pinned=bool(settings))
         self._schema = schema = SchemaView(catalog)
-        names = SessionNames(search_path, lambda: schema.known)
+        names = SessionNames(search_path, lambda: schema.known, pinned=bool(settings))
         self._caller = HeldClient(self, max_hold, said)
         self._cancel_server = cancel_server
         self._estimator = estimator

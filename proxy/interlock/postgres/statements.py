@@ -101,16 +101,17 @@ class _Trusted:
 class SessionNames:
     """The two tables, and the context in which the next text is read."""
 
-    def __init__(self, search_path: tuple[str, ...], catalog: Callable[[], Any]) -> None:
+    def __init__(self, search_path: tuple[str, ...], catalog: Callable[[], Any], *, pinned: bool = True) -> None:
         self.statements: Names[Statement] = Names()
         self.portals: Names[Portal] = Names()
         self._search_path = search_path
+        self._pinned = pinned
         self._catalog = catalog
         self._taints: dict[str, int] = {}
         self._unread = False
         self._moment = 0
         self._key: tuple[object, ...] = ()
-        self._context = SqlContext()
+        self._context = SqlContext(unpinned=not pinned)
 
     @property
     def settled(self) -> bool:
@@ -134,6 +135,7 @@ class SessionNames:
                 cursors={name: p.text for name, p in self.portals.snapshot().items() if name},
                 tainted=bool(self._taints),
                 temporary=temporary,
+                unpinned=not self._pinned,
             )
         return self._context
 

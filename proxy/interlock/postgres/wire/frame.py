@@ -123,6 +123,7 @@ class ClientFrames:
             self._need = length + 1
             return None
         self._pos = end = pos + 1 + length
+        self._need = 5  # what this message needed says nothing about the next one
         return Frame(kind, data if left == length + 1 and not pos else data[pos:end])
 
     def _piece(self, header: int, *, first: bool) -> CopyPiece:
