@@ -114,6 +114,8 @@ DYNAMIC = {
     "ls -é": "look-alike",
     "lś": "look-alike",
     "cat <<E\n$x\nE": "here-document",
+    "ls | time cat": "unknown-construct",  # a program there, not the keyword
+    "ls |& time -p cat | sort": "unknown-construct",
 }
 
 
@@ -138,6 +140,7 @@ RENDERED = {
     "LC_ALL=C sort f": "LC_ALL='C' 'sort' 'f'",
     "ls >a 2>>b <c 2>&1 >|d": "'ls' >'a' 2>>'b' <'c' 2>&1 >|'d'",
     "ls &>a": "'ls' >'a' 2>&1",
+    "ls >&2 1>a 0<b": "'ls' >&2 >'a' <'b'",
     "{ ls; cat x; } >a": "{ 'ls'; 'cat' 'x'; } >'a'",
     "( ls; ) 2>/dev/null": "( 'ls'; ) 2>'/dev/null'",
     "if ls; then cat x; elif rm y; then :; else uptime; fi":

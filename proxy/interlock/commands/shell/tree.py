@@ -74,13 +74,14 @@ class GrammarError(Exception):
 def read(tree: Tree, source: bytes) -> Script:
     """Read a whole file node. Raise NestingError or GrammarError; anything unlisted is Strange."""
     reader = _Reader(source)
-    return Script(reader.statements(tree.get("Stmts")), reader.dialect)
+    return Script(reader.statements(tree.get("Stmts")), reader.dialect, reader.timed)
 
 
 class _Reader:
     def __init__(self, source: bytes) -> None:
         self.source = source
         self.dialect = False
+        self.timed = False
         self._depth = 0
 
     # -- statements -----------------------------------------------------------------------------------------------
@@ -135,6 +136,9 @@ class _Reader:
     def _binary(self, node: Tree) -> Node:
         op = node.get("Op")
         left, right = self.statement(node["X"]), self.statement(node["Y"])
+        if op in ("|", "|&") and isinstance(right.command, Timed):
+            # Behind a pipe `time` is no keyword for bash, but a program (5.2, parse.y time_command_acceptable).
+            return self._strange(node, "unknown-construct")
         if op == "|&":
             self.dialect = True
             return Binary("|", _with_errors(left), right)
@@ -181,6 +185,7 @@ class _Reader:
         return Case(self.word(node["Word"]), tuple(items))
 
     def _timed(self, node: Tree) -> Node:
+        self.dialect = self.timed = True
         if node.get("Stmt") is None:
             return self._strange(node, "unknown-construct")
         body = self.statement(node["Stmt"])
@@ -220,6 +225,8 @@ class _Reader:
         fd = int(named) if isinstance(named, str) and len(named) == 1 and named in "0123456789" else None
         if self._unlisted(node, {"Op", "N", "Word", "Hdoc"}) or word is None or (named is not None and fd is None):
             return (Redirection(op, fd, word, reason="redirection"),)
+        if fd == (0 if op.startswith("<") else 1):
+            fd = None  # bash writes `>&2` as `1>&2` and `1>x` as `>x`: one reading for both
         match op:
             case "<<" | "<<-":
                 return (self._here_document(node, op, fd),)
