@@ -113,7 +113,7 @@ async def test_a_token_is_an_ssh_password(federated: World, issuer: FakeIssuer) 
 async def test_a_token_is_an_api_bearer_and_never_decides(federated: World, issuer: FakeIssuer) -> None:
     url = f"https://{federated.node.addresses['http']}"
     headers = {"Authorization": f"Bearer {token(issuer)}"}
-    async with httpx.AsyncClient(base_url=url, headers=headers, verify=False, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=url, headers=headers, verify=False, trust_env=False, timeout=60) as http:
         who = (await http.get("/v1/whoami")).json()
         decided = await http.post("/v1/approvals/req_x/decision", json={"verdict": "approve", "digest": "sha256:0"})
     assert (who["kind"], who["groups"]) == ("service", ["pipelines"])

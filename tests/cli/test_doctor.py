@@ -85,8 +85,8 @@ class Setup:
             return self.people
 
         async with (
-            httpx.AsyncClient(trust_env=False) as http,
-            httpx.AsyncClient(trust_env=False, verify=self.trust) as outside,
+            httpx.AsyncClient(trust_env=False, timeout=60) as http,
+            httpx.AsyncClient(trust_env=False, verify=self.trust, timeout=60) as outside,
         ):
             checkup = TeamsCheckup(file, http=http, outside=outside, clock=self.clock, people=everybody)
             return {finding.step: finding for finding in await checkup.run()}
@@ -189,7 +189,7 @@ async def test_without_a_configuration_every_step_is_still_named(setup: Setup) -
 async def test_a_configuration_without_teams(setup: Setup, tmp_path: Path) -> None:
     file = tmp_path / "other.yaml"
     file.write_text(json.dumps(setup.config))
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=60) as http:
         found = await TeamsCheckup(file, http=http, outside=http, clock=setup.clock, people=lambda _: []).run()
     assert found[0].status is Status.FAILED and "approvals.channels.teams" in found[0].said
 

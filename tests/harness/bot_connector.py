@@ -315,5 +315,5 @@ async def deliver(node_url: str, activity: dict[str, Any], token: str | None) ->
     headers = {"Content-Type": "application/json"}
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
         return await http.post(f"{node_url}/api/messages", content=json.dumps(activity), headers=headers, timeout=20)

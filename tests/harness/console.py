@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import re
+import tempfile
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +60,15 @@ default: {review: {groups: [sre]}}
 """
 
 
+@functools.cache
+def _opened(policies: tuple[Path, ...]) -> LivePolicy:
+    """Read once: nothing here reloads them."""
+    with tempfile.TemporaryDirectory() as directory:
+        own = Path(directory) / "own.yaml"
+        own.write_text(OPENED)
+        return LivePolicy([packs.shipped(), own, *policies])
+
+
 @contextlib.asynccontextmanager
 async def open_house(
     directory: Path,
@@ -69,9 +80,7 @@ async def open_house(
 ) -> AsyncIterator[House]:
     """With the shipped packs, every target open to agents, and more policies where a test wants them. `settings` are the
     inbox's own."""
-    own = directory / "own.yaml"
-    own.write_text(OPENED)
-    live = LivePolicy([packs.shipped(), own, *policies])
+    live = _opened(tuple(policies))
     async with open_desk(directory, public_url=public_url, **settings) as desk:
         gate = gate_over(desk, classifier, live)
         # Slack in socket mode: no address that Slack could post to, and the page that links accounts.
@@ -96,7 +105,7 @@ class Visitor:
 
 @contextlib.asynccontextmanager
 async def visiting(house: House, handle: str = "bob") -> AsyncIterator[Visitor]:
-    async with httpx.AsyncClient(base_url=house.url, headers={"Origin": house.url}, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=house.url, headers={"Origin": house.url}, trust_env=False, timeout=60) as http:
         answer = await http.post("/console/login", data={"handle": handle, "passphrase": PASSPHRASE})
         assert answer.status_code == 303, answer.text
         cookie = answer.headers["set-cookie"].lower()

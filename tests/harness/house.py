@@ -36,7 +36,7 @@ class House:
 
     def client(self, token: str | None = None, *, socket: bool = False) -> httpx.AsyncClient:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        return httpx.AsyncClient(base_url=self.socket if socket else self.url, headers=headers, trust_env=False)
+        return httpx.AsyncClient(base_url=self.socket if socket else self.url, headers=headers, trust_env=False, timeout=60)
 
     async def ask(self, **changes: Any) -> ApprovalRequest:
         """A shell command of the agent waits."""

@@ -282,7 +282,7 @@ def signed(
 
 
 async def deliver(node_url: str, body: bytes, headers: dict[str, str]) -> httpx.Response:
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
         return await http.post(f"{node_url}/slack/interactions", content=body, headers=headers, timeout=20)
 
 

@@ -133,7 +133,7 @@ async def open_room(
         clock = LaterClock()
         desk = await stack.enter_async_context(open_desk(directory, clock=clock))
         connector = await stack.enter_async_context(bot_connector.running())
-        http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
+        http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False, timeout=60))
         carrier = carriage.transport(
             transport,
             connector=Connector(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -30,9 +31,15 @@ class Unused:
         raise AssertionError("HTTP classified a command")
 
 
+@functools.cache
+def _shipped() -> LivePolicy:
+    """The shipped packs, read once: nothing here reloads them."""
+    return LivePolicy([packs.shipped()])
+
+
 def gate_over(desk: Desk, classifier: Classifier | None = None, policies: LivePolicy | None = None) -> Gate:
     return Gate(
-        policies=policies or LivePolicy([packs.shipped()]),
+        policies=policies or _shipped(),
         classifier=classifier or Unused(),  # type: ignore[arg-type]  # must never be asked
         approvals=desk.inbox,
         transcripts=desk.transcripts,
@@ -50,7 +57,7 @@ def parts_over(
     consoles: ConsoleSessions | None = None,
     slack: SlackParts | None = None,
 ) -> Parts:
-    policies = policies or LivePolicy([packs.shipped()])
+    policies = policies or _shipped()
     return Parts(
         inbox=desk.inbox,
         directory=desk.directory,

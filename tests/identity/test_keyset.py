@@ -27,7 +27,7 @@ async def issuer() -> AsyncIterator[FakeIssuer]:
 
 @pytest.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(trust_env=False, verify=TRUST) as client:
+    async with httpx.AsyncClient(trust_env=False, verify=TRUST, timeout=60) as client:
         yield client
 
 

@@ -41,7 +41,7 @@ def pinned(issuer: FakeIssuer, **more: Any) -> Issuer:
 @pytest.fixture
 async def verifier(issuer: FakeIssuer, clock: ManualClock) -> AsyncIterator[TokenVerifier]:
     # TLS trust is loaded once for all tests: reading it takes longer than a test.
-    async with httpx.AsyncClient(trust_env=False, verify=TRUST) as client:
+    async with httpx.AsyncClient(trust_env=False, verify=TRUST, timeout=60) as client:
         yield TokenVerifier([pinned(issuer, algorithms=ALL)], clock=clock, client=lambda: client)
 
 

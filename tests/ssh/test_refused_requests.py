@@ -40,13 +40,6 @@ async def test_a_shell_is_refused_with_what_to_do_instead(bench: SshBench) -> No
     assert not (bench.target.home / "made").exists()
 
 
-async def test_sftp_says_in_words_that_it_is_not_offered(bench: SshBench) -> None:
-    done = await bench.ssh("sftp", options=["-s"])
-    assert done.status == 126
-    assert "interlock: sftp: file transfer is not offered here yet" in done.err
-    assert len(refused(bench, "subsystem:sftp")) == 1
-
-
 async def test_another_subsystem_is_refused(bench: SshBench) -> None:
     done = await bench.ssh("netconf", options=["-s"])
     assert done.status == 126
@@ -62,18 +55,17 @@ async def test_transfers_over_exec_are_refused_in_words(bench: SshBench, command
     assert bench.target.ran() == []
 
 
-async def test_scp_itself_fails_with_our_sentence(bench: SshBench) -> None:
+async def test_scp_of_the_old_protocol_fails_with_our_sentence(bench: SshBench) -> None:
     source = bench.directory / "file"
     source.write_text("x")
-    for mode in ("-O", "-s"):
-        words = [word for word in bench.argv()[1:-1] if word != "-p"]
-        words[words.index(str(bench.listener.port)) : words.index(str(bench.listener.port))] = ["-P"]
-        process = await asyncio.create_subprocess_exec(
-            "scp", mode, *words, str(source), "web-1@127.0.0.1:copy", stderr=asyncio.subprocess.PIPE
-        )
-        _, err = await process.communicate()
-        assert process.returncode != 0
-        assert b"file transfer is not offered here yet" in err
+    words = [word for word in bench.argv()[1:-1] if word != "-p"]
+    words[words.index(str(bench.listener.port)) : words.index(str(bench.listener.port))] = ["-P"]
+    process = await asyncio.create_subprocess_exec(
+        "scp", "-O", *words, str(source), "web-1@127.0.0.1:copy", stderr=asyncio.subprocess.PIPE
+    )
+    _, err = await process.communicate()
+    assert process.returncode != 0
+    assert b"the old protocol of scp is not offered here: copy files with sftp" in err
     assert not (bench.target.home / "copy").exists()
 
 

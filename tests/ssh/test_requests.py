@@ -22,6 +22,7 @@ def test_only_these_are_handled() -> None:
         (Scope.GLOBAL, "keepalive@openssh.com"), (Scope.GLOBAL, "no-more-sessions@openssh.com"),
         (Scope.OPEN, "session"), (Scope.SESSION, "exec"), (Scope.SESSION, "env"),
         (Scope.SESSION, "signal"), (Scope.SESSION, "eow@openssh.com"), (Scope.SESSION, "keepalive@openssh.com"),
+        (Scope.SESSION, "subsystem:sftp"),
     }  # fmt: skip
 
 

@@ -5,86 +5,26 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from harness.desk import Desk, open_desk
 from harness.openssh_server import OpenSshServer
-from harness.ssh_bench import SshBench, finish
-from interlock.approvals.model import ApprovalRequest, Proof, State, VoteVerdict
+from harness.ssh_bench import finish
+from harness.ssh_whole import Whole, open_whole
+from interlock.approvals.model import VoteVerdict
 from interlock.approvals.portrait import chat_portrait
-from interlock.commands.analyzer import Analyzer
-from interlock.commands.pool import ShellPool
 from interlock.errors import Reason, VoteError
-from interlock.gate import Gate
-from interlock.policy import packs
-from interlock.policy.model import ReviewTerms
-from interlock.policy.source import LivePolicy
 
 pytestmark = pytest.mark.interop
-
-ACCESS = """\
-version: 1
-packs: [linux, linux-deny]
-access:
-  - {who: {groups: [agents]}, targets: {env: prod}, accounts: ["*"], roles: ["*"]}
-"""
-
-
-@dataclass
-class Whole:
-    desk: Desk
-    bench: SshBench
-    _asked: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def changed(self, _request: ApprovalRequest) -> None:
-        self._asked.set()
-
-    async def pending(self) -> ApprovalRequest:
-        async with asyncio.timeout(30):
-            while not (found := await self.desk.inbox.list(State.PENDING)):
-                self._asked.clear()
-                await self._asked.wait()
-        return found[0]
-
-    async def vote(self, request: ApprovalRequest, who: str, verdict: VoteVerdict, reason: str = "") -> None:
-        await self.desk.inbox.vote(
-            request.id, voter=self.desk.entry(who).identity, channel="cli", channel_actor=who, verdict=verdict,
-            digest=request.digest, reason=reason, proof=Proof.CHANNEL,
-        )  # fmt: skip
-
-    async def events(self) -> list[dict[str, Any]]:
-        """End all sessions and read back what was recorded, secrets disclosed."""
-        await self.bench.listener.close()
-        archive = self.desk.archive
-        return [dict(event) for row in archive.list() for event in archive.events(row["id"])]
 
 
 @pytest_asyncio.fixture
 async def whole(tmp_path: Path, target: OpenSshServer, request: pytest.FixtureRequest) -> AsyncIterator[Whole]:
-    (tmp_path / "policies").mkdir()
-    (tmp_path / "policies" / "access.yaml").write_text(ACCESS)
-    terms = ReviewTerms(groups=("sre",), hold=getattr(request, "param", 60))
-    policies = LivePolicy([packs.shipped(), tmp_path / "policies"], terms=terms)
-    pool = ShellPool()
-    await pool.start()
-    analyzer = Analyzer(pool)
-    async with open_desk(tmp_path) as desk:
-        gate = Gate(policies=policies, classifier=analyzer, approvals=desk.inbox, transcripts=desk.transcripts, clock=desk.clock)
-        bench = SshBench(tmp_path / "proxy", target, gate=gate, authenticator=desk.authenticator)
-        await bench.start()
-        await desk.directory.add_ssh_key("claude", bench.key.export_public_key().decode())
-        parts = Whole(desk, bench)
-        desk.inbox.subscribe(parts.changed)
+    async with open_whole(tmp_path, target, hold=getattr(request, "param", 60)) as parts:
         yield parts
-        gate.draining = True
-        await bench.stop()
-    await analyzer.close()
 
 
 async def test_a_read_passes_and_is_in_the_transcript_with_its_output(whole: Whole) -> None:

@@ -16,7 +16,10 @@ from interlock.web.metrics import metrics_app
 async def test_counts_without_names(tmp_path: Path) -> None:
     async with open_desk(tmp_path) as desk:
         await desk.inbox.submit(draft(principal=desk.agent()))
-        async with serving(metrics_app(gate_over(desk), desk.inbox)) as url, httpx.AsyncClient(trust_env=False) as http:
+        async with (
+            serving(metrics_app(gate_over(desk), desk.inbox)) as url,
+            httpx.AsyncClient(trust_env=False, timeout=60) as http,
+        ):
             text = (await http.get(f"{url}/metrics")).text
             missing = await http.get(f"{url}/v1/approvals")
     assert 'interlock_requests{state="pending"} 1.0' in text and "interlock_sessions 0.0" in text

@@ -776,7 +776,7 @@ async def test_what_can_not_be_genuine_is_refused_before_its_body_is_there(room:
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(f"POST /slack/interactions HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n{head}\r\n".encode())
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert b" 401 " in await reader.readline()
     finally:
         writer.close()
@@ -858,7 +858,7 @@ async def test_kinds_that_we_take_no_notice_of_are_acknowledged(room: Room) -> N
 
 
 async def test_a_get_decides_nothing(room: Room) -> None:
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
         assert (await http.get(f"{room.url}/slack/interactions")).status_code == 405
 
 

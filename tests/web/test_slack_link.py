@@ -72,7 +72,7 @@ async def desktop(tmp_path: Path) -> AsyncIterator[Desktop]:
         await room.desk.directory.unlink_slack("bob", TEAM, BOB)
         parts = SlackParts(room.channel, Expected(TEAM, APP), room.codes, None)
         url = await stack.enter_async_context(open_web(room.desk, local=False, slack=parts))
-        http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, trust_env=False))
+        http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, trust_env=False, timeout=60))
         yield Desktop(room, http, url)
 
 

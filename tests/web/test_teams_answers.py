@@ -425,7 +425,7 @@ async def test_two_hundred_clicks_at_once_that_do_not_count_are_not_two_hundred_
     room.connector.members_held = asyncio.Event()
     click = room.connector.invoke(card, message, "approve", user="29:stranger")
     clicks = [asyncio.create_task(room.send(click)) for _ in range(60)]
-    done, _ = await asyncio.wait(clicks, timeout=4, return_when=asyncio.FIRST_COMPLETED)
+    done, _ = await asyncio.wait(clicks, timeout=60, return_when=asyncio.FIRST_COMPLETED)
     room.connector.members_held.set()
     answers = await asyncio.gather(*clicks)
     assert done and [user for _, user in room.connector.lookups].count("29:stranger") <= FREE_REFUSALS + 1

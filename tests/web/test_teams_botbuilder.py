@@ -63,7 +63,7 @@ async def service() -> AsyncIterator[BotConnector]:
 
 @pytest.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
         yield http
 
 

@@ -119,7 +119,7 @@ def bench() -> Iterator[Bench]:
 
         async def begin() -> Oracle:
             service = await stack.enter_async_context(bot_connector.running())
-            http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
+            http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False, timeout=60))
 
             @service.app.get(f"/login/{TENANT}/discovery/v2.0/keys")
             async def entra_keys() -> dict[str, Any]:

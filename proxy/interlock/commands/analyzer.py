@@ -1,7 +1,7 @@
-"""Analyzer: the gate's classifier. SQL and shell, cached by the exact text and everything else that changes the answer.
+"""Analyzer: the gate's classifier. SQL, shell and file operations, cached by everything that changes the answer.
 
-Answers at once what is cached and SQL small enough to parse here; everything else goes to a child. Knows which grammar
-a command needs; knows no policy.
+Answers at once what is cached, and what is small enough to read here; everything else goes to a child. Knows which
+grammar a command needs; knows no policy.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from interlock.commands.model import Analysis, Command, Kind, Opaque, ShellConte
 from interlock.commands.pool import ShellPool
 from interlock.commands.programs.loader import programs, sensitive_paths
 from interlock.commands.programs.rules import Rules
+from interlock.commands.sftp import analyze_sftp
 from interlock.commands.shell.analysis import Asked, analyze_shell, unknown
 from interlock.commands.shell.effective import inert
 from interlock.commands.shell.grammars import Asking
@@ -54,13 +55,15 @@ class Analyzer:
         await self._pool.close()
 
     def classify_now(self, command: Command) -> Analysis | None:
-        """Return a cached analysis, or that of SQL small enough to parse here; None when a child is needed."""
+        """Return a cached analysis, or that of what is small enough to read here; None when a child is needed."""
         key = _key(command)
         found = self._cache.get(key)
         if found is not None:
             self._cache.move_to_end(key)
             return found
         context = command.context
+        if command.kind is Kind.FILE:
+            return self._keep(key, command, analyze_sftp(command.text, self._rules))
         if isinstance(context, SqlContext) and in_process(command.text):
             return self._keep(key, command, analyze_sql(command.text, context, command.kind))
         return None

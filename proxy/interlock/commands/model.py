@@ -40,6 +40,7 @@ class Kind(StrEnum):
     """What the client asked for; the value is the type of the event that records it."""
 
     EXEC = "command"
+    FILE = "sftp"
     QUERY = "pg.query"
     PARSE = "pg.parse"
     BIND = "pg.bind"

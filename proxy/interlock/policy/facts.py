@@ -42,7 +42,7 @@ FACTS: dict[str, tuple[Fact, ...]] = {
         Fact("program", "string", "the program that does it (shell)"),
         Fact("argv", "list(string)", "the program and its arguments, unquoted (shell)"),
         Fact("via", "list(string)", "wrappers around it, outermost first: sudo, env, xargs, explain, …"),
-        Fact("origin", "string", "direct | wrapper | here-doc | stdin | remote(host)"),
+        Fact("origin", "string", "direct | wrapper | here-doc | stdin | sftp | remote(host)"),
         Fact("recursive", "bool", "the whole tree below the object"),
         Fact("force", "bool", "without asking or checking"),
         Fact("host", "string", "the remote host, where there is one"),
@@ -62,7 +62,7 @@ FACTS: dict[str, tuple[Fact, ...]] = {
     ),
     "Command": (
         Fact("protocol", "string", "ssh | postgres"),
-        Fact("kind", "string", "command | pg.query | pg.parse | pg.bind"),
+        Fact("kind", "string", "command | sftp | pg.query | pg.parse | pg.bind"),
         Fact("text", "string", "the exact text; bytes that are no UTF-8 as \\xNN"),
         Fact("statements", "int", "how many statements the text holds"),
         Fact("stdin", "string", "what it does with standard input: none | ignored | data | code"),

@@ -26,6 +26,7 @@ from interlock.ssh.exec import Execution, Phase
 from interlock.ssh.limits import Limits
 from interlock.ssh.records import STDERR
 from interlock.ssh.requests import Row, Scope, Told
+from interlock.ssh.sftp.session import FileSession
 
 if TYPE_CHECKING:
     from interlock.ssh.connection import ClientConnection
@@ -44,7 +45,7 @@ class ClientChannel(asyncssh.SSHServerChannel[bytes]):
         self._after = 0
         self._spent = False  # the one exec, shell or subsystem of the channel was used
         self._outlet: ChannelOutlet | None = None
-        self._execution: Execution | None = None
+        self._execution: Execution | FileSession | None = None
         self._task: asyncio.Task[None] | None = None
         super().__init__(connection, asyncio.get_running_loop(), False, False, False, 0, 0, None, "strict",
                          limits.held_window, 32768)  # fmt: skip
@@ -93,8 +94,7 @@ class ClientChannel(asyncssh.SSHServerChannel[bytes]):
             case "signal":
                 return self._signal(packet)
             case "subsystem":
-                wanted = requests.shown_name(packet.get_string())
-                return self._refuse(requests.subsystem(wanted), detail=wanted)
+                return self._files(packet)
             case _ if row.refused:
                 return self._refuse(row, request=name)
             case _:
@@ -118,6 +118,19 @@ class ClientChannel(asyncssh.SSHServerChannel[bytes]):
         self._execution = self._house.execution(
             self._name, text, tuple(sorted(dict(self._desired).items())), self._outlet, self._said
         )
+        return True
+
+    def _files(self, packet: SSHPacket) -> bool:
+        wanted = requests.shown_name(packet.get_string())
+        packet.check_end()
+        row = requests.subsystem(wanted)
+        if row.refused:
+            return self._refuse(row, detail=wanted)
+        if self._spent:
+            return self._refuse(requests.find(Scope.SESSION, "*"), request=f"{wanted} again")
+        self._spent = True
+        self._outlet = ChannelOutlet(self)
+        self._execution = self._house.files(self._name, self._outlet, self._said)
         return True
 
     def _env_request(self, packet: SSHPacket) -> bool:
@@ -191,7 +204,7 @@ class ClientChannel(asyncssh.SSHServerChannel[bytes]):
         return self._name
 
     @property
-    def execution(self) -> Execution | None:
+    def execution(self) -> Execution | FileSession | None:
         return self._execution
 
     @property

@@ -44,6 +44,7 @@ from interlock.ssh.exec import Execution
 from interlock.ssh.limits import Doorkeeper, Limits, plain_address, source_of
 from interlock.ssh.relay import ClientSide
 from interlock.ssh.requests import Scope, Told
+from interlock.ssh.sftp.session import FileSession
 from interlock.ssh.upstream import Upstream
 
 log = structlog.get_logger()
@@ -402,6 +403,12 @@ class ClientConnection(asyncssh.SSHServerConnection):
             channel, text, env, session=session, upstream=upstream, client=client, limits=self._house.limits,
             context=self._shell_context(), said=said,
         )  # fmt: skip
+
+    def files(self, channel: int, client: ClientSide, said: str) -> FileSession:
+        session, upstream = self._gate_session, self._upstream
+        assert session is not None
+        assert upstream is not None
+        return FileSession(channel, session=session, upstream=upstream, client=client, limits=self._house.limits, said=said)
 
     def _shell_context(self) -> ShellContext:
         """The enrolled shell is that of the configured account; of another account's shell nothing is known."""

@@ -50,6 +50,17 @@ def typed(channel: int, data: bytes) -> EventDraft:
     return EventDraft("term.input", {"channel": channel, "bytes": len(data)}, {"data": base64.b64encode(data).decode()})
 
 
+def file_result(forward: int, status: int) -> EventDraft:
+    """The target answered a released file operation. `status` is SFTP's (0: done)."""
+    return EventDraft("sftp.result", {"ref": forward, "status": status})
+
+
+def file_content(forward: int, direction: str, size: int, sha256: str | None, *, complete: bool) -> EventDraft:
+    """What passed through an open file. `direction`: in (written) | out (read). No hash: it did not pass in one piece."""
+    fields: dict[str, Json] = {"ref": forward, "direction": direction, "bytes": size, "complete": complete}
+    return EventDraft("sftp.content", fields, {"sha256": sha256} if sha256 is not None else {})
+
+
 def closed(channel: int, ended: str, fields: dict[str, Json]) -> EventDraft:
     """A channel of the client ended. `ended`: exit | signal | refused | lost | left | failed."""
     return EventDraft("channel.close", {"channel": channel, "ended": ended, **fields})

@@ -45,7 +45,7 @@ class Row:
 
 _RUN = "run single commands: ssh TARGET 'command'"
 _NO_FORWARD = "port and socket forwarding is not offered here"
-_FILES = f"file transfer is not offered here yet; {_RUN}, and put data on its standard input"
+_BY_SFTP = "is not offered here: copy files with sftp, or with an scp that uses it (OpenSSH 9; do not give it -O)"
 
 TABLE: tuple[Row, ...] = (
     Row(Scope.GLOBAL, "tcpip-forward", Told.NEXT_CHANNEL, f"{_NO_FORWARD} (-R)"),
@@ -75,14 +75,14 @@ TABLE: tuple[Row, ...] = (
     Row(Scope.SESSION, "pty-req", Told.EXIT, f"no terminal is offered here (drop -t); {_RUN}"),
     Row(Scope.SESSION, "shell", Told.EXIT, f"no interactive shell is offered here; {_RUN}"),
     Row(Scope.SESSION, "subsystem", Told.EXIT, f"this subsystem is not offered here; {_RUN}"),
-    Row(Scope.SESSION, "subsystem:sftp", Told.EXIT, f"sftp: {_FILES}"),
+    Row(Scope.SESSION, "subsystem:sftp", Told.HANDLED),
     Row(Scope.SESSION, "x11-req", Told.STDERR, "X11 forwarding is not offered here (drop -X)"),
     Row(Scope.SESSION, "auth-agent-req@openssh.com", Told.STDERR, "agent forwarding is not offered here (drop -A)"),
     Row(Scope.SESSION, "*", Told.SILENT, "this request is not known here"),
-    Row(Scope.SESSION, "exec:scp", Told.EXIT, f"scp: {_FILES}"),
-    Row(Scope.SESSION, "exec:rsync", Told.EXIT, f"rsync: {_FILES}"),
+    Row(Scope.SESSION, "exec:scp", Told.EXIT, f"the old protocol of scp {_BY_SFTP}"),
+    Row(Scope.SESSION, "exec:rsync", Told.EXIT, f"rsync {_BY_SFTP}"),
     Row(Scope.SESSION, "exec:git", Told.EXIT, f"git over SSH is not offered here yet; {_RUN}"),
-    Row(Scope.SESSION, "exec:sftp-server", Told.EXIT, f"sftp: {_FILES}"),
+    Row(Scope.SESSION, "exec:sftp-server", Told.EXIT, f"a server of sftp by its path {_BY_SFTP}"),
     Row(Scope.SESSION, "exec:mosh", Told.EXIT, f"mosh is not offered here; {_RUN}"),
 )
 

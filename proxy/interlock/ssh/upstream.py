@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 from asyncssh.constants import MSG_KEXINIT, OPEN_REQUEST_SESSION_FAILED
@@ -25,6 +26,7 @@ from interlock.ssh import algorithms
 from interlock.ssh.credentials import Credentials, forcible
 from interlock.ssh.limits import Limits
 from interlock.ssh.relay import Relay
+from interlock.ssh.sftp.target import FarServer
 
 SHARED_BY = 10
 """Commands at once on one connection: sshd's own default of MaxSessions."""
@@ -48,8 +50,8 @@ class _Connection(asyncssh.SSHClientConnection):
         for relay in self._relays():
             relay.input_free("socket")
 
-    def _relays(self) -> list[Relay]:
-        return [chan._session for chan in self._channels.values() if isinstance(chan._session, Relay)]
+    def _relays(self) -> list[Relay | FarServer]:
+        return [chan._session for chan in self._channels.values() if isinstance(chan._session, (Relay, FarServer))]
 
     async def _process_strict_kexinit(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
         await super()._process_kexinit(pkttype, pktid, packet)
@@ -99,6 +101,11 @@ class Upstream:
         self._dialling = asyncio.Lock()
         self._closed = False
 
+    @property
+    def pins(self) -> bool:
+        """Whether what a reviewer approves must be enforced by the target itself."""
+        return self._credentials.pins
+
     def check(self, payload: bytes) -> None:
         """Raise TargetError (cannot-be-pinned) when an approval of this text could not be carried out."""
         if self._credentials.pins:
@@ -124,16 +131,24 @@ class Upstream:
         command = release.payload.decode("utf-8")
         if not command:
             raise TargetError("an empty command can't be sent", reason=Reason.INTERNAL)
+        await self._start(route, lambda: relay, taken, command=command, env=dict(env))
+
+    async def serve_files(self, route: Route, far: FarServer, taken: Callable[[Route], object]) -> None:
+        """Start the target's SFTP server. Raise TargetError. `taken` as for `run`."""
+        await self._start(route, lambda: far, taken, subsystem="sftp")
+
+    async def _start(
+        self, route: Route, session: Callable[[], Relay | FarServer], taken: Callable[[Route], object], **what: Any
+    ) -> None:
         while True:
             taken(route)
             try:
                 await route.line.connection.create_session(
-                    lambda: relay, command, env=dict(env), request_pty=False, x11_forwarding=False, encoding=None,
-                    window=self._limits.stream_window,
-                )  # fmt: skip
+                    session, request_pty=False, x11_forwarding=False, encoding=None, window=self._limits.stream_window, **what
+                )
             except asyncssh.ChannelOpenError as error:
                 if error.code == OPEN_REQUEST_SESSION_FAILED:
-                    raise TargetError("the target refused to run the command") from error
+                    raise TargetError("the target refused to start what was asked for") from error
                 if route.pinned or route.line.busy <= 1:
                     raise TargetError("the target refused to open a session") from error
                 # Its MaxSessions is smaller than we thought: others run there, so we know now how many fit.
@@ -144,6 +159,10 @@ class Upstream:
                 raise TargetError("the connection to the target was lost while the command was sent: outcome unknown") from error
             else:
                 return
+
+    async def reach_files(self) -> Route:
+        """Return a way for file operations: an unforced connection. Raise TargetError; nothing was sent then."""
+        return Route(await self._take(), False)
 
     def leave(self, route: Route) -> None:
         """The command on this route has ended. A pinned connection is never used again."""
