@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from interlock.cli.main import build
-from interlock.config import Config, Secret, SecretRef, is_loopback, load, parse, split_address
+from interlock.config import Config, Secret, SecretRef, VaultRef, is_loopback, load, parse, split_address
 from interlock.errors import ConfigError
 from interlock.policy.loader import configured
 from interlock.policy.source import LivePolicy
@@ -119,11 +119,76 @@ def test_an_unknown_key_names_the_nearest(path: str, nearest: str) -> None:
         ("approvals.channels.teams.app_id", "", "approvals.channels.teams.app_id: "),
         ("approvals.channels.teams.tenants", [], "approvals.channels.teams.tenants: "),
         ("approvals.channels.teams.transport", "graph", "approvals.channels.teams.transport: "),
-        ("targets.1.credentials.from", "vault:secret/pw", "this version does not have yet"),
+        ("targets.1.credentials.from", "vault:secret/data/pw#password", "a vault: reference needs vault: {address"),
+        ("targets.1.credentials.from", "vault:secret/data/pw", "needs from: vault:PATH#FIELD"),
+        ("targets.1.credentials.from", "vault:secret/../sys#x", "refer to a secret in Vault as"),
+        ("targets.1.credentials.from", "hunter2", "refer to a secret as env:NAME or file:PATH"),
+        ("approvals.channels.teams.app_password", "vault:secret/data/teams#pw", "is for the credentials of postgres targets"),
+        ("targets.1.credentials", {"kind": "password"}, "kind: password needs from:"),
+        ("targets.1.credentials", {"kind": "ssh-ca"}, "is for ssh targets"),
+        ("targets.1.credentials", {"kind": "certificate"}, "needs certificate: PATH and key: file:PATH"),
+        ("targets.1.credentials", {"kind": "password", "from": "env:A", "certificate": "c.pem"}, "needs its key: file:PATH"),
+        ("targets.1.credentials", {"kind": "vault-database", "from": "env:A"}, "needs from: vault:database/creds/ROLE"),
+        ("targets.1.credentials", {"kind": "rds-iam"}, "needs region:"),
+        ("targets.1.credentials", {"kind": "password", "from": "env:A", "region": "x"}, "are for kind: rds-iam"),
+        ("targets.1.credentials", {"kind": "rds-iam", "region": "x", "md5": True}, "md5: is for kinds with a password"),
+        ("listen.postgres_auth", ["scram", "token"], "one listener can't ask for both"),
+        ("listen.postgres_auth", [], "choose scram, token, oauth or cert"),
+        ("listen.postgres_auth", "oauth", "sends the token in clear, so it needs tls:"),
+        ("listen.postgres_auth", "cert", "reads certificates of TLS, so it needs tls:"),
     ],
 )  # fmt: skip
 def test_a_value_that_is_wrong_says_where_and_what_to_write(path: str, value: Any, says: str) -> None:
     assert says in refused(changed(path, value))
+
+
+@pytest.mark.parametrize(
+    ("credentials", "tls", "says"),
+    [
+        ({"kind": "rds-iam", "region": "eu-central-1"}, "require", "rds-iam needs tls: verify-full"),
+        ({"kind": "password", "from": "env:A", "md5": True}, "require", "needs tls: verify-full"),
+        ({"kind": "certificate", "certificate": "c.pem", "key": "file:c.key"}, "require", "needs tls: verify-full"),
+    ],
+)
+def test_what_proves_nothing_about_the_server_goes_to_a_verified_one_only(
+    credentials: dict[str, Any], tls: str, says: str
+) -> None:
+    data = changed("targets.1.credentials", credentials)
+    data["targets"][1]["tls"] = tls
+    assert says in refused(data)
+    data["targets"][1]["tls"] = "verify-full"
+    assert parse(data, base=BASE).targets[1].credentials.kind == credentials["kind"]
+
+
+def test_methods_of_postgres_need_what_they_stand_on() -> None:
+    data = changed("tls", {"certificate": "c.pem", "key": "k.pem"})
+    data["listen"]["postgres_auth"] = ["cert", "scram"]
+    assert "needs tls.client_ca" in refused(data)
+    data["tls"]["client_ca"] = "ca.pem"
+    assert parse(data, base=BASE).listen.postgres_methods == {"cert", "scram"}
+    data["listen"]["postgres_auth"] = ["scram", "oauth"]
+    assert "needs listen.postgres_oauth.issuer" in refused(data)
+    issuer = {"issuer": "https://a.example", "audience": "interlock"}
+    data["identity"] = {"issuers": [{"name": "a", **issuer}]}
+    config = parse(data, base=BASE)
+    assert config.oauth_issuer is not None and config.oauth_issuer.name == "a"
+    data["identity"]["issuers"].append({"name": "b", **issuer, "issuer": "https://b.example"})
+    assert "needs listen.postgres_oauth.issuer" in refused(data)
+    data["listen"]["postgres_oauth"] = {"issuer": "b"}
+    config = parse(data, base=BASE)
+    assert config.oauth_issuer is not None and config.oauth_issuer.name == "b"
+
+
+def test_a_vault_needs_https_and_a_token_that_is_elsewhere() -> None:
+    data = changed("targets.1.credentials.from", "vault:secret/data/orders#password")
+    data["vault"] = {"address": "http://vault.example:8200", "token": "file:vault.token"}
+    assert "vault: address: must be https" in refused(data)
+    data["vault"] = {"address": "https://vault.example:8200", "token": "hvs.secret"}
+    said = refused(data)
+    assert "vault.token: refer to a secret" in said and "hvs.secret" not in said
+    data["vault"]["token"] = "file:vault.token"
+    source = parse(data, base=BASE).targets[1].credentials.source
+    assert source == VaultRef(path="secret/data/orders", field="password")
 
 
 @pytest.mark.parametrize("key", ["token_url", "keys_url", "service_url"])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import ssl
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +39,7 @@ from interlock.identity.passkeys import relying_party
 from interlock.identity.stepup import DecisionSessions
 from interlock.policy.loader import configured
 from interlock.policy.source import LivePolicy
+from interlock.postgres.encryption import server_context
 from interlock.postgres.listener import PostgresListener
 from interlock.ssh.listener import SshListener
 from interlock.store.engine import open_store
@@ -87,10 +87,9 @@ class Daemon:
     async def _start(self) -> Addresses:
         config, clock = self.config, self.clock
         data_dir = prepare_data_dir(config.path(config.node.data_dir))
-        tls = _tls(config)
+        tls = server_context(config.tls, config) if config.tls is not None else None
         for target in config.targets:
-            if target.credentials.source is not None:
-                target.credentials.source.resolve(config.base)  # a target without its secret is found now, not at 2 a.m.
+            target.credentials.check(config.base)  # a target without its secret is found now, not at 2 a.m.
         files, terms = configured(config)
         policies = LivePolicy(files, terms=terms)
         self._policies = policies
@@ -305,18 +304,6 @@ def _seal_ca(config: Config, data_dir: Path) -> SealCa:
         return SealCa.load_or_create(config.path(Path(ref.where)))
     except EvidenceError as error:
         raise ConfigError(f"evidence.ca.key: {error}") from None
-
-
-def _tls(config: Config) -> ssl.SSLContext | None:
-    if config.tls is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(config.path(config.tls.certificate), config.path(config.tls.key))
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"tls: certificate and key can't be loaded: {error}") from None
-    return context
 
 
 def _at(address: str, port: int) -> str:

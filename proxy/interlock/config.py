@@ -1,7 +1,7 @@
-"""interlock.yaml: strict models, the loader, and references to secrets.
+"""interlock.yaml: strict models and the loader.
 
-An unknown key is an error that names the nearest valid one. Secrets are never in the file: `env:NAME`, `file:PATH` and
-`${NAME}` refer to them, and `Secret` keeps the value out of logs, errors and `repr`.
+An unknown key is an error that names the nearest valid one. Secrets are never in the file: references lead to them
+(interlock.references).
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from interlock.errors import ConfigError
+from interlock.references import Secret as Secret  # noqa: PLC0414  a configuration gives these to its readers
+from interlock.references import SecretRef as SecretRef  # noqa: PLC0414  a configuration gives these to its readers
+from interlock.references import VaultRef as VaultRef  # noqa: PLC0414  a configuration gives these to its readers
+from interlock.references import referenced
 
 LATER = frozenset(
     (
@@ -70,56 +74,6 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class Secret:
-    """A value that never shows: not in repr, str, logs, errors or comparisons that leak."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        return self._value
-
-    def __repr__(self) -> str:
-        return "Secret(…)"
-
-    __str__ = __repr__
-
-
-class SecretRef(BaseModel):
-    """`env:NAME` or `file:PATH`: where a secret is, not what it is."""
-
-    model_config = ConfigDict(frozen=True)
-    kind: Literal["env", "file"]
-    where: str
-
-    @model_validator(mode="before")
-    @classmethod
-    def _parse(cls, value: object) -> object:
-        if isinstance(value, str):
-            kind, sep, where = value.partition(":")
-            if sep and kind in ("env", "file") and where:
-                return {"kind": kind, "where": where}
-            if kind == "vault":
-                raise ValueError("vault: references need the Vault provider, which this version does not have yet")
-            raise ValueError("refer to a secret as env:NAME or file:PATH; never write it here")
-        return value
-
-    def resolve(self, base: Path) -> Secret:
-        """Read the secret now. Raise ConfigError that names the reference, never the value."""
-        if self.kind == "env":
-            value = os.environ.get(self.where)
-            if not value:
-                raise ConfigError(f"the environment variable {self.where} is not set; set it or refer to a file")
-            return Secret(value)
-        path = base / self.where
-        try:
-            return Secret(path.read_text().rstrip("\n"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"the secret file {path} can't be read: {error.__class__.__name__}") from None
-
-
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -129,17 +83,46 @@ class Node(Strict):
     data_dir: Path
 
 
+PostgresAuth = Literal["scram", "token", "oauth", "cert"]
+_POSTGRES_AUTH = ("scram", "token", "oauth", "cert")
+
+
+def _postgres_auth(value: object) -> object:
+    chosen = value if isinstance(value, list) else [value]
+    if not chosen or any(name not in _POSTGRES_AUTH for name in chosen) or len(set(chosen)) != len(chosen):
+        raise ValueError("choose scram, token, oauth or cert, or a list of different ones")
+    if "token" in chosen and {"scram", "oauth"} & set(chosen):
+        # PostgreSQL's protocol has one authentication request a connection, and a clear password is another than SASL.
+        raise ValueError("token asks for a clear password and scram and oauth for SASL: one listener can't ask for both")
+    return value
+
+
+class PostgresOAuth(Strict):
+    """What a client without a token is told: whose token to get, with which scope. `issuer` is a name of identity.issuers."""
+
+    issuer: str = ""
+    scope: str = "openid"
+
+
 class Listen(Strict):
     ssh: Address | None = None
     postgres: Address | None = None
     http: Address | None = None
     metrics: Address | None = None
-    postgres_auth: Literal["scram", "token"] = "scram"
+    postgres_auth: Annotated[PostgresAuth | list[PostgresAuth], BeforeValidator(_postgres_auth)] = "scram"
+    postgres_oauth: PostgresOAuth = PostgresOAuth()
+
+    @property
+    def postgres_methods(self) -> frozenset[str]:
+        return frozenset([self.postgres_auth] if isinstance(self.postgres_auth, str) else self.postgres_auth)
 
 
 class Tls(Strict):
+    """`client_ca` signs the certificates of clients that may log in with one (listen.postgres_auth: cert)."""
+
     certificate: Path
     key: Path
+    client_ca: Path | None = None
 
 
 class Issuer(Strict):
@@ -163,10 +146,46 @@ class IdentityConfig(Strict):
 
 
 class Credentials(Strict):
-    kind: Literal["password", "ssh-ca", "key", "none"] = "none"
-    source: SecretRef | None = Field(default=None, alias="from")
+    """How a target is convinced of us. Which keys a kind takes is checked, so that none is silently without effect."""
+
+    kind: Literal["password", "certificate", "vault-database", "rds-iam", "ssh-ca", "key", "none"] = "none"
+    source: Annotated[SecretRef | VaultRef | None, BeforeValidator(referenced)] = Field(default=None, alias="from")
     key: SecretRef | None = None
+    certificate: Path | None = None
     pin: Literal["reviewed", "never"] = "reviewed"
+    md5: bool = False
+    region: str = ""
+    access_key: SecretRef | None = None
+    secret_key: SecretRef | None = None
+    session_token: SecretRef | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Credentials:
+        if self.kind == "password" and self.source is None:
+            raise ValueError("kind: password needs from: env:NAME, file:PATH or vault:PATH#FIELD")
+        if isinstance(self.source, VaultRef) and (self.kind == "password") != bool(self.source.field):
+            raise ValueError("kind: password needs from: vault:PATH#FIELD, and vault-database from: vault:PATH without a field")
+        if self.kind == "vault-database" and not isinstance(self.source, VaultRef):
+            raise ValueError("kind: vault-database needs from: vault:database/creds/ROLE")
+        if self.kind == "certificate" and self.certificate is None:
+            raise ValueError("kind: certificate needs certificate: PATH and key: file:PATH")
+        if self.kind == "certificate" and self.source is not None:
+            raise ValueError("kind: certificate takes no from:; for both write kind: password with certificate: and key:")
+        if self.certificate is not None and (self.key is None or self.key.kind != "file"):
+            raise ValueError("certificate: needs its key: file:PATH beside it")
+        if self.kind == "rds-iam" and not self.region:
+            raise ValueError("kind: rds-iam needs region:, such as eu-central-1")
+        if self.kind != "rds-iam" and (self.region or self.access_key or self.secret_key or self.session_token):
+            raise ValueError("region:, access_key:, secret_key: and session_token: are for kind: rds-iam")
+        if self.md5 and self.kind not in ("password", "vault-database"):
+            raise ValueError("md5: is for kinds with a password")
+        return self
+
+    def check(self, base: Path) -> None:
+        """Read every secret that is at hand, so that a missing one is found at start. Raise ConfigError."""
+        for reference in (self.source, self.access_key, self.secret_key, self.session_token):
+            if isinstance(reference, SecretRef):
+                reference.resolve(base)
 
 
 class TargetConfig(Strict):
@@ -183,6 +202,7 @@ class TargetConfig(Strict):
     search_path: str = "public, pg_temp"
     tls: Literal["disable", "require", "verify-full"] = "verify-full"
     tls_ca: Path | None = None
+    tls_name: str = ""
 
     @model_validator(mode="after")
     def _complete(self) -> TargetConfig:
@@ -194,7 +214,21 @@ class TargetConfig(Strict):
             raise ValueError("a postgres target needs database: and role:")
         if self.protocol == "postgres" and self.tls == "disable" and not is_loopback(split_address(self.address)[0]):
             raise ValueError("tls: disable is for a target on loopback only; use verify-full")
+        if self.protocol == "postgres":
+            self._check_postgres_credentials()
         return self
+
+    def _check_postgres_credentials(self) -> None:
+        kind, loopback = self.credentials.kind, is_loopback(split_address(self.address)[0])
+        if kind in ("ssh-ca", "key"):
+            raise ValueError(f"credentials.kind {kind} is for ssh targets; use password, certificate, vault-database or rds-iam")
+        if kind == "rds-iam" and self.tls != "verify-full":
+            # The server asks for the token in clear: only a server that has proven its name may see it.
+            raise ValueError("credentials.kind rds-iam needs tls: verify-full")
+        if self.credentials.certificate is not None and self.tls != "verify-full":
+            raise ValueError("a client certificate does not prove the server: it needs tls: verify-full")
+        if self.credentials.md5 and self.tls != "verify-full" and not loopback:
+            raise ValueError("credentials.md5 proves nothing about the server, so it needs tls: verify-full")
 
 
 def _check_sent_safely(key: str, url: str) -> None:
@@ -310,6 +344,20 @@ class EvidenceConfig(Strict):
     ca: CaKey | None = None
 
 
+class VaultConfig(Strict):
+    """Where `vault:` references lead. The token is read anew at each request, as Vault Agent renews its file."""
+
+    address: str
+    token: SecretRef
+    namespace: str = ""
+    ca: Path | None = None
+
+    @model_validator(mode="after")
+    def _safe(self) -> VaultConfig:
+        _check_sent_safely("address", self.address)
+        return self
+
+
 class StoreConfig(Strict):
     url: str = "sqlite:///interlock.db"
 
@@ -329,6 +377,7 @@ class Config(Strict):
     approvals: ApprovalsConfig = ApprovalsConfig()
     evidence: EvidenceConfig = EvidenceConfig()
     store: StoreConfig = StoreConfig()
+    vault: VaultConfig | None = None
     base: Path = Field(default=Path(), exclude=True)
 
     @model_validator(mode="after")
@@ -340,14 +389,37 @@ class Config(Strict):
             for kind, address in (("postgres", self.listen.postgres), ("http", self.listen.http)):
                 if address is not None and not is_loopback(split_address(address)[0]):
                     raise ValueError(f"listen.{kind} without tls: may bind loopback only; add tls: or use 127.0.0.1")
-        if self.listen.postgres_auth == "token" and self.tls is None:
-            raise ValueError("listen.postgres_auth: token sends the token in clear, so it needs tls:")
+        self._check_postgres_auth()
+        if self.vault is None and any(isinstance(t.credentials.source, VaultRef) for t in self.targets):
+            raise ValueError("a vault: reference needs vault: {address: https://…, token: file:…}")
         slack = self.approvals.channels.slack
         if slack is not None and slack.mode == "http" and self.listen.http is None:
             raise ValueError("approvals.channels.slack.mode: http needs listen.http, where Slack posts to; or use mode: socket")
         if any(t.credentials.kind == "ssh-ca" for t in self.targets) and self.targets_ca is None:
             raise ValueError("credentials.kind ssh-ca needs targets_ca: {key: file:…}")
         return self
+
+    def _check_postgres_auth(self) -> None:
+        methods = self.listen.postgres_methods
+        for method, why in (
+            ("token", "sends the token in clear"), ("oauth", "sends the token in clear"), ("cert", "reads certificates of TLS"),
+        ):  # fmt: skip
+            if method in methods and self.tls is None:
+                raise ValueError(f"listen.postgres_auth: {method} {why}, so it needs tls:")
+        if "cert" in methods and (self.tls is None or self.tls.client_ca is None):
+            raise ValueError("listen.postgres_auth: cert needs tls.client_ca, the CA of the clients' certificates")
+        if "oauth" in methods and self.oauth_issuer is None:
+            raise ValueError(
+                "listen.postgres_auth: oauth needs listen.postgres_oauth.issuer, the name of one of identity.issuers"
+            )
+
+    @property
+    def oauth_issuer(self) -> Issuer | None:
+        """Whose token a Postgres client is told to get: the one named, or the only one there is."""
+        issuers, name = self.identity.issuers, self.listen.postgres_oauth.issuer
+        if not name:
+            return issuers[0] if len(issuers) == 1 else None
+        return next((issuer for issuer in issuers if issuer.name == name), None)
 
     def target(self, name: str) -> TargetConfig | None:
         return next((t for t in self.targets if t.name == name), None)

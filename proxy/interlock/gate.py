@@ -495,10 +495,22 @@ class Gate:
             if identities & principal.excluded() or principal.credential.ident in credentials:
                 session.revoke()
 
-    def renew(self, identity: Identity, until: datetime) -> None:
-        """A new credential of `identity` renews its live sessions until it ends itself."""
+    def renew(
+        self,
+        identity: Identity,
+        until: datetime,
+        *,
+        acting_for: tuple[Identity, ...] = (),
+        groups: frozenset[str] | None = None,
+    ) -> None:
+        """A new credential of `identity`, for the same chain, renews its live sessions until it ends itself.
+
+        `groups` are those that the credential itself brings: a session that has more is not prolonged by one with less.
+        """
         for session in self._live:
-            if session.principal.identity == identity:
+            holder = session.principal
+            same = holder.identity == identity and holder.acting_for == acting_for
+            if same and (groups is None or holder.groups <= groups):
                 session.renew(until)
 
     async def open(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from harness.bot_connector import ALICE_OID, BOB_OID, TENANT
 from interlock.approvals.inbox import Inbox
 from interlock.approvals.reviewer_keys import ReviewerKeys
 from interlock.clock import SystemClock, system_entropy
+from interlock.config import Issuer
 from interlock.evidence.archive import Archive
 from interlock.evidence.seal import SealCa
 from interlock.evidence.writer import TranscriptStore
@@ -53,7 +54,7 @@ class Desk:
 
 @contextlib.asynccontextmanager
 async def open_desk(
-    directory: Path, *, public_url: str = "", clock: SystemClock | None = None, **settings: Any
+    directory: Path, *, public_url: str = "", clock: SystemClock | None = None, issuers: Sequence[Issuer] = (), **settings: Any
 ) -> AsyncIterator[Desk]:
     """`public_url` is the page that passkeys belong to, `settings` are the inbox's own."""
     data = directory / "data"
@@ -94,6 +95,6 @@ async def open_desk(
         )  # fmt: skip
         await inbox.start()
         stack.push_async_callback(inbox.close)
-        authenticator = Authenticator(people, clock=clock, journal=transcripts.journal, passphrases=passphrases)
+        authenticator = Authenticator(people, clock=clock, journal=transcripts.journal, passphrases=passphrases, issuers=issuers)
         stack.push_async_callback(authenticator.close)
         yield Desk(store, transcripts, people, inbox, authenticator, Archive(data), clock)

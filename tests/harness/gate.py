@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -29,6 +28,7 @@ from interlock.gate import Gate
 from interlock.identity.principal import Principal
 from interlock.policy.model import Access, Decision, Facts, ReviewTerms, Target, Verdict
 from interlock.ports import Policy
+from interlock.postgres.encryption import server_context
 from interlock.postgres.listener import PostgresListener
 
 T = TypeVar("T")
@@ -176,10 +176,9 @@ def configuration(server: PostgresServer, folder: Path, **more: Any) -> Config:
 
 
 @asynccontextmanager
-async def _running(
-    config: Config, folder: Path, policy: Any, tls: ssl.SSLContext | None, options: Mapping[str, Any]
-) -> AsyncIterator[Proxy]:
-    async with open_desk(folder) as desk:
+async def _running(config: Config, folder: Path, policy: Any, options: Mapping[str, Any]) -> AsyncIterator[Proxy]:
+    tls = server_context(config.tls, config) if config.tls is not None else None
+    async with open_desk(folder, issuers=config.identity.issuers) as desk:
         classifier = SqlClassifier()
         gate = Gate(policies=policy, classifier=classifier, approvals=desk.inbox, transcripts=desk.transcripts, clock=desk.clock)
         listener = PostgresListener(
@@ -197,9 +196,7 @@ async def _running(
 
 
 @contextmanager
-def running_proxy(
-    config: Config, folder: Path, policy: Any, *, tls: ssl.SSLContext | None = None, **options: Any
-) -> Iterator[Proxy]:
+def running_proxy(config: Config, folder: Path, policy: Any, **options: Any) -> Iterator[Proxy]:
     """Run a proxy in a thread of its own until the block ends."""
     started: list[Proxy] = []
     failed: list[BaseException] = []
@@ -208,7 +205,7 @@ def running_proxy(
     done = asyncio.Event()
 
     async def main() -> None:
-        async with _running(config, folder, policy, tls, options) as proxy:
+        async with _running(config, folder, policy, options) as proxy:
             started.append(proxy)
             up.set()
             await done.wait()

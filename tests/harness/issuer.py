@@ -7,8 +7,10 @@ to fail, to redirect, or to answer slowly until they say so.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jwt
@@ -110,3 +112,20 @@ class FakeIssuer:
             algorithm,
             headers={k: v for k, v in shown.items() if v is not None},
         )
+
+
+@contextlib.contextmanager
+def running_issuer() -> Iterator[FakeIssuer]:
+    """Run one in a thread of its own, for tests whose clients block or are other processes."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="issuer")
+    thread.start()
+    issuer = FakeIssuer()
+    asyncio.run_coroutine_threadsafe(issuer.__aenter__(), loop).result(30)
+    try:
+        yield issuer
+    finally:
+        asyncio.run_coroutine_threadsafe(issuer.__aexit__(), loop).result(30)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(30)
+        loop.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import socket
+import ssl
 import struct
 from collections.abc import Sequence
 
@@ -25,8 +26,11 @@ class WireClient:
     SYNC = message(b"S")
     FLUSH = message(b"H")
 
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+    SSL_REQUEST = struct.pack("!II", 8, 80877103)
+    GSS_REQUEST = struct.pack("!II", 8, 80877104)
+
+    def __init__(self, port: int, *, source: str = "127.0.0.1") -> None:
+        self.socket: socket.socket = socket.create_connection(("127.0.0.1", port), timeout=30, source_address=(source, 0))
         self.process = 0
         self.secret = b""
         self.errors: list[dict[str, str]] = []
@@ -49,6 +53,13 @@ class WireClient:
             client.socket.close()
             raise
         return client
+
+    def to_tls(self, context: ssl.SSLContext, *, direct: bool = False) -> None:
+        """Turn to TLS: after an SSLRequest, or at once."""
+        if not direct:
+            self.send(self.SSL_REQUEST)
+            assert self.exactly(1) == b"S"
+        self.socket = context.wrap_socket(self.socket, server_hostname="localhost")
 
     def authenticate(self, password: str) -> None:
         exchange = ScramClient([PLAIN], entropy=secrets.token_bytes)

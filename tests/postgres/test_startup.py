@@ -45,7 +45,7 @@ def tls(server: PostgresServer, certificate: Path, tmp_path_factory: pytest.Temp
         )
         data = config.targets[0].model_copy(update={"tls": "verify-full", "tls_ca": certificate / "cert.pem"})
         config = config.model_copy(update={"targets": [data]})
-        with running_proxy(config, folder, VerbPolicy(), tls=_context(certificate)) as running:
+        with running_proxy(config, folder, VerbPolicy()) as running:
             yield running
 
 
@@ -61,12 +61,6 @@ def _give_to_postgres(certificate: Path) -> None:
     key.chmod(0o600)
     if os.geteuid() == 0:
         shutil.chown(key, "postgres")
-
-
-def _context(certificate: Path) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
-    return context
 
 
 def fatal(proxy: Proxy, **more: str) -> str:
@@ -155,7 +149,7 @@ def test_tokens_pass_inside_tls_only(certificate: Path, server: PostgresServer, 
         listen={"postgres": "127.0.0.1:0", "postgres_auth": "token"},
         tls={"certificate": str(certificate / "cert.pem"), "key": str(certificate / "key.pem")},
     )  # fmt: skip
-    with running_proxy(config, folder, VerbPolicy(), tls=_context(certificate)) as proxy:
+    with running_proxy(config, folder, VerbPolicy()) as proxy:
         token = proxy.run(proxy.desk.directory.issue_token("claude")).secret.reveal()
         with psycopg.connect(proxy.dsn(password=token, sslmode="require")) as connection:
             assert connection.execute("SELECT 1").fetchone() == (1,)
@@ -199,11 +193,11 @@ def test_harmless_parameters_arrive(proxy: Proxy) -> None:
     assert shown == ("7s", "interlock:claude tool")
 
 
-def test_newer_protocols_are_negotiated_down(proxy: Proxy) -> None:
+def test_options_of_the_protocol_that_nobody_knows_are_named(proxy: Proxy) -> None:
     with WireClient(proxy.port) as client:
         client.send(startup({"user": "claude", "database": "orders", "_pq_.fancy": "1"}, version=0x00030002))
         kind, body = client.read()
-        assert (kind, body) == ("v", b"\x00\x03\x00\x00\x00\x00\x00\x01_pq_.fancy\x00")
+        assert (kind, body) == ("v", b"\x00\x03\x00\x02\x00\x00\x00\x01_pq_.fancy\x00")
         client.authenticate(proxy.password)
         assert client.until_ready() == ["ZI"]
 

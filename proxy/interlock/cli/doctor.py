@@ -15,7 +15,8 @@ import typer
 from interlock.cli.checkup import Finding, People, Status, TeamsCheckup
 from interlock.cli.client import Client
 from interlock.cli.output import Output, data, emit_json, reporting, say
-from interlock.clock import SystemClock
+from interlock.cli.targetcheck import TargetCheckup
+from interlock.clock import SystemClock, system_entropy
 from interlock.config import Config
 from interlock.control import SOCKET
 from interlock.errors import ConfigError
@@ -27,7 +28,7 @@ _MARKS = {Status.OK: "ok", Status.FAILED: "FAILED", Status.SKIPPED: "not tried"}
 
 @reporting
 def doctor(
-    target: Annotated[str | None, typer.Argument(help="A target; this version can't check one yet.")] = None,
+    target: Annotated[str | None, typer.Argument(help="A Postgres target of the configuration.")] = None,
     teams: Annotated[bool, typer.Option("--teams", help="Check everything Microsoft Teams needs.")] = False,
     config: Annotated[
         Path, typer.Option("--config", "-c", envvar="INTERLOCK_CONFIG", help="The configuration file.")
@@ -38,19 +39,18 @@ def doctor(
     output: Annotated[Output, typer.Option("--output", "-o", help="text or json.")] = Output.TEXT,
 ) -> None:
     """Try every step of a set-up, and say what to do where one fails. Exit 1 when any does."""
+    if teams == (target is not None):
+        raise ConfigError("say what to check: `interlock doctor TARGET` or `interlock doctor --teams`")
     if target is not None:
-        raise ConfigError(
-            f"checking a target such as {target!r} comes with a later version; this one has `interlock doctor --teams`"
-        )
-    if not teams:
-        raise ConfigError("say what to check: `interlock doctor --teams`")
-    findings = asyncio.run(_check_teams(config, lambda loaded: _everybody(loaded, server)))
+        findings = asyncio.run(TargetCheckup(config, target, clock=SystemClock(), entropy=system_entropy).run())
+    else:
+        findings = asyncio.run(_check_teams(config, lambda loaded: _everybody(loaded, server)))
     well = all(finding.status is Status.OK for finding in findings)
     if output is Output.JSON:
         checks = [{"check": f.step, "status": str(f.status), "detail": f.said, "fix": f.fix} for f in findings]
         emit_json({"v": 1, "ok": well, "checks": checks})
     else:
-        _tell(findings)
+        _tell(findings, target or "Teams")
     raise typer.Exit(0 if well else 1)
 
 
@@ -69,10 +69,10 @@ def _everybody(config: Config, server: str | None) -> Sequence[Mapping[str, Any]
     return rows
 
 
-def _tell(findings: Sequence[Finding]) -> None:
+def _tell(findings: Sequence[Finding], what: str) -> None:
     for finding in findings:
         data.print(f"{finding.step:14} {_MARKS[finding.status]:10} {finding.said}", markup=False)
         if finding.fix:
             data.print(f"{'':14} {'':10} → {finding.fix}", markup=False)
     failed = sum(finding.status is not Status.OK for finding in findings)
-    say("everything Teams needs is there." if not failed else f"{failed} of {len(findings)} steps need you.")
+    say(f"everything {what} needs is there." if not failed else f"{failed} of {len(findings)} steps need you.")

@@ -35,7 +35,7 @@ targets: []
 #  - {name: web-1, protocol: ssh, address: "10.0.0.5:22", account: deploy, labels: {env: prod},
 #     credentials: {kind: key, key: "file:web-1.key"}, host_keys: file:known_hosts}
 #  - {name: orders, protocol: postgres, address: "10.0.0.9:5432", database: orders, role: app_ro, labels: {env: prod},
-#     tls: verify-full, credentials: {kind: password, from: "env:ORDERS_PW"}}
+#     tls: verify-full, credentials: {kind: password, from: "env:ORDERS_PW"}}   # or file:PATH, vault:PATH#FIELD
 policies: []   # empty: the packs that ship with Interlock
 """
 
@@ -96,8 +96,7 @@ def check(config: ConfigFile = DEFAULT_CONFIG) -> None:
     files, terms = configured(loaded)
     policies = load_policies(files, terms=terms)
     for target in loaded.targets:
-        if target.credentials.source is not None:
-            target.credentials.source.resolve(loaded.base)
+        target.credentials.check(loaded.base)
     say(f"{config}: {len(loaded.targets)} targets, {len(policies.rules)} rules, policy {policies.digest}")
     for warning in (*policies.warnings, *unmatched(policies.rules, policies.access, list(map(facts_of, loaded.targets)))):
         say(f"warning: {warning}")

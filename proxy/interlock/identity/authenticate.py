@@ -17,6 +17,7 @@ from interlock.clock import Clock
 from interlock.config import Issuer
 from interlock.errors import AuthenticationError, EvidenceError, Reason
 from interlock.evidence.events import EventDraft, Json, Recorder
+from interlock.identity.certificate import ClientCertificate
 from interlock.identity.directory import Directory
 from interlock.identity.entries import Entry
 from interlock.identity.oidc import TokenVerifier, VerifiedToken
@@ -174,6 +175,20 @@ class Authenticator:
             raise AuthenticationError("the password was not accepted")
         _active(entry)
         return entry.principal(Credential(CredentialKind.SCRAM, row.id, row.expires))
+
+    # -- client certificates ------------------------------------------------------------------------------------------
+
+    def certificate(self, shown: ClientCertificate, *, source: str = "") -> Principal:
+        """Return whom a client certificate names. TLS has verified it; expiry is looked at again, on our clock.
+
+        Raise AuthenticationError, alike for a name that nobody has and one that is stopped.
+        """
+        self._check_source(source, "certificate")
+        entry = self._directory.by_handle(shown.handle)
+        if entry is None or entry.disabled or not shown.begins <= self._clock.now() < shown.expires:
+            self.refused("certificate", Reason.NOT_AUTHENTICATED, handle=shown.handle, source=source)
+            raise AuthenticationError("the client certificate was not accepted")
+        return entry.principal(Credential(CredentialKind.CERTIFICATE, shown.ident, shown.expires))
 
     # -- passphrases --------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ class CredentialKind(StrEnum):
     TOKEN = "token"
     SCRAM = "scram"
     JWT = "jwt"
+    CERTIFICATE = "certificate"
     PASSPHRASE = "passphrase"
     PEER = "unix-peer"
 

@@ -8,11 +8,14 @@ Must not know: the server's own secret beyond the session that holds it.
 from __future__ import annotations
 
 import hmac
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
 from interlock.clock import Clock, Entropy
+from interlock.postgres.arrivals import origin
 
-SECRET_BYTES = 4  # protocol 3.0 fixes it
+SECRET_BYTES = {0: 4, 2: 32}
+"""By minor version of the protocol: 3.0 fixes it, 3.2 allows up to 256."""
 BURST = 20
 PER_SECOND = 5.0
 _MAX_SOURCES = 4096
@@ -25,14 +28,14 @@ class CancelKeys:
         self._clock = clock
         self._entropy = entropy
         self._sessions: dict[int, dict[bytes, Callable[[], Awaitable[None]]]] = {}
-        self._budgets: dict[str, tuple[float, int]] = {}
+        self._budgets: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
-    def issue(self, process: int, cancel: Callable[[], Awaitable[None]]) -> bytes:
-        """Return a fresh secret for a session on server process `process`."""
+    def issue(self, process: int, cancel: Callable[[], Awaitable[None]], *, minor: int = 0) -> bytes:
+        """Return a fresh secret for a session on server process `process`, whose client speaks protocol 3.`minor`."""
         keys = self._sessions.setdefault(process, {})
-        secret = self._entropy(SECRET_BYTES)
+        secret = self._entropy(SECRET_BYTES[minor])
         while secret in keys:
-            secret = self._entropy(SECRET_BYTES)
+            secret = self._entropy(SECRET_BYTES[minor])
         keys[secret] = cancel
         return secret
 
@@ -53,14 +56,12 @@ class CancelKeys:
         return False
 
     def _within_limit(self, source: str) -> bool:
-        """A bucket of BURST tokens for each source address, refilled at PER_SECOND."""
-        now = self._clock.monotonic_us()
-        if len(self._budgets) > _MAX_SOURCES:
-            self._budgets.clear()
-        tokens, then = self._budgets.get(source, (float(BURST), now))
+        """A bucket of BURST tokens for each source, refilled at PER_SECOND. Who asked longest ago is forgotten first."""
+        now, place = self._clock.monotonic_us(), origin(source)
+        tokens, then = self._budgets.pop(place, (float(BURST), now))
         tokens = min(float(BURST), tokens + (now - then) / 1_000_000 * PER_SECOND)
-        if tokens < 1:
-            self._budgets[source] = (tokens, now)
-            return False
-        self._budgets[source] = (tokens - 1, now)
-        return True
+        allowed = tokens >= 1
+        self._budgets[place] = (tokens - 1 if allowed else tokens, now)
+        while len(self._budgets) > _MAX_SOURCES:
+            self._budgets.popitem(last=False)
+        return allowed

@@ -28,6 +28,8 @@ class Dialogue(asyncio.Protocol):
         self._wake: asyncio.Future[None] | None = None
         self._gone = False
         self._paused = False
+        self.lost: Exception | None = None
+        """Why the connection ended, when the transport knows."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]  # uvloop's transports are not asyncio.Transport
@@ -46,6 +48,7 @@ class Dialogue(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._gone = True
+        self.lost = exc
         self._awake()
 
     @property
@@ -55,6 +58,18 @@ class Dialogue(asyncio.Protocol):
     @property
     def encrypted(self) -> bool:
         return self.transport.get_extra_info("ssl_object") is not None
+
+    @property
+    def alpn(self) -> str | None:
+        """The protocol that both sides named in TLS."""
+        tls = self.transport.get_extra_info("ssl_object")
+        return tls.selected_alpn_protocol() if tls is not None else None
+
+    @property
+    def certificate(self) -> bytes | None:
+        """The certificate that the other side showed in TLS, as DER; None without one."""
+        tls = self.transport.get_extra_info("ssl_object")
+        return tls.getpeercert(binary_form=True) if tls is not None else None
 
     @property
     def peer(self) -> str:

@@ -10,8 +10,9 @@ socket and nothing else, and nobody waits behind them.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from functools import partial
 from typing import Any
 
@@ -23,17 +24,21 @@ from interlock.clock import Clock, Entropy, ulid
 from interlock.config import Config, TargetConfig, is_loopback
 from interlock.errors import SENTENCES, ConfigError, EvidenceError, InterlockError, Reason, TargetError
 from interlock.evidence.events import EventDraft, Json
-from interlock.identity.scram import server_end_point
+from interlock.identity import oauthbearer
 from interlock.listening import bound
 from interlock.policy.model import SessionFacts, Target
 from interlock.postgres import refusals
+from interlock.postgres.arrivals import Arrivals, meet, turned_away
 from interlock.postgres.cancel import CancelKeys
 from interlock.postgres.catalog import CatalogSource
+from interlock.postgres.credentials.source import Providers
 from interlock.postgres.dialogue import Dialogue, LeftError
+from interlock.postgres.encryption import own_binding
 from interlock.postgres.estimate import Estimator
+from interlock.postgres.proving import Authenticator, Methods, Proving, RejectedError
 from interlock.postgres.session import PostgresSession
 from interlock.postgres.settings import StartupRefusedError, pinned, search_path, server_parameters, stated_reason
-from interlock.postgres.startup import Admitted, Authenticator, Reception, RejectedError
+from interlock.postgres.startup import Admitted, Reception
 from interlock.postgres.upstream import Connector, ServerRefusedError, Upstream
 from interlock.postgres.wire import answers
 from interlock.postgres.wire.answers import ErrorFields
@@ -44,9 +49,8 @@ log = structlog.get_logger()
 
 STARTUP_DEADLINE = 15.0
 """Seconds from accept to an authenticated client."""
-MAX_CONNECTIONS = 2000
-MAX_STARTING = 1000
-"""Connections that have not proven who they are. The rest of MAX_CONNECTIONS stays for those who have."""
+ACCEPT_PAUSE = 0.5
+"""Seconds without accepting after the system refused to: out of files, as a rule, and those who leave give some back."""
 CATALOG_PATIENCE = 5.0
 """Seconds the first session of a target waits for the catalog's first load, so that its first reads are understood."""
 
@@ -64,6 +68,7 @@ class PostgresListener:
         entropy: Entropy,
         tls_context: ssl.SSLContext | None = None,
         startup_deadline: float = STARTUP_DEADLINE,
+        arrivals: Arrivals | None = None,
     ) -> None:
         if config.listen.postgres is None:
             raise ConfigError("listen.postgres is not set")
@@ -73,30 +78,29 @@ class PostgresListener:
         self._entropy = entropy
         self._address = config.listen.postgres
         self._deadline = startup_deadline
-        self._reception = Reception(
-            authenticator,
-            method=config.listen.postgres_auth,
-            tls=tls_context,
-            binding=_own_binding(config) if tls_context is not None else None,
-            entropy=entropy,
-        )
+        self._tls = tls_context
+        self._reception = Reception(Proving(authenticator, _methods(config), entropy=entropy), tls=tls_context)
+        self._providers = Providers(config, clock=clock)
         self._connectors = {
-            target.name: Connector(config, target, entropy=entropy) for target in config.targets if target.protocol == "postgres"
+            target.name: Connector(config, target, entropy=entropy, provider=self._providers.of(target))
+            for target in config.targets
+            if target.protocol == "postgres"
         }
         self._estimators = {name: Estimator(connector) for name, connector in self._connectors.items()}
         self._catalogs: dict[tuple[str, str, str], CatalogSource] = {}
         self._keys = CancelKeys(clock=clock, entropy=entropy)
-        self._starting = 0
+        self._arrivals = arrivals or Arrivals()
         self._sessions: set[PostgresSession] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
+        self._socket: socket.socket | None = None
+        self._accepting: asyncio.Task[None] | None = None
 
     @property
     def port(self) -> int:
         """The port that is bound; useful when the configuration says 0."""
-        if self._server is None:
+        if self._socket is None:
             raise ConfigError("the Postgres listener is not started")
-        return int(self._server.sockets[0].getsockname()[1])
+        return int(self._socket.getsockname()[1])
 
     @property
     def sessions(self) -> int:
@@ -104,38 +108,61 @@ class PostgresListener:
 
     async def start(self) -> None:
         """Bind and accept; begin to read the catalogs of the targets. Raise ConfigError when the address can't be used."""
-        sock = bound("postgres", self._address)
+        self._socket = bound("postgres", self._address)
+        self._socket.setblocking(False)
         for connector in self._connectors.values():
             target = connector.target
             self._catalog(connector, target.role, target.database).start()
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._accept, sock=sock)
+        self._accepting = asyncio.get_running_loop().create_task(self._accept(self._socket))
 
     async def close(self) -> None:
         """Stop accepting, end every session (held requests are handed back), and wait until all transcripts are closed."""
-        if self._server is not None:
-            self._server.close()
+        if self._accepting is not None:
+            self._accepting.cancel()
+            await asyncio.gather(self._accepting, return_exceptions=True)
+        if self._socket is not None:
+            self._socket.close()
         for session in list(self._sessions):
             session.end("shutting-down", refusals.fatal(Reason.SHUTTING_DOWN))
         for catalog in self._catalogs.values():
             await catalog.close()
         while self._tasks:
             await asyncio.wait(list(self._tasks), timeout=self._deadline)
-        if self._server is not None:
-            await self._server.wait_closed()
+        await self._providers.close()
 
     # -- one connection -----------------------------------------------------------------------------------------------
 
-    def _accept(self) -> asyncio.Protocol:
-        return _Arrival(self._arrived)
+    async def _accept(self, listening: socket.socket) -> None:
+        """Take what comes and give each a task of its own. Nothing here waits for a client."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, name = await loop.sock_accept(listening)
+            except ConnectionError:  # it left before it was taken
+                continue
+            except OSError as error:
+                log.warning("postgres.accept_failed", error=error.strerror)
+                await asyncio.sleep(ACCEPT_PAUSE)
+                continue
+            source = str(name[0])
+            if self._arrivals.admit(source, sessions=len(self._sessions)):
+                self._spawn(self._arrived(connection, source))
+            else:
+                turned_away(connection)
 
-    def _arrived(self, dialogue: Dialogue) -> None:
-        if self._starting >= MAX_STARTING or self._starting + len(self._sessions) >= MAX_CONNECTIONS:
-            dialogue.write(answers.error(refusals.fatal(Reason.LIMIT_REACHED, code="53300")))
-            dialogue.close()
-            return
-        self._starting += 1
-        self._spawn(self._receive(dialogue))
+    async def _arrived(self, connection: socket.socket, source: str) -> None:
+        """One connection, from its first byte on, under one deadline until it has proven who it is."""
+        deadline = asyncio.get_running_loop().time() + self._deadline
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            async with asyncio.timeout_at(deadline):
+                dialogue = await meet(connection, self._tls)
+        except OSError as error:  # LeftError, ssl.SSLError and TimeoutError are some
+            log.debug("postgres.not_met", client=source, error=error.__class__.__name__)
+        else:
+            await self._receive(dialogue, source, deadline)
+        finally:
+            self._arrivals.leave(source)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -147,12 +174,11 @@ class PostgresListener:
         if not task.cancelled() and task.exception() is not None:
             log.error("a connection failed", error=task.exception().__class__.__name__, exc_info=task.exception())
 
-    async def _receive(self, dialogue: Dialogue) -> None:
+    async def _receive(self, dialogue: Dialogue, source: str, deadline: float) -> None:
         """Start-up to running session. Whatever goes wrong is told to the client in one FATAL and ends here."""
-        source = dialogue.peer
         try:
-            async with asyncio.timeout(self._deadline):
-                arrived = await self._reception.receive(dialogue, trusted_wire=is_loopback(source) or source == "local")
+            async with asyncio.timeout_at(deadline):
+                arrived = await self._reception.receive(dialogue, trusted_wire=is_loopback(source))
             if isinstance(arrived, CancelRequest):
                 await self._keys.cancel(arrived.process, arrived.secret, source)
                 dialogue.close()
@@ -175,8 +201,6 @@ class PostgresListener:
         except BaseException:
             dialogue.abort()
             raise
-        finally:
-            self._starting -= 1
 
     def _turn_away(self, dialogue: Dialogue, fields: ErrorFields) -> None:
         dialogue.write(answers.error(fields))
@@ -190,7 +214,10 @@ class PostgresListener:
             self._note_refused(source, admitted, refusal)
             self._turn_away(dialogue, refusals.no_access(refusal))
             return
-        where = admitted.address
+        where, principal = admitted.address, admitted.principal
+        if (until := principal.credential.expires) is not None:
+            # The same subject has a new credential: what it has open lasts as long as this one (postgres.md).
+            self._gate.renew(principal.identity, until, acting_for=principal.acting_for, groups=principal.groups)
         target = connector.target
         role, database = where.role or target.role, where.database or target.database
         parameters = server_parameters(admitted.startup, target, role=role, database=database, principal=admitted.principal)
@@ -243,7 +270,7 @@ class PostgresListener:
         for name, value in upstream.parameters.items():
             if (poison := session.watch.take(name, value)) is not None:
                 raise TargetError(f"the target did not take our settings: {poison[1]}", reason=Reason.TARGET_IDENTITY)
-        secret = self._keys.issue(upstream.process, session.cancel)
+        secret = self._keys.issue(upstream.process, session.cancel, minor=admitted.startup.speaks)
         session.on_end(partial(self._ended, upstream.process, secret))
         greeting = b"".join(
             (
@@ -307,23 +334,12 @@ class PostgresListener:
             log.error("transcript not sealed", session=session.id, reason=str(error.code))
 
 
-class _Arrival(Dialogue):
-    """A connection that was just accepted."""
-
-    def __init__(self, arrived: Callable[[Dialogue], None]) -> None:
-        super().__init__()
-        self._arrived = arrived
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self._arrived(self)
-
-
-def _own_binding(config: Config) -> bytes | None:
-    """Return tls-server-end-point of our certificate, which is the first in the configured file."""
-    if config.tls is None:
-        return None
-    text = config.path(config.tls.certificate).read_text()
-    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
-    first = text[text.index(begin) : text.index(end) + len(end)]
-    return server_end_point(ssl.PEM_cert_to_DER_cert(first))
+def _methods(config: Config) -> Methods:
+    """Read from the configuration how clients may prove who they are. It was validated as a whole."""
+    issuer = config.oauth_issuer
+    return Methods(
+        config.listen.postgres_methods,
+        binding=own_binding(config.tls, config) if config.tls is not None else None,
+        metadata=oauthbearer.metadata(issuer.issuer) if issuer is not None else "",
+        scope=config.listen.postgres_oauth.scope,
+    )

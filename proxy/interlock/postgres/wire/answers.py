@@ -101,7 +101,7 @@ def ready_for_query(status: str = "I") -> bytes:
     return message(b"Z", status.encode())
 
 
-def negotiate_protocol(unknown: tuple[str, ...]) -> bytes:
-    """NegotiateProtocolVersion: the newest that we speak is 3.0, written as servers do, with the major number."""
+def negotiate_protocol(minor: int, unknown: tuple[str, ...]) -> bytes:
+    """NegotiateProtocolVersion: the newest that is spoken, written as servers do, with the major number."""
     names = b"".join(name.encode() + b"\0" for name in unknown)
-    return message(b"v", LENGTH.pack(0x00030000) + LENGTH.pack(len(unknown)) + names)
+    return message(b"v", LENGTH.pack(0x00030000 + minor) + LENGTH.pack(len(unknown)) + names)

@@ -16,6 +16,9 @@ from interlock.postgres.wire.frame import LENGTH, STARTUP_CAP
 _CANCEL, _SSL, _GSS = 80877102, 80877103, 80877104
 _MAX_PARAMETERS = 64
 
+NEWEST = 2
+"""Minor version of protocol 3 that is spoken. All that 3.2 changes is the length of cancel keys."""
+
 
 @dataclass(frozen=True, slots=True)
 class TlsRequest:
@@ -40,6 +43,16 @@ class Startup:
     minor: int
     parameters: tuple[tuple[str, str], ...]
     unknown: tuple[str, ...] = ()
+
+    @property
+    def speaks(self) -> int:
+        """The minor version that the connection has from here. There was never a 3.1."""
+        return NEWEST if self.minor >= NEWEST else 0
+
+    @property
+    def negotiates(self) -> bool:
+        """Something was asked for that the client must be told it does not get (NegotiateProtocolVersion)."""
+        return self.minor != self.speaks or bool(self.unknown)
 
     def get(self, name: str) -> str:
         return next((value for key, value in self.parameters if key == name), "")
@@ -72,7 +85,7 @@ def opening(packet: bytes) -> Opening:
         case _ if code >> 16 == 3:
             return _startup(code & 0xFFFF, packet[8:])
         case _:
-            raise RemoteProtocolError(f"the protocol version {code >> 16}.{code & 0xFFFF} is not spoken here: use 3.0")
+            raise RemoteProtocolError(f"the protocol version {code >> 16}.{code & 0xFFFF} is not spoken here: use 3.0 or 3.2")
 
 
 def _startup(minor: int, body: bytes) -> Startup:
