@@ -99,7 +99,7 @@ async def test_a_long_text_is_analysed_beside_the_event_loop(monkeypatch) -> Non
 
 
 async def test_output_beyond_the_bound_is_a_limit_not_memory() -> None:
-    pool = ShellPool(1, wall=20)
+    pool = ShellPool(1, wall=60)
     await pool.start()
     try:
         answer = await pool.parse(Parse(HOSTILE["nested if, 15 KB"]))
@@ -192,6 +192,7 @@ async def test_sql_is_answered_at_once_when_small_and_by_a_child_when_large() ->
 
 async def test_sql_that_kills_its_parser_is_opaque_and_the_next_one_is_answered() -> None:
     analyzer = Analyzer(ShellPool(1, wall=10))
+    analyzer._sql._wall = 60  # a busy machine is no limit
     await analyzer.start()
     try:
         deep = Command(Wire.POSTGRES, Kind.QUERY, b"select " + b"1+" * 60_000 + b"1", context=SqlContext())
@@ -316,7 +317,7 @@ def test_the_character_gate_answers_any_bytes(text: bytes) -> None:
 async def test_large_sql_is_analysed_against_the_catalog_that_the_child_keeps() -> None:
     rows = json.loads((Path(__file__).parents[1] / "data" / "sql" / "catalog_rows.json").read_text("utf-8"))
     catalog = Catalog.from_rows(rows)
-    child = SqlChild()
+    child = SqlChild(wall=60)
     try:
         text = b"select now() /* " + b"x" * 9000 + b" */"
         with_catalog, without = SqlContext(catalog=catalog), SqlContext()
