@@ -129,6 +129,19 @@ def test_what_expands_or_changes_the_shell_is_opaque(analyse, text: str) -> None
         assert 0 <= opaque.start <= opaque.end <= len(text.encode())
 
 
+@pytest.mark.parametrize(
+    "text", ["case x in x) ls 'x'#c && rm y\n;; esac", '( ls "a"#c && rm y\n)', "case x in x) ls 'x'#c ;; esac"]
+)
+def test_a_word_is_never_cut_by_what_one_grammar_takes_for_a_comment(analyse, text: str) -> None:
+    assert not analyse(text).static
+
+
+def test_comments_are_read(analyse) -> None:
+    for text in ("ls # c", "ls;#c", "case x in x) ls 'x' #c\n;; esac", "(ls)#c", "#c\nls", "ls 'a'#c", "ls &#c"):
+        assert analyse(text).static, text
+    assert not analyse("ls >&\\'").static
+
+
 RENDERED = {
     "ls -la # ; rm -rf /srv": "'ls' '-la'",
     "cd /srv/app && ls -la": "'cd' '/srv/app' && 'ls' '-la'",

@@ -73,8 +73,32 @@ class GrammarError(Exception):
 
 def read(tree: Tree, source: bytes) -> Script:
     """Read a whole file node. Raise NestingError or GrammarError; anything unlisted is Strange."""
+    if b"#" in source:
+        _comments(tree, source)
     reader = _Reader(source)
     return Script(reader.statements(tree.get("Stmts")), reader.dialect, reader.timed)
+
+
+def _comments(tree: Tree, source: bytes) -> None:
+    """Refuse what shfmt takes for a comment and bash for the rest of a word: in a `case` or a subshell, `'x'#c && rm y`.
+
+    A comment begins where a token may (bash manual 3.1.3); both texts have it on one line, so the readings would agree.
+    """
+    stack: list[Any] = [tree]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, list):
+            stack.extend(item)
+        elif isinstance(item, dict):
+            stack.extend(item.values())
+            if isinstance(place := item.get("Hash"), dict):
+                offset = int(place.get("Offset", 0))
+                before = source[max(0, offset - 2) : offset]
+                if before and (before[-1:] not in _BEFORE_COMMENTS or (before[:1] == b"\\" and before[-1:] != b"\n")):
+                    raise GrammarError("a `#` inside a word, which not every shell reads as part of it", offset)
+
+
+_BEFORE_COMMENTS: Final = (b" ", b"\t", b"\n", b";", b"&", b"|", b"(", b")", b"<", b">")
 
 
 class _Reader:
@@ -241,7 +265,7 @@ class _Reader:
                 return self._both(">" if op == "&>" else ">>", word)
             case ">&" if word.static is None or not re.fullmatch(r"[0-9]|-", word.static):
                 self.dialect = True
-                if fd is not None or (word.static is not None and re.match(r"[0-9-]", word.static)):
+                if fd is not None or "\\" in word.source or (word.static is not None and re.match(r"[0-9-]", word.static)):
                     return (Redirection(op, fd, word, reason="redirection"),)
                 return self._both(">", word)
             case "<&" if word.static is None or not re.fullmatch(r"[0-9]|-", word.static):
