@@ -47,8 +47,9 @@ bench: setup-test ## ratios against direct, pgbouncer and ProxyJump in one run
 docs: setup ## regenerate the reference pages from the code
 	$(PY) -m docs.generate
 
-fuzz: setup fuzz-shell ## property tests with fresh seeds and many examples, and the long run against real shells
+fuzz: setup-test fuzz-shell ## property tests with fresh seeds and many examples, and the long run against real shells
 	FUZZ=1 $(PY) -m pytest tests -m "not interop and not blackbox" -p no:cacheprovider
+	FUZZ=1 $(PY) -m pytest tests/commands/sql/test_differential.py -p no:cacheprovider
 
 FUZZ_TEXTS ?= 200000
 fuzz-shell: setup-test ## run FUZZ_TEXTS generated shell texts in bash, dash and busybox against what was predicted (FUZZ_SEED)

@@ -1,1 +1,1 @@
-"""Long runs against the real thing: shells, grammars, servers. A small share with a fixed seed is part of the tests."""
+"""Fuzzing: texts from grammars and mutations, the worlds they run in, and what must hold of them."""

@@ -54,6 +54,11 @@ class Answering:
         """Whether a message of ours may be sent to the client now."""
         return self._frames.at_boundary
 
+    @property
+    def at_rest(self) -> bool:
+        """Nothing of the server's stream is kept or under way."""
+        return self._frames.at_rest
+
     def copied_in(self, size: int, messages: int) -> None:
         """Count CopyData on its way to the server."""
         self._copied_in[0] += size

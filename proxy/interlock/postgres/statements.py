@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from interlock.commands.model import NameAction, SqlContext
+from interlock.commands.model import NameAction, ShellContext, SqlContext
 from interlock.postgres.wire.names import Lookup, Names
 from interlock.postgres.wire.pipeline import Consequence
+from interlock.repeats import Repeat
 
 _MENTIONS_NAMES = re.compile(rb"(?i)\b(?:execute|fetch|move|close|deallocate)\b")
 _TRANSACTION = frozenset(("begin", "commit", "rollback", "savepoint"))
 _EVERYTHING = ("", "all")
+_SEARCH_PATH = ("", "all", "search_path")
 _HOLD = re.compile(rb"(?i)\bhold\b")
 
 MAX_NAMES = 10_000
@@ -31,28 +33,53 @@ def mentions_names(text: bytes) -> bool:
     return _MENTIONS_NAMES.search(text) is not None
 
 
-@dataclass(slots=True, eq=False)
+class Recurrence:
+    """What a text was answered before in this session, once it came twice in the same context (repeats.py)."""
+
+    __slots__ = ("_seen", "repeat")
+
+    def __init__(self) -> None:
+        self.repeat: Repeat | None = None
+        self._seen: SqlContext | ShellContext | None = None
+
+    def released(self, context: SqlContext | ShellContext, keep: Callable[[], Repeat | None]) -> None:
+        """Note a release that was decided in full. What comes once costs nothing more."""
+        if self._seen is context:
+            self.repeat = keep()
+        else:
+            self._seen, self.repeat = context, None
+
+
 class Statement:
     """A prepared statement as the server has it. `types` are those of Parse until a Describe tells all."""
 
-    text: bytes
-    types: tuple[int, ...] = ()
-    mentions_names: bool = False
-    shown: str = field(init=False, default="")
+    __slots__ = ("binds", "mentions_names", "oids", "shown", "text", "types")
 
-    def __post_init__(self) -> None:
-        self.shown = self.text.decode("utf-8", "replace")
-        self.mentions_names = mentions_names(self.text)
+    def __init__(self, text: bytes, oids: tuple[int, ...] = ()) -> None:
+        self.text = text
+        self.oids = self.types = oids
+        self.shown = text.decode("utf-8", "replace")
+        self.mentions_names = mentions_names(text)
+        self.binds = Recurrence()
+
+    def anew(self) -> Statement:
+        """Return what the same Parse makes once more. What Describe told of the old one is not known of the new."""
+        statement = Statement.__new__(Statement)
+        statement.text, statement.oids, statement.types = self.text, self.oids, self.oids
+        statement.shown, statement.mentions_names, statement.binds = self.shown, self.mentions_names, self.binds
+        return statement
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Portal:
     """A portal of a released Bind, or a cursor of a released DECLARE. Running it is the same decision."""
 
-    text: str
-    release: int
-    actions: tuple[NameAction, ...] = ()
-    holdable: bool = False
+    __slots__ = ("actions", "holdable", "release", "text")
+
+    def __init__(self, text: str, release: int, actions: tuple[NameAction, ...] = (), *, holdable: bool = False) -> None:
+        self.text = text
+        self.release = release
+        self.actions = actions
+        self.holdable = holdable
 
 
 @dataclass(slots=True)
@@ -147,7 +174,7 @@ class SessionNames:
                     self._taint("temp", trusted)
                 case "set" if name.lower() == "search_path":
                     self._taint("search_path", trusted)
-                case "reset" if name.lower() in (*_EVERYTHING, "search_path"):
+                case "reset" if name.lower() in _SEARCH_PATH:
                     trusted.add("search_path")
         if trusted and idle:
             changes.append(_Trusted(partial(self._trust_again, frozenset(trusted), self._moment)))

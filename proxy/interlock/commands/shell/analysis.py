@@ -17,6 +17,7 @@ from typing import Any
 
 from interlock.commands.bounds import EFFECTS, TooMany, bounded, refused
 from interlock.commands.model import Analysis, Effect, HeldInput, Opaque, ShellContext, Stdin, Unreadable
+from interlock.commands.programs.pagers import pages
 from interlock.commands.programs.rules import Outcome, Place, Rules, identity
 from interlock.commands.shell import characters, rendering, tree
 from interlock.commands.shell.effective import Blind, Effective, Input, effective, repeats
@@ -53,10 +54,6 @@ class Asked:
     stdin: HeldInput | None = None
     cwd: str = ""
     pty: bool = False
-
-
-PAGING = frozenset("systemctl journalctl timedatectl hostnamectl loginctl git apt dpkg dpkg-query man more".split())
-"""Programs that start a pager on a terminal; a pager starts a shell at a key press."""
 
 
 def analyze_shell(asked: Asked, rules: Rules) -> Asking[Analysis]:
@@ -371,7 +368,7 @@ class _Analyst:
             outcome = self.rules.evaluate(argv, place)
         except (IndexError, ValueError) as error:
             outcome = Outcome(opaque=[("unknown-option", type(error).__name__)], stdin=Stdin.DATA)
-        if self.asked.pty and identity(argv[0]) in PAGING and "--no-pager" not in argv:
+        if self.asked.pty and pages(identity(argv[0]), argv):
             outcome.opaque.append(("pager", argv[0]))
         for effect in outcome.effects:
             self._effect(effect)

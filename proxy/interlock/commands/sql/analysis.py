@@ -20,6 +20,7 @@ from postgast.pg_query_pb2 import Token
 from interlock.commands.bounds import TooMany, bounded, refused
 from interlock.commands.model import Analysis, Effect, Kind, Opaque, SqlContext, Stdin, Unreadable
 from interlock.commands.sql import definitions, expressions, queries, session, settings
+from interlock.commands.sql.advice import advice
 from interlock.commands.sql.bounds import (
     AUTOMATIC_BYTES,
     IN_PROCESS_BYTES,
@@ -74,6 +75,7 @@ def analyze_sql(text: bytes, context: SqlContext, kind: Kind) -> Analysis:
         end = start + statement.stmt_len if statement.stmt_len else len(text)
         try:
             walk.run(statement.stmt, text[start:end])
+            walk.notes.update(dict.fromkeys(advice(statement.stmt)))
         except TooMany:
             return refused(Analysis(stdin=Stdin.NONE, statements=0, parser=PARSER))
     _numerals(walk, decoded, text)
