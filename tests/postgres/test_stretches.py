@@ -28,6 +28,7 @@ from interlock.postgres.session import PostgresSession
 from interlock.postgres.wire import requests
 from interlock.postgres.wire.requests import SYNC, Bind, Parse, message
 
+PINNED = (("search_path", '"public", "pg_temp"'), ("client_encoding", "UTF8"), ("standard_conforming_strings", "on"))
 DESCRIBE, EXECUTE = requests.encode_describe_portal(""), requests.encode_execute("")
 READ, WROTE = message(b"C", b"SELECT 1\0"), message(b"C", b"INSERT 0 1\0")
 COLUMNS, ROW = message(b"T", b"\0\1a\0" + bytes(18)), message(b"D", b"\0\1\0\0\0\1x")
@@ -99,7 +100,7 @@ class Room:
         target = Target("orders", "postgres", role="app", database="app")
         self.gate_session = Session(gate, agent(), target, SessionFacts("s", "127.0.0.1", clock.now()), self.recorder)
         self.session = PostgresSession(
-            self.gate_session, search_path=("public", "pg_temp"), settings=(), max_hold=60, entropy=bytes,
+            self.gate_session, search_path=("public", "pg_temp"), settings=PINNED, max_hold=60, entropy=bytes,
             cancel_server=cast("Any", None), catalog=cast("CatalogSource", NoCatalog()),
         )  # fmt: skip
         self.client, self.server = Line(), Line()

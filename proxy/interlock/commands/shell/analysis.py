@@ -178,7 +178,7 @@ class _Analyst:
         shell = self.asked.context.shell.rpartition("/")[2]
         if shell not in POSIX_SHELLS:
             self.say("foreign-shell", self.asked.context.shell)
-        elif script.dialect and shell in PLAIN_SHELLS:
+        elif _foreign(script, shell):
             self.say("dialect", shell)
         if not self.asked.context.utf8_locale and not text.isascii():
             self.say("locale", "the account's locale is not UTF-8")
@@ -219,7 +219,7 @@ class _Analyst:
         if isinstance(script, Unreadable):
             self.say("nested-syntax-error", text)
             return None
-        if script is not None and script.dialect and self._reader(source) in PLAIN_SHELLS:
+        if script is not None and _foreign(script, self._reader(source)):
             # What is sent would be plain POSIX; but a reviewer approves the text, which such a shell reads otherwise.
             self.say("dialect", text, source)
         outer, self._span = self._span, self._span or (source.start, source.end)
@@ -254,6 +254,10 @@ class _Analyst:
         name = identity(argv[0])
         if name == "exec" and found.redirections:
             self.say("exec-redirection", " ".join(argv), found)
+        if name in _BUILTINS and found.via and found.via[-1] not in _PARSES:
+            # `nice eval …` looks for a program of that name: there should be none, and its words would not be read again.
+            self.say("unknown-program", name, found)
+            name = ""
         inner = unwrap(name, argv, found.feeder) if name in WRAPPERS else None
         if inner is None or isinstance(inner, list):
             self._evaluate(argv, place, found)
@@ -462,6 +466,10 @@ class _Analyst:
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_./:@%+,-]+")
 """A word that every shell reads as itself, however often."""
 
+_BUILTINS = frozenset("eval exec builtin command".split())
+_PARSES = SHELLS | {"eval", "command", "builtin", "watch", "su"}
+"""What is around a command that a shell finds; other wrappers look for a program."""
+
 _OTHER_HOME = frozenset("sudo doas su".split())
 
 _REDIRECTED: Mapping[str, tuple[tuple[str, str], ...]] = {
@@ -471,6 +479,14 @@ _REDIRECTED: Mapping[str, tuple[tuple[str, str], ...]] = {
     ">>": (("write", "append"),),
     "<>": (("read", ""), ("write", "")),
 }
+
+
+def _foreign(script: Script, shell: str) -> bool:
+    """Tell whether the shell may read the script otherwise than bash, or read what is sent instead of it otherwise.
+
+    Written anew, most forms of bash are plain. `time` stays, and where it is no keyword it is a program.
+    """
+    return (script.dialect and shell in PLAIN_SHELLS) or (script.timed and shell == "unknown")
 
 
 def _deeper(found: Effective) -> str:
