@@ -65,4 +65,4 @@ sabotage: setup-test ## apply one-line patches that must each make their named t
 	$(PY) -m tests.sabotage
 
 clean: ## remove what was built
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .demo
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .demo .fuzz

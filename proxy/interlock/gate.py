@@ -124,11 +124,11 @@ class Session:
         if self._forbidden() is not None:
             return None
         drafts: list[Draft] = []
-        for repeat, binds in asked:
-            drafts += repeat.recurring.drafts(binds)
         try:
+            for repeat, binds in asked:
+                drafts += repeat.recurring.drafts(binds)
             seq = self.recorder.append(*drafts)
-        except EvidenceError:
+        except EvidenceError:  # a value without a canonical form, or a transcript that is broken for good
             return None
         self._released += len(asked)
         return seq + 1
