@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: help setup setup-test demo test check unit bench docs fuzz sabotage format clean
+.PHONY: help setup setup-test demo test check unit bench compat docs fuzz fuzz-shell fuzz-coverage sabotage format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,14 +44,25 @@ format: setup ## apply the formatter and the safe fixes
 bench: setup-test ## ratios against direct, pgbouncer and ProxyJump in one run
 	$(PY) -m tests.bench
 
+compat: setup-test ## clients and their own suites, directly and through the proxy, compared (long; downloads; CHECKS="psql pgx" for some)
+	PYTHONPATH=tests $(PY) -m compat $(CHECKS)
+
 docs: setup ## regenerate the reference pages from the code
 	$(PY) -m docs.generate
 
-fuzz: setup ## property tests with fresh seeds and many examples
+fuzz: setup-test fuzz-shell ## property tests with fresh seeds and many examples, and the long run against real shells
 	FUZZ=1 $(PY) -m pytest tests -m "not interop and not blackbox" -p no:cacheprovider
+	FUZZ=1 $(PY) -m pytest tests/commands/sql/test_differential.py -p no:cacheprovider
+
+FUZZ_TEXTS ?= 200000
+fuzz-shell: setup-test ## run FUZZ_TEXTS generated shell texts in bash, dash and busybox against what was predicted (FUZZ_SEED)
+	$(PY) -m tests.fuzz.shell_run --count $(FUZZ_TEXTS) $(if $(FUZZ_SEED),--seed $(FUZZ_SEED))
+
+fuzz-coverage: setup ## coverage-guided fuzzing of the front parsers, FUZZ_SECONDS each; installs atheris into .fuzz
+	$(PY) -m tests.fuzz.coverage
 
 sabotage: setup-test ## apply one-line patches that must each make their named test fail
 	$(PY) -m tests.sabotage
 
 clean: ## remove what was built
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .demo
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .demo .fuzz

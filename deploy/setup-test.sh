@@ -9,6 +9,7 @@ declare -A package=(
   [/usr/bin/asciinema]=asciinema
   [/usr/sbin/pgbouncer]=pgbouncer
   [/usr/bin/jq]=jq
+  [/usr/bin/git]=git
   [/usr/bin/chromium]=chromium
   [/bin/busybox]=busybox
 )

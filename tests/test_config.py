@@ -114,6 +114,8 @@ def test_an_unknown_key_names_the_nearest(path: str, nearest: str) -> None:
         ("targets.1.role", "", "a postgres target needs database: and role:"),
         ("targets.1.database", "", "a postgres target needs database: and role:"),
         ("targets.1.tls", "disable", "tls: disable is for a target on loopback only"),
+        ("targets.0.unsafe_client_settings", True, "belongs to a postgres target"),
+        ("targets.1.unsafe_client_settings", True, "for tests against a server on loopback only"),
         ("targets.1.tls", "prefer", "targets.1.tls: "),
         ("targets.0.shell", "zsh", "targets.0.shell: "),
         ("approvals.channels.teams.app_id", "", "approvals.channels.teams.app_id: "),
@@ -329,3 +331,13 @@ def test_the_review_terms_are_the_same_wherever_a_configuration_is_read(tmp_path
     explained = json.loads(CliRunner().invoke(build(asked), asked).stdout)
     assert checked.exit_code == 0 and daemon.digest in checked.output
     assert (explained["policy"], explained["review"]["expires"]) == (daemon.digest, 120)
+
+
+def test_settings_that_a_client_chooses_are_for_one_machine_only() -> None:
+    local = {**ORDERS, "address": "127.0.0.1:5432", "unsafe_client_settings": True}
+    config = changed("targets", [local])
+    parse(config, base=BASE)
+    config["listen"]["postgres"] = "10.0.0.1:6432"
+    config["tls"] = {"certificate": "c", "key": "k"}
+    with pytest.raises(ConfigError, match=r"listen\.postgres must be on loopback"):
+        parse(config, base=BASE)

@@ -30,7 +30,7 @@ from interlock.approvals.wording import Notice, Refusal
 from interlock.commands.model import Analysis, Command, HeldInput, Stdin, Unreadable, Wire
 from interlock.commands.model import Kind as Asked
 from interlock.errors import EvidenceError, InputError, InterlockError, Reason, StoreError, VoteError
-from interlock.evidence.events import EventDraft, Json, Recorder
+from interlock.evidence.events import Draft, EventDraft, Json, Recorder
 from interlock.gate import Gate, Pending, Release, Session
 from interlock.identity.principal import Kind, Principal
 from interlock.policy.model import Access, Decision, Facts, SessionFacts, Target, Verdict
@@ -75,7 +75,7 @@ class Transcript(MemoryRecorder):
         super().__init__("session", sync_every=sync_every)
         self._pauses, self._faults = pauses, faults
 
-    def append(self, *drafts: EventDraft) -> int:
+    def append(self, *drafts: Draft) -> int:
         try:
             self._faults.at("append", EvidenceError())
         except EvidenceError:

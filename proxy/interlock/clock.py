@@ -19,6 +19,10 @@ class Clock(Protocol):
         """Return wall time, timezone UTC."""
         ...
 
+    def wall_us(self) -> int:
+        """Return the same as microseconds since 1970, for those who ask for every event."""
+        ...
+
     def monotonic_us(self) -> int:
         """Return microseconds since an arbitrary start; never goes back."""
         ...
@@ -29,6 +33,9 @@ class SystemClock:
 
     def now(self) -> datetime:
         return datetime.now(UTC)  # noqa: TID251  the one place that reads the machine's clock
+
+    def wall_us(self) -> int:
+        return time.time_ns() // 1000
 
     def monotonic_us(self) -> int:
         return time.monotonic_ns() // 1000

@@ -203,6 +203,7 @@ class TargetConfig(Strict):
     tls: Literal["disable", "require", "verify-full"] = "verify-full"
     tls_ca: Path | None = None
     tls_name: str = ""
+    unsafe_client_settings: bool = False
 
     @model_validator(mode="after")
     def _complete(self) -> TargetConfig:
@@ -214,6 +215,10 @@ class TargetConfig(Strict):
             raise ValueError("a postgres target needs database: and role:")
         if self.protocol == "postgres" and self.tls == "disable" and not is_loopback(split_address(self.address)[0]):
             raise ValueError("tls: disable is for a target on loopback only; use verify-full")
+        if self.unsafe_client_settings and self.protocol != "postgres":
+            raise ValueError("unsafe_client_settings: belongs to a postgres target")
+        if self.unsafe_client_settings and not is_loopback(split_address(self.address)[0]):
+            raise ValueError("unsafe_client_settings: is for tests against a server on loopback only; remove it")
         if self.protocol == "postgres":
             self._check_postgres_credentials()
         return self
@@ -392,6 +397,11 @@ class Config(Strict):
         self._check_postgres_auth()
         if self.vault is None and any(isinstance(t.credentials.source, VaultRef) for t in self.targets):
             raise ValueError("a vault: reference needs vault: {address: https://…, token: file:…}")
+        open_to_all = self.listen.postgres is not None and not is_loopback(split_address(self.listen.postgres)[0])
+        if open_to_all and any(t.unsafe_client_settings for t in self.targets):
+            raise ValueError(
+                "unsafe_client_settings: is for tests on one machine; listen.postgres must be on loopback, or remove it"
+            )
         slack = self.approvals.channels.slack
         if slack is not None and slack.mode == "http" and self.listen.http is None:
             raise ValueError("approvals.channels.slack.mode: http needs listen.http, where Slack posts to; or use mode: socket")

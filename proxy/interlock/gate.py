@@ -27,15 +27,19 @@ from interlock.approvals import wording
 from interlock.approvals.model import ApprovalRequest, RequestDraft, State
 from interlock.approvals.wording import Refusal
 from interlock.clock import Clock
-from interlock.commands.model import Analysis, Command, HeldInput, Kind, Stdin
+from interlock.commands.model import Analysis, BindValue, Command, HeldInput, Kind, SqlContext, Stdin
 from interlock.errors import SENTENCES, EvidenceError, InputError, InterlockError, Reason
-from interlock.evidence.events import EventDraft, Json, Recorder
+from interlock.evidence.events import Draft, EventDraft, Json, Recorder
 from interlock.identity.principal import Identity, Principal
 from interlock.policy.model import Decision, Facts, ReviewTerms, SessionFacts, Target, Verdict
 from interlock.ports import Approvals, Caller, Classifier, PolicySource, Ticket, Transcripts
 from interlock.record import Drafts, answered, blocked, decided, described, forwarded, requested, where, who
+from interlock.repeats import Repeat
 
 log = structlog.get_logger()
+
+EVENTS_OF_A_RELEASE = 3
+"""The command, its decision, its forward: appended in one write."""
 
 MAX_SAID = 500
 """Characters of an agent's own reason that a reviewer is shown."""
@@ -99,7 +103,37 @@ class Session:
             # Whatever failed, it is a refusal, and it is never tried a second time on another way.
             return Pending(self, command, caller, analysis, failure=error)
 
-    def record(self, *drafts: EventDraft) -> int:
+    def repeat(self, command: Command, release: Release) -> Repeat | None:
+        """Keep what a later release of the same text rests on, or None where each one must be decided anew."""
+        policy, analysis = self._gate.policies.current, release.analysis
+        decision = self._decide(command, analysis)
+        lasting = decision.lasts and decision.verdict is Verdict.ALLOW and not self.recorder.sync_every
+        if not lasting or analysis.opaque or command.stdin is not None or release.payload != command.text:
+            return None
+        return Repeat(self._gate.drafts.recurring(command, analysis, decision, command.text), command.context, policy)
+
+    def again(self, context: SqlContext, *asked: tuple[Repeat, tuple[BindValue, ...]]) -> int | None:
+        """Release what these hold, with values; return the seq of the first decision, the next is EVENTS_OF_A_RELEASE further.
+
+        None: something has changed since, or can't be recorded. Nothing was released, and `submit` will say why.
+        """
+        policy = self._gate.policies.current
+        for repeat, _ in asked:
+            if not repeat.stands(context, policy):
+                return None
+        if self._forbidden() is not None:
+            return None
+        drafts: list[Draft] = []
+        try:
+            for repeat, binds in asked:
+                drafts += repeat.recurring.drafts(binds)
+            seq = self.recorder.append(*drafts)
+        except EvidenceError:  # a value without a canonical form, or a transcript that is broken for good
+            return None
+        self._released += len(asked)
+        return seq + 1
+
+    def record(self, *drafts: Draft) -> int:
         """Append what happened around commands (channels, output, results). Raise EvidenceError."""
         return self.recorder.append(*drafts)
 
@@ -170,10 +204,7 @@ class Session:
         else:
             # Closed by construction: an automatic allow sends what was classified, and there is no rendering of it.
             raise InterlockError("an allowed command has no rendering that may be sent", reason=Reason.INTERNAL)
-        drafts, seq = self._gate.drafts, self.recorder.next_seq
-        first = self.recorder.append(
-            drafts.described(command, analysis), drafts.decided(decision, seq), forwarded(seq + 1, command, payload)
-        )
+        first = self.recorder.append(*self._gate.drafts.allowed(command, analysis, decision, payload))
         self._released += 1
         return Release(payload, first + 1, first + 2, analysis, command.stdin)
 

@@ -1,7 +1,7 @@
 """What the record says of each step of the path: what is plain and what is committed to (evidence.md §1, rule 2).
 
 Texts, objects, values and sentences are committed to; codes, counts and references are plain. A command that comes again
-has the same events but for their places and references, so what they share is encoded once (evidence.forms).
+has the same events but for their places and salts, so what they share is encoded once (evidence.forms).
 
 Knows: the words of commands, policy and approvals. Must not know: sockets, chains, why something was decided.
 """
@@ -12,63 +12,108 @@ import base64
 from collections import OrderedDict
 from typing import TypeVar
 
+import msgspec
+
 from interlock.approvals.model import ApprovalRequest, State, Vote, VoteVerdict
 from interlock.approvals.portable import request_form
 from interlock.approvals.proof import recorded
 from interlock.approvals.wording import Refusal
 from interlock.clock import rfc3339
-from interlock.commands.model import Analysis, Command
-from interlock.evidence.events import EventDraft, Json
-from interlock.evidence.forms import Form
+from interlock.commands.model import Analysis, BindValue, Command
+from interlock.evidence import disclosure
+from interlock.evidence.events import Draft, EventDraft, Json
+from interlock.evidence.forms import BEFORE, Form, FormedDraft
 from interlock.identity.principal import Principal
 from interlock.policy.model import Decision, Target
 
-MAX_FORM_TEXT = 4096
-"""Bytes of a command whose events are kept encoded; longer ones hardly repeat."""
-FORMS = 1024
-"""Commands, and as many decisions, that are kept."""
+MAX_KEPT = 8192
+"""Bytes of what a command commits to that are kept encoded; longer ones hardly repeat."""
+KEPT = 1024
+"""Commands, and as many decisions and forms, that are kept."""
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
-FORWARDED = Form("forward", {"sent": "exact"}, refers=True)
+_EXACT = Form("forward", {"sent": "exact"}, refers=True).draft(BEFORE)
+_RENDERED = Form("forward", {"sent": "rendered"}, refers=True)
+
+
+class Recurring:
+    """A command that is allowed, encoded but for its values and its place: it may come again. Made by `Drafts`."""
+
+    __slots__ = ("_asked", "_decided", "_made_of", "_sent", "_tails", "_without_values", "size")
+
+    def __init__(
+        self, asked: Form, tails: tuple[bytes, ...], decided: FormedDraft, sent: FormedDraft, made_of: tuple[Analysis, Decision]
+    ) -> None:
+        self._asked = asked
+        self._tails = tails
+        self._decided = decided
+        self._sent = sent
+        # Held, so that the ids by which this is found can't come to mean other objects.
+        self._made_of = made_of
+        self._without_values = asked.draft(None, tails), decided, sent
+        self.size = sum(map(len, tails))
+
+    def drafts(self, binds: tuple[BindValue, ...] = ()) -> tuple[Draft, Draft, Draft]:
+        """Return the command, its decision and its release. Append them together: each refers to the one before."""
+        if not binds:
+            return self._without_values
+        values = [_Bind(b.format, b.raw, b.shown, b.type_oid) for b in binds]
+        return (
+            self._asked.draft(None, (*self._tails, disclosure.tail_of_ordered("binds", values))), self._decided, self._sent
+        )  # fmt: skip
 
 
 class Drafts:
     """Makes the events of commands that are allowed. One a gate; remembers what comes again."""
 
     def __init__(self) -> None:
-        # Each entry holds the object whose id is in its key, so that the id can't come to mean another object.
-        self._commands: OrderedDict[tuple[int, str, bytes], tuple[Analysis, Form | None]] = OrderedDict()
-        self._decisions: OrderedDict[int, tuple[Decision, Form]] = OrderedDict()
+        self._recurring: OrderedDict[tuple[int, int, int, bytes, bytes], Recurring] = OrderedDict()
+        self._decisions: OrderedDict[int, tuple[Decision, FormedDraft]] = OrderedDict()
+        self._forms: OrderedDict[tuple[object, ...], Form] = OrderedDict()
 
-    def described(self, command: Command, analysis: Analysis) -> EventDraft:
-        """Like the function: a form is made when the same command comes a second time."""
-        if len(command.text) > MAX_FORM_TEXT or command.env:
-            return described(command, analysis)
-        key = (id(analysis), command.kind, command.text)
-        known = self._commands.get(key)
+    def allowed(self, command: Command, analysis: Analysis, decision: Decision, payload: bytes) -> tuple[Draft, Draft, Draft]:
+        """Return the command, its decision and its release. Append them together: each refers to the one before."""
+        if command.env or command.stdin is not None:
+            return described(command, analysis), self._decided(decision), _sent(command, payload)
+        return self.recurring(command, analysis, decision, payload).drafts(command.binds)
+
+    def recurring(self, command: Command, analysis: Analysis, decision: Decision, payload: bytes) -> Recurring:
+        """Return what `command` has in common with its like; of a command with neither environment nor held input."""
+        key = (id(analysis), id(decision), id(command.kind), command.text, payload)
+        known = self._recurring.get(key)
         if known is None:
-            _keep(self._commands, key, (analysis, None))
-            return described(command, analysis)
-        self._commands.move_to_end(key)
-        form = known[1]
-        if form is None:
-            form = Form(str(command.kind), _plain(command, analysis), _committed(command, analysis))
-            self._commands[key] = (analysis, form)
-        return form.draft(None, _given(command)) if command.binds or command.stdin is not None else form.draft()
+            tails = tuple(disclosure.tail(name, value) for name, value in _committed(command, analysis).items())
+            known = Recurring(
+                self._form(command, analysis), tails, self._decided(decision), _sent(command, payload), (analysis, decision)
+            )
+            if known.size <= MAX_KEPT:
+                _keep(self._recurring, key, known)
+        return known
 
-    def decided(self, decision: Decision, command_seq: int) -> EventDraft:
+    def _form(self, command: Command, analysis: Analysis) -> Form:
+        """Return the form of all commands that differ in what they commit to alone: it fits ever new texts."""
+        fields = _plain(command, analysis)
+        key = (command.kind, *(tuple(value) if isinstance(value, list) else value for value in fields.values()))
+        form = self._forms.get(key)
+        if form is None:
+            form = Form(str(command.kind), fields)
+            _keep(self._forms, key, form)
+        return form
+
+    def _decided(self, decision: Decision) -> FormedDraft:
         known = self._decisions.get(id(decision))
         if known is None:
-            known = (decision, Form("decision", _answer(decision), {"reason": decision.reason}, refers=True))
+            form = Form("decision", _answer(decision), {"reason": decision.reason}, refers=True)
+            known = (decision, form.draft(BEFORE))
             _keep(self._decisions, id(decision), known)
-        return known[1].draft(command_seq)
+        return known[1]
 
 
 def _keep(cache: OrderedDict[_Key, _Value], key: _Key, value: _Value) -> None:
     cache[key] = value
-    if len(cache) > FORMS:
+    if len(cache) > KEPT:
         cache.popitem(last=False)
 
 
@@ -150,6 +195,15 @@ def _given(command: Command) -> dict[str, Json]:
     return secret
 
 
+class _Bind(msgspec.Struct):
+    """A value as `_given` has it (tests/test_record.py holds one against the other). Fields stand in canonical order."""
+
+    format: int
+    raw: bytes | None
+    shown: str | None
+    type: int
+
+
 def decided(decision: Decision, command_seq: int) -> EventDraft:
     return EventDraft("decision", {"ref": command_seq, **_answer(decision)}, {"reason": decision.reason})
 
@@ -166,10 +220,17 @@ def _answer(decision: Decision) -> dict[str, Json]:
 def forwarded(decision_seq: int, command: Command, payload: bytes) -> EventDraft:
     """The release. The re-rendering is in the record when it differs from the text."""
     if payload == command.text:
-        return FORWARDED.draft(decision_seq)
+        return EventDraft("forward", {"ref": decision_seq, "sent": "exact"})
     return EventDraft(
         "forward", {"ref": decision_seq, "sent": "rendered"}, {"sent_text": payload.decode("utf-8", "backslashreplace")}
     )
+
+
+def _sent(command: Command, payload: bytes) -> FormedDraft:
+    """Like `forwarded`, for an append in which the decision stands before it."""
+    if payload == command.text:
+        return _EXACT
+    return _RENDERED.draft(BEFORE, (disclosure.tail("sent_text", payload.decode("utf-8", "backslashreplace")),))
 
 
 def blocked(decision_seq: int, refusal: Refusal) -> EventDraft:

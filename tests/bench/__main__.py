@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "proxy"), str(ROOT / "tests")]
 
-from bench import approvals, postgres, ssh  # noqa: E402  after the path is set
+from bench import approvals, evidence, postgres, results, ssh  # noqa: E402  after the path is set
 from bench.table import Row, show  # noqa: E402
 from blackbox.conftest import World, open_world  # noqa: E402
 from harness.openssh_server import OpenSshServer  # noqa: E402
@@ -22,40 +22,64 @@ from harness.postgres_server import running_server  # noqa: E402
 from interlock.evidence.disclosure import parse_line  # noqa: E402
 
 SCALE = 1
+SETTINGS = "log_statement=none\nmax_connections=3500"
 
 
 async def main() -> int:
-    with tempfile.TemporaryDirectory(prefix="interlock-bench-") as scratch, running_server("log_statement=none") as server:
+    with tempfile.TemporaryDirectory(prefix="interlock-bench-") as scratch, running_server(SETTINGS) as server:
         directory = Path(scratch)
         directory.chmod(0o755)
         pgbench = server.binaries / "pgbench"
         subprocess.run([pgbench, "-i", "-q", "-s", str(SCALE), server.dsn()], check=True, capture_output=True)
-        async with open_world(directory, server) as world:
-            rows, problems = await asyncio.to_thread(measure_postgres, world, pgbench, directory)
+        results.prepare(server)
+        tls = certificate(directory / "tls")
+        async with open_world(directory, server, tls={"certificate": f"{tls}/cert.pem", "key": f"{tls}/key.pem"}) as world:
+            rows, problems = await asyncio.to_thread(measure_postgres, world, pgbench, directory, tls)
             rows += await measure_ssh(world)
         show(rows)
         server.run("CREATE TABLE t (id int)")
         answering = directory / "answering"
         answering.mkdir(mode=0o755)
         await approvals.measure(answering, server)
+        figures = await evidence.measure()
+        for figure in figures:
+            print(figure)
         out = ROOT / "bench.json"
-        out.write_text(
-            json.dumps({"machine": platform.platform(), "cpus": os.cpu_count(), "rows": [r.to_json() for r in rows]}, indent=2)
-            + "\n"
-        )
+        found = {
+            "machine": platform.platform(), "cpus": os.cpu_count(),
+            "rows": [row.to_json() for row in rows], "figures": [figure.to_json() for figure in figures],
+        }  # fmt: skip
+        out.write_text(json.dumps(found, indent=2) + "\n")
         print(f"written to {out.name}")
         for problem in problems:
             print(f"FAIL: {problem}", file=sys.stderr)
         return 1 if problems else 0
 
 
-def measure_postgres(world: World, pgbench: Path, directory: Path) -> tuple[list[Row], list[str]]:
+def certificate(directory: Path) -> Path:
+    """Make a certificate for 127.0.0.1, for the ways that offer TLS."""
+    directory.mkdir(mode=0o755)
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj",
+         "/CN=127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"],
+        cwd=directory, check=True, capture_output=True,
+    )  # fmt: skip
+    return directory
+
+
+def measure_postgres(world: World, pgbench: Path, directory: Path, tls: Path) -> tuple[list[Row], list[str]]:
     server = world.postgres
     password = world.node.json("principals", "password", "claude", "--ttl", "2h")["password"]
     direct = postgres.Way("direct", server.port, "app", "app", server.password, None)
-    with postgres.pgbouncer(server, directory / "pgbouncer") as bouncer:
-        ways = [direct, *([bouncer] if bouncer else []), postgres.interlock_way(world.node, password)]
+    with (
+        postgres.pgbouncer(server, directory / "pgbouncer", tls) as bouncer,
+        postgres.haproxy(server, directory / "haproxy") as passing,
+    ):
+        ours = postgres.interlock_way(world.node, password)
+        ways = [direct, *(peer for peer in (bouncer, passing) if peer is not None), ours]
         rows, sent = postgres.measure(ways, pgbench)
+        rows += results.measure(ways)
+        rows += results.measure_idle(ways)
     world.node.stop()
     recorded = forwarded(world)
     print(f"statements sent through Interlock: {sent['interlock']}; in its transcripts: {recorded}")

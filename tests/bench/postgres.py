@@ -1,6 +1,7 @@
-"""pgbench through Interlock, through pgbouncer, and directly: A B C A B C in one run.
+"""pgbench through Interlock, through its peers, and directly: A B C A B C in one run.
 
-Classification, policy and transcript are on. CPU is the middle process's own, from /proc/PID/stat.
+Classification, policy and transcript are on. CPU is the middle process's own, from /proc/PID/stat. pgbouncer and haproxy take
+part where they are installed; haproxy only passes bytes on, so it says what the path itself costs.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import re
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from bench.table import Row, cpu_seconds
 from harness.node import Node
@@ -38,37 +41,54 @@ class Way:
     database: str
     password: str
     pid: int | None
+    tls: bool = False
 
 
 @dataclass(frozen=True)
 class Load:
+    """`tls`: the client asks for it. Peers that can't offer it, and the direct way, are left out."""
+
     name: str
     mode: str
     clients: int
+    tls: bool = False
 
 
 LOADS = (
-    Load("prepared select, 8 clients", "prepared", 8),
-    Load("extended select, 8 clients", "extended", 8),
-    Load("simple select, new literals, 8 clients", "simple", 8),
-    Load("prepared select, 1 client", "prepared", 1),
+    Load("prepared select, 32 clients", "prepared", 32),
+    Load("extended select, 32 clients", "extended", 32),
+    Load("simple select, new literals, 32 clients", "simple", 32),
+    Load("prepared select, 1 client, p50", "prepared", 1),
+    Load("prepared select, TLS, 8 clients", "prepared", 8, tls=True),
 )
 
 
 def run(way: Way, load: Load, pgbench: Path) -> tuple[int, float, float | None]:
-    """Return (statements, milliseconds a statement, CPU microseconds a statement of the process in the middle)."""
-    before = cpu_seconds(way.pid) if way.pid else None
-    done = subprocess.run(
-        [pgbench, "-n", "-S", "-M", load.mode, "-c", str(load.clients), "-j", "1", "-T", str(SECONDS), "-h", "127.0.0.1",
-         "-p", str(way.port), "-U", way.user, way.database],
-        env={**os.environ, "PGPASSWORD": way.password}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    """Return (statements, milliseconds a statement, CPU microseconds a statement of the process in the middle).
+
+    The time is the mean, of one client the median: what others wait for says nothing there.
+    """
+    with tempfile.TemporaryDirectory(prefix="interlock-pgbench-") as scratch:
+        log = ["-l", "--log-prefix", f"{scratch}/log"] if load.clients == 1 else []
+        before = cpu_seconds(way.pid) if way.pid else None
+        done = subprocess.run(
+            [pgbench, "-n", "-S", "-M", load.mode, "-c", str(load.clients), "-j", "1", "-T", str(SECONDS), "-h", "127.0.0.1",
+             "-p", str(way.port), "-U", way.user, *log, way.database],
+            env={**os.environ, "PGPASSWORD": way.password, "PGSSLMODE": "require" if load.tls else "disable"},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        after = cpu_seconds(way.pid) if way.pid else None
+        times = [int(line.split()[2]) for file in Path(scratch).iterdir() for line in file.read_text().splitlines()]
     count, latency = DONE.search(done.stdout), LATENCY.search(done.stdout)
+    if count is not None and count[1] == "0":
+        raise SystemExit(
+            f"{load.clients} clients got to no statement through {way.name} in {SECONDS} s: set BENCH_SECONDS higher"
+        )
     if done.returncode != 0 or count is None or latency is None:
         raise SystemExit(f"pgbench through {way.name} failed:\n{done.stdout}\n{done.stderr}")
     statements = int(count[1])
-    cpu = None if before is None or way.pid is None else (cpu_seconds(way.pid) - before) / statements * 1e6
-    return statements, float(latency[1]), cpu
+    cpu = None if before is None or after is None else (after - before) / statements * 1e6
+    return statements, median(times) / 1000 if times else float(latency[1]), cpu
 
 
 def measure(ways: list[Way], pgbench: Path) -> tuple[list[Row], dict[str, int]]:
@@ -76,25 +96,26 @@ def measure(ways: list[Way], pgbench: Path) -> tuple[list[Row], dict[str, int]]:
     rows: list[Row] = []
     sent = dict.fromkeys((way.name for way in ways), 0)
     for load in LOADS:
-        latency: dict[str, list[float]] = {way.name: [] for way in ways}
-        cpu: dict[str, list[float]] = {way.name: [] for way in ways}
+        taking = [way for way in ways if way.tls or not load.tls]
+        latency: dict[str, list[float]] = {way.name: [] for way in taking}
+        cpu: dict[str, list[float]] = {way.name: [] for way in taking}
         for _ in range(ROUNDS):
-            for way in ways:
+            for way in taking:
                 statements, milliseconds, used = run(way, load, pgbench)
                 sent[way.name] += statements
                 latency[way.name].append(milliseconds * 1000)
                 if used is not None:
                     cpu[way.name].append(used)
-        rows.append(Row(load.name, "µs a statement", "interlock", "direct", latency["interlock"], latency["direct"]))
-        if "pgbouncer" in latency:
-            rows.append(Row(load.name, "µs a statement", "interlock", "pgbouncer", latency["interlock"], latency["pgbouncer"]))
-            rows.append(Row(load.name, "CPU µs a statement", "interlock", "pgbouncer", cpu["interlock"], cpu["pgbouncer"]))
+        for peer in (name for name in latency if name != "interlock"):
+            rows.append(Row(load.name, "µs a statement", "interlock", peer, latency["interlock"], latency[peer]))
+            if cpu[peer]:
+                rows.append(Row(load.name, "CPU µs a statement", "interlock", peer, cpu["interlock"], cpu[peer]))
     return rows, sent
 
 
 @contextmanager
-def pgbouncer(server: PostgresServer, directory: Path) -> Iterator[Way | None]:
-    """Session pooling, SCRAM on both sides, like Interlock. None where it is not installed."""
+def pgbouncer(server: PostgresServer, directory: Path, tls: Path) -> Iterator[Way | None]:
+    """Session pooling, SCRAM on both sides, like Interlock. None where it is not installed. `tls` holds cert.pem and key.pem."""
     binary = shutil.which("pgbouncer", path="/usr/sbin:" + os.environ.get("PATH", ""))
     if binary is None:
         print("pgbouncer is not installed: `make setup-test` installs it; its rows are left out")
@@ -102,11 +123,14 @@ def pgbouncer(server: PostgresServer, directory: Path) -> Iterator[Way | None]:
         return
     port = free_port()
     directory.mkdir()
+    for name in ("cert.pem", "key.pem"):
+        shutil.copy(tls / name, directory / name)
     (directory / "users").write_text(f'"app" "{server.password}"\n')
     (directory / "pgbouncer.ini").write_text(
         f"[databases]\napp = host=127.0.0.1 port={server.port} dbname=app\n[pgbouncer]\nlisten_addr=127.0.0.1\n"
         f"listen_port={port}\nunix_socket_dir=\nauth_type=scram-sha-256\nauth_file={directory}/users\npool_mode=session\n"
-        f"default_pool_size=50\nmax_client_conn=200\nlogfile={directory}/log\npidfile={directory}/pid\n"
+        f"client_tls_sslmode=allow\nclient_tls_cert_file={directory}/cert.pem\nclient_tls_key_file={directory}/key.pem\n"
+        f"default_pool_size=1200\nmax_client_conn=1200\nlogfile={directory}/log\npidfile={directory}/pid\n"
         "ignore_startup_parameters=extra_float_digits\n"
     )
     user = "postgres" if os.geteuid() == 0 else None  # it refuses to run as root
@@ -116,7 +140,31 @@ def pgbouncer(server: PostgresServer, directory: Path) -> Iterator[Way | None]:
     child = subprocess.Popen([binary, "-q", str(directory / "pgbouncer.ini")], user=user, stderr=subprocess.DEVNULL)
     try:
         wait_for(port, child)
-        yield Way("pgbouncer", port, "app", "app", server.password, child.pid)
+        yield Way("pgbouncer", port, "app", "app", server.password, child.pid, tls=True)
+    finally:
+        child.terminate()
+        child.wait()
+
+
+@contextmanager
+def haproxy(server: PostgresServer, directory: Path) -> Iterator[Way | None]:
+    """Bytes from one socket to the other, one thread. None where it is not installed."""
+    binary = shutil.which("haproxy", path="/usr/sbin:" + os.environ.get("PATH", ""))
+    if binary is None:
+        print("haproxy is not installed (apt-get install haproxy): its rows are left out")
+        yield None
+        return
+    port = free_port()
+    directory.mkdir()
+    (directory / "haproxy.cfg").write_text(
+        "global\n  nbthread 1\n  maxconn 2000\n"
+        "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 10m\n  timeout server 10m\n"
+        f"listen postgres\n  bind 127.0.0.1:{port}\n  server s 127.0.0.1:{server.port}\n"
+    )
+    child = subprocess.Popen([binary, "-db", "-f", str(directory / "haproxy.cfg")], stderr=subprocess.DEVNULL)
+    try:
+        wait_for(port, child)
+        yield Way("haproxy", port, "app", "app", server.password, child.pid)
     finally:
         child.terminate()
         child.wait()
@@ -129,9 +177,9 @@ def wait_for(port: int, child: subprocess.Popen[bytes]) -> None:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.02)
-    raise SystemExit(f"pgbouncer exited {child.returncode}")
+    raise SystemExit(f"the process that should listen on {port} exited {child.returncode}")
 
 
 def interlock_way(node: Node, password: str) -> Way:
     assert node.process is not None
-    return Way("interlock", node.port("postgres"), "claude", "orders", password, node.process.pid)
+    return Way("interlock", node.port("postgres"), "claude", "orders", password, node.process.pid, tls=True)

@@ -30,6 +30,26 @@ class Row:
         return {**asdict(self), "ratio": median(self.ratios)}
 
 
+@dataclass(frozen=True)
+class Figure:
+    """What was measured without a peer: one value a round. `at_least` is its budget."""
+
+    what: str
+    unit: str
+    values: list[float]
+    at_least: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "median": median(self.values)}
+
+    def __str__(self) -> str:
+        low, middle, high = (f"{value:,.0f}" for value in (min(self.values), median(self.values), max(self.values)))
+        said = f"{self.what}: min {low}, median {middle}, max {high} {self.unit}"
+        if self.at_least is None:
+            return said
+        return f"{said}, budget {self.at_least:,.0f}: {'kept' if median(self.values) >= self.at_least else 'MISSED'}"
+
+
 def cpu_seconds(pid: int) -> float:
     """User and system time of a process, from /proc/PID/stat (proc(5), fields 14 and 15)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

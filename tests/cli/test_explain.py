@@ -136,6 +136,8 @@ def test_human_output_explains_itself() -> None:
     said = run("--shell", "sudo rm -rf /srv/x").stdout
     for words in ("REVIEW", "until a person approves", "linux/recursive-delete", "no answer within 15 min means no", "delete"):
         assert words in said
+    assert "deletes /srv/x and everything below it, by force, as root" in said.partition("  does ")[2]
+    assert "it depends on a variable: $x" in run("--shell", "cat $x").stdout
     assert "ALLOW" in run("--shell", "uptime").stdout
     assert "nobody can approve it" in run("--shell", "rm -rf /").stdout
     assert "no rule decides this" in run("--shell", "new-thing").stdout

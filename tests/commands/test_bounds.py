@@ -197,7 +197,8 @@ def test_explain_prints_a_page_of_it(analyse: object) -> None:
     assert callable(analyse)
     for name in ("rm with 2,300 paths", "patterns"):
         analysis = analyse(SHELL[name])
-        answer = {"effects": [e.to_json() for e in analysis.effects], "opaque": [o.to_json() for o in analysis.opaque]}
+        effects, opaque = [e.to_json() for e in analysis.effects], [o.to_json() for o in analysis.opaque]
+        answer = {"protocol": "ssh", "effects": effects, "opaque": opaque}
         lines = [str(line) for line in _effects(answer)]
         assert len(lines) < 100
         assert any("more" in line for line in lines)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+from pathlib import Path
+
 import pytest
+import yaml
 
 from interlock.commands.model import SHELL_VERBS, Stdin
-from interlock.commands.programs.loader import programs
-from interlock.commands.programs.rules import identity
+from interlock.commands.programs.loader import programs, sensitive_paths
+from interlock.commands.programs.rules import Place, Rules, identity
 from interlock.commands.programs.schema import SchemaError, program
 
 EFFECTS = {
@@ -59,7 +64,30 @@ EFFECTS = {
     "git status": {("read", "repository"), ("interpret", "git")},
     "git branch": {("read", "repository"), ("interpret", "git")},
     "git remote -v": {("read", "repository"), ("interpret", "git")},
+    "openssl x509 -in cert.crt -noout -enddate": {("read", "cert.crt")},
+    "openssl version -a": {("read", "system")},
+    "gpg --list-keys": {("read", "keyring")},
+    "nft list ruleset": {("read", "firewall")},
+    "nmcli con show": {("read", "network-state")},
+    "screen -ls": {("read", "sessions")},
+    "sysctl vm.swappiness": {("read", "system")},
+    "unzip -l a.zip": {("read", "a.zip")},
+    "echo '1+1' | bc -l": {("read", "arguments"), ("read", "stdin"), ("interpret", "bc")},
+    "aws ec2 describe-instances --instance-ids i-1 i-2": {("read", "cloud")},
+    "aws ec2 describe-instances --filters file:///etc/shadow": {
+        ("read", "cloud"), ("read", "/etc/shadow"), ("secret", "/etc/shadow"), ("network", "file"),
+    },
+    "bind -l | sort": {("read", "arguments"), ("read", "stdin")},
+    "find --version": {("read", "arguments")},
+    "aws s3 ls --endpoint-url=http://x": {("read", "cloud"), ("network", "http://x")},
+    "docker compose ps": {("read", "containers")},
+    "getent passwd deploy": {("read", "accounts")},
+    "yum history list": {("read", "packages")},
+    "kubectl events -n web": {("read", "cluster")},
     # secrets
+    "openssl rsa -in k -noout -text": {("read", "k"), ("secret", "private-key")},
+    "helm get values web": {("secret", "release")},
+    "tcpdump -i eth0 -w /tmp/x": {("secret", "network-traffic"), ("write", "/tmp/x")},
     "cat /etc/shadow": {("read", "/etc/shadow"), ("secret", "/etc/shadow")},
     "cat .ssh/id_ed25519": {("read", ".ssh/id_ed25519"), ("secret", ".ssh/id_ed25519")},
     "head -1 server.pem": {("read", "server.pem"), ("secret", "server.pem")},
@@ -100,6 +128,21 @@ EFFECTS = {
     "tar xPf a.tar": {("read", "a.tar"), ("write", "/"),},
     "find /srv -delete": {("read", "/srv"), ("delete", "/srv")},
     "sed -i 's/a/b/' f": {("interpret", "sed"), ("read", "f"), ("write", "f")},
+    "rsync -a /srv/a h:/srv/b": {("read", "/srv/a"), ("network", "h:/srv/b")},
+    "rsync -a --delete a /srv/b": {("read", "a"), ("write", "/srv/b"), ("write", "/srv/b/a"), ("delete", "/srv/b")},
+    "scp h:x /tmp": {("network", "h:x"), ("write", "/tmp"), ("write", "/tmp/x")},
+    "zip -r a.zip d": {("write", "a.zip"), ("read", "d")},
+    "gpg --import k": {("identity", "keyring"), ("read", "k")},
+    "npm install x": {("package", "x"), ("interpret", "npm")},
+    "make install": {("interpret", "build")},
+    "nft add rule x": {("network", "rules")},
+    "docker run --rm -v /:/host alpine": {("container", "alpine"), ("privilege", "/:/host")},
+    "docker cp web:/x /tmp": {
+        ("container", "web:/x"), ("read", "web:/x"), ("write", "web:/x"),
+        ("container", "/tmp"), ("read", "/tmp"), ("write", "/tmp"),
+    },
+    "fdisk /dev/sdb": {("kernel", "disk")},
+    "sysctl vm.swappiness=1": {("kernel", "vm.swappiness=1"), ("read", "system")},
     "kill -9 12": {("process", "12")},
     "kill -1": None,
     "systemctl restart nginx": {("service", "nginx")},
@@ -130,6 +173,45 @@ EFFECTS = {
 }  # fmt: skip
 
 
+CLASSES = {
+    "aws ec2 run-instances --image-id x": {("cloud", "write")},
+    "aws ec2 terminate-instances --instance-ids i": {("cloud", "delete")},
+    "aws iam list-users": {("cloud", "read")},
+    "aws iam delete-user --user-name list-x": {("cloud", "delete"), ("identity", "cloud")},
+    "aws secretsmanager get-secret-value --secret-id x": {("secret", ""), ("cloud", "read")},
+    "aws secretsmanager delete-secret --secret-id x": {("secret", ""), ("cloud", "delete")},
+    "aws s3 mv s3://a/x s3://b/x": {("cloud", "write"), ("cloud", "delete")},
+    "aws s3api put-bucket-policy --bucket x": {("cloud", "write"), ("identity", "cloud")},
+    "aws ecs execute-command --cluster x": {("cloud", "write"), ("network", "session")},
+    "aws nosuch frobnicate": {("cloud", "")},
+    "gcloud compute instances list": {("cloud", "read")},
+    "gcloud compute instances delete x": {("cloud", "delete")},
+    "gcloud projects add-iam-policy-binding p": {("cloud", "write"), ("identity", "cloud")},
+    "gcloud projects get-iam-policy p": {("cloud", "read")},
+    "gcloud auth print-access-token": {("secret", ""), ("identity", "cloud"), ("cloud", "")},
+    "gcloud compute ssh x": {("cloud", "write"), ("network", "session")},
+    "az vm list": {("cloud", "read")},
+    "az group delete -n x": {("cloud", "delete")},
+    "az role assignment create --role Owner": {("cloud", "write"), ("identity", "cloud")},
+    "az keyvault secret show --name x": {("secret", ""), ("cloud", "read")},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", CLASSES)
+def test_calls_of_a_cloud_that_are_not_listed_have_a_class_and_stay_opaque(analyse, text: str) -> None:
+    analysis = analyse(text)
+    assert {(e.verb, e.detail) for e in analysis.effects} == CLASSES[text]
+    assert "unknown-subcommand" in {o.reason for o in analysis.opaque}
+
+
+def test_a_pager_is_forbidden_only_by_an_option(analyse) -> None:
+    for text in ("journalctl -u nginx --no-pager", "systemctl --no-pager status", "aws --no-cli-pager s3 ls"):
+        assert analyse(text, pty=True).opaque == ()
+    for text in ("journalctl", "journalctl -u --no-pager", "systemctl status -- --no-pager", "aws s3 ls", "nmcli con show"):
+        assert {o.reason for o in analyse(text, pty=True).opaque} == {"pager"}
+        assert analyse(text).opaque == ()
+
+
 @pytest.mark.parametrize("text", EFFECTS)
 def test_effects(analyse, text: str) -> None:
     analysis = analyse(text)
@@ -148,8 +230,8 @@ OPAQUE = {
         "hash -p /tmp/x ls", "stty kill undef", "less f", "vim -c ':!id'", "man -P id ls",
     ],
     "unknown-option": ["ls --nosuch", "sort --nosuch x", "date -J",
-        "aws ec2 describe-instances --filters file:///etc/shadow", "aws ec2 describe-instances --endpoint-url http://x",
-        "aws sts get-caller-identity --ca-bundle x", "aws s3 ls --endpoint-url=http://x", "az group list --debug",
+        "aws ec2 describe-instances --cli-input-json x", "aws sts get-caller-identity --no-verify-ssl", "az group list --debug",
+        "dmesg -H", "dmesg -F x", "last -f x", "ss -K", "ss -D x", "dpkg --root=x -l",
         "git rev-parse --parseopt", "git rev-parse --resolve-git-dir x",
          "find . -fnord", "uptime -x", "printf -v c x", "head -5c f",
         "dmesg -n 1", "grep -5i x f", "bind -x '\"x\":id'", "bind -f x", "alias -g x=y", "alias -s x=y",
@@ -182,14 +264,17 @@ OPAQUE = {
         "aws s3 cp a s3://b", "aws --region x iam list-access-keys", "gcloud auth print-access-token",
         "gcloud compute instances list",
         "az account get-access-token", "az vm list", "git symbolic-ref refs/heads/x", "git remote-x",
-        "docker run x", "kubectl plugin", "git bisect run x", "ip netns exec a b"],
+        "docker plugin-x", "kubectl plugin", "git bisect run x", "ip netns exec a b"],
     "arithmetic": [
         "read 'a[$(id)]'", "read x 'b[$(id)]'; ls", "set 'a[$(id)]'", "alias a=b; read 'x?p'",
         "test -v 'a[$(id)]'", "[ 'a[$(id)]' -eq 1 ]",
     ],
     "script-file": ["bash x.sh", "python3 x.py"],
-    "remote-session": ["ssh host ls", "ssh -o ProxyCommand=id h", "rsync a b:c"],
-    "remote-host": ["systemctl -H other status", "docker -H tcp://x ps"],
+    "remote-session": ["ssh host ls", "ssh -o ProxyCommand=id h", "sftp host"],
+    "remote-host": [
+        "docker run alpine rm x", "kubectl run x --image y -- rm x", "aws sts get-caller-identity --ca-bundle x",
+        "systemctl -H other status", "docker -H tcp://x ps",
+    ],
     "other-identity": ["aws --profile admin ec2 describe-instances", "aws sts get-caller-identity --profile=admin"],
     "arguments-from-file": ["tar cf a -T list", "sort --files0-from=x"],
 }  # fmt: skip
@@ -263,12 +348,34 @@ def test_program_identity_is_the_base_name_in_system_directories_only() -> None:
 
 def test_the_table_is_large_and_every_entry_speaks_the_closed_set() -> None:
     table = programs()
-    assert len(table) >= 250
+    assert len(table) >= 400
     for entry in table.values():
         for specs in entry.option_effects.values():
-            assert all(s.verb in SHELL_VERBS | {"list", "opaque"} for s in specs)
+            assert all(s.verb in SHELL_VERBS | {"list", "output", "opaque"} for s in specs)
     assert not {"eval", "source", ".", "trap", "export", "hash", "enable", "ssh-agent"} & set(table)
     assert {table[name].special for name in ("set", "alias", "shopt", "bind")} == {"shell-state"}
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "commands.md"
+
+
+def test_the_entry_that_the_page_shows_makes_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten lines, as docs/commands.md prints them, and the cases that stand below them."""
+    found = re.search(r"<!-- entry -->\n((?:    .*\n|\n)+)", PAGE.read_text())
+    cases = re.search(r"<!-- what it says -->\n\|.*\n\|.*\n((?:\|.*\n)+)", PAGE.read_text())
+    assert found is not None and cases is not None
+    lines = [line for line in found[1].splitlines() if line.strip()]
+    assert len(lines) <= 10
+    ((name, entry),) = yaml.safe_load("\n".join(lines)).items()
+    rules = Rules({name: program(name, entry, {})}, sensitive_paths())
+    rows = [[cell.strip().strip("`") for cell in row.strip("|\n").split("|")] for row in cases[1].splitlines()]
+    assert len(rows) >= 4
+    for text, wanted in rows:
+        said = rules.evaluate(shlex.split(text), Place())
+        effects = ", ".join(f"{effect.verb} {effect.object}" for effect in said.effects)
+        shown = "opaque: " + ", ".join(reason for reason, _ in said.opaque) if said.opaque else effects
+        assert shown == wanted, text
+    assert name not in programs(), "the example has become a real entry: choose another program for the page"
 
 
 @pytest.mark.parametrize(
@@ -283,6 +390,9 @@ def test_the_table_is_large_and_every_entry_speaks_the_closed_set() -> None:
         {"flags": ["-x"]},
         {"values": "-x"},
         {"subcommands": {"a": {"flags": 1}}},
+        {"flags": "-x", "values": {"-x": "none"}},
+        {"verbs": {"list": "look"}},
+        {"values": {"-x": "none", "-x -y": "read"}},
         "text",
     ],
 )

@@ -114,6 +114,8 @@ DYNAMIC = {
     "ls -é": "look-alike",
     "lś": "look-alike",
     "cat <<E\n$x\nE": "here-document",
+    "ls | time cat": "unknown-construct",  # a program there, not the keyword
+    "ls |& time -p cat | sort": "unknown-construct",
 }
 
 
@@ -127,6 +129,19 @@ def test_what_expands_or_changes_the_shell_is_opaque(analyse, text: str) -> None
         assert 0 <= opaque.start <= opaque.end <= len(text.encode())
 
 
+@pytest.mark.parametrize(
+    "text", ["case x in x) ls 'x'#c && rm y\n;; esac", '( ls "a"#c && rm y\n)', "case x in x) ls 'x'#c ;; esac"]
+)
+def test_a_word_is_never_cut_by_what_one_grammar_takes_for_a_comment(analyse, text: str) -> None:
+    assert not analyse(text).static
+
+
+def test_comments_are_read(analyse) -> None:
+    for text in ("ls # c", "ls;#c", "case x in x) ls 'x' #c\n;; esac", "(ls)#c", "#c\nls", "ls 'a'#c", "ls &#c"):
+        assert analyse(text).static, text
+    assert not analyse("ls >&\\'").static
+
+
 RENDERED = {
     "ls -la # ; rm -rf /srv": "'ls' '-la'",
     "cd /srv/app && ls -la": "'cd' '/srv/app' && 'ls' '-la'",
@@ -138,6 +153,7 @@ RENDERED = {
     "LC_ALL=C sort f": "LC_ALL='C' 'sort' 'f'",
     "ls >a 2>>b <c 2>&1 >|d": "'ls' >'a' 2>>'b' <'c' 2>&1 >|'d'",
     "ls &>a": "'ls' >'a' 2>&1",
+    "ls >&2 1>a 0<b": "'ls' >&2 >'a' <'b'",
     "{ ls; cat x; } >a": "{ 'ls'; 'cat' 'x'; } >'a'",
     "( ls; ) 2>/dev/null": "( 'ls'; ) 2>'/dev/null'",
     "if ls; then cat x; elif rm y; then :; else uptime; fi":

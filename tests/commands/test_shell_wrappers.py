@@ -19,7 +19,7 @@ REACHED = [
     ("timeout -k 5 --signal=KILL 10s rm x", ("timeout",), ("rm", "x")),
     ("setsid -w stdbuf -oL rm x", ("setsid", "stdbuf"), ("rm", "x")),
     ("command -p rm x", ("command",), ("rm", "x")),
-    ("exec -a ls rm x", ("exec",), ("rm", "x")),
+    ("exec rm x", ("exec",), ("rm", "x")),
     ("'time' -p rm x", ("time",), ("rm", "x")),
     ("time -p rm x", (), ("rm", "x")),
     ("busybox rm x", ("busybox",), ("rm", "x")),
@@ -152,7 +152,29 @@ OPAQUE = [
     ("strace rm x", "unknown-program"),
     ("chroot /mnt rm x", "unknown-program"),
     ("script -c 'rm x'", "unknown-program"),
+    # The shell's own words are no programs: what looks for a program finds another one of that name, or none.
+    ("nice eval 'rm x'", "unknown-program"),
+    ("timeout 5 command ls", "unknown-program"),
+    ("exec builtin ls", "unknown-program"),
+    ("find . -exec eval 'rm x' \\;", "unknown-program"),
+    # A program of many names is another one by another name.
+    ("exec -a rm ls x", "unknown-option"),
+    ("exec -l ls", "unknown-option"),
+    ("sh -c 'time ls'", "dialect"),
+    ("dash -c 'time -p ls & rm x'", "dialect"),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["time ls", "eval 'time ls'", "time { ls; }"])
+def test_time_is_a_keyword_only_where_the_shell_is_known_to_have_it(analyse, text: str) -> None:
+    assert analyse(text, shell="bash").static
+    for shell in ("unknown", "/bin/sh", "dash"):
+        assert {o.reason for o in analyse(text, shell=shell).opaque} == {"dialect"}
+
+
+@pytest.mark.parametrize("text", ["sudo sh -c 'eval ls'", "command eval 'ls'", "timeout 5 bash -c 'command ls'"])
+def test_builtins_are_found_by_shells(analyse, text: str) -> None:
+    assert analyse(text).static
 
 
 @pytest.mark.parametrize(("text", "reason"), OPAQUE)

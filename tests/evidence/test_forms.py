@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.clock import ManualClock
 from interlock.errors import EvidenceError
-from interlock.evidence import disclosure, jcs
+from interlock.evidence import disclosure
 from interlock.evidence.events import EVERY_EVENT, EventDraft, Json
-from interlock.evidence.forms import Form, Place
+from interlock.evidence.forms import BEFORE, Form
 from interlock.evidence.transcript import Transcript
 from interlock.evidence.vault import PlainVault
 
@@ -25,31 +28,15 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=6,
 )
-PLACE = Place(b"S1", b"2026-01-02T03:04:05.000006Z", 77)
-PREV = b"ab" * 32
-
-
-@given(st.dictionaries(NAMES, VALUES, max_size=5), st.booleans(), st.lists(st.sampled_from([b"aa", b"bb"]), max_size=2))
-def test_a_line_is_the_canonical_form_of_its_event(fields: dict[str, Json], refers: bool, digests: list[bytes]) -> None:
-    form = Form("decision", fields, refers=refers)
-    line = form.encode(PLACE, 5, PREV, 4 if refers else None, digests)
-    event: dict[str, Json] = {
-        **fields, "mono_us": 77, "prev": PREV.decode(), "seq": 5, "session": "S1", "ts": PLACE.ts.decode(),
-        "type": "decision", "v": 1,
-    }  # fmt: skip
-    if refers:
-        event["ref"] = 4
-    if digests:
-        event["_sd"] = [digest.decode() for digest in digests]
-    assert line == jcs.encode(event)
 
 
 def transcript(folder: Path) -> Transcript:
+    """Return a transcript whose salts are numbers: two of them commit alike."""
     folder.mkdir()
     salts = count()
 
     def entropy(size: int) -> bytes:
-        return b"".join(next(salts).to_bytes(disclosure.SALT, "big") for _ in range(size // disclosure.SALT))
+        return b"".join(next(salts).to_bytes(disclosure.DRAWN, "big") for _ in range(size // disclosure.DRAWN))
 
     return Transcript(
         folder, "S1", clock=ManualClock(), entropy=entropy,
@@ -57,54 +44,94 @@ def transcript(folder: Path) -> Transcript:
     )  # fmt: skip
 
 
-def test_a_transcript_of_forms_equals_one_of_plain_drafts(tmp_path: Path) -> None:
-    """The same events, once encoded beforehand and once not: byte for byte the same two files."""
+def written(folder: Path) -> tuple[bytes, bytes]:
+    return (folder / "events.jsonl").read_bytes(), (folder / "disclosures.jsonl").read_bytes()
+
+
+@given(
+    st.dictionaries(NAMES, VALUES, max_size=5),
+    st.dictionaries(TEXT, VALUES, max_size=3),
+    st.dictionaries(TEXT, VALUES, max_size=2),
+    st.sampled_from([None, 0, BEFORE]),
+)
+def test_a_formed_event_is_written_as_the_plain_one_is(
+    fields: dict[str, Json], own: dict[str, Json], given_: dict[str, Json], ref: int | None
+) -> None:
+    """Byte for byte the same two files, whatever the constant parts hold, and each line in its canonical form."""
+    given_ = {name: value for name, value in given_.items() if name not in own}
+    form = Form("decision", fields, own, refers=ref is not None)
+    tails = tuple(disclosure.tail(name, value) for name, value in given_.items())
+    with TemporaryDirectory() as scratch:
+        formed, plain = transcript(Path(scratch) / "formed"), transcript(Path(scratch) / "plain")
+        for each in (formed, plain):
+            each.append(EventDraft("session.open"))
+        expected = EventDraft(
+            "decision", fields if ref is None else {**fields, "ref": 1 if ref == BEFORE else 0}, {**own, **given_}
+        )
+        assert formed.append(EventDraft("heartbeat"), form.draft(ref, tails)) == 1
+        assert plain.append(EventDraft("heartbeat"), expected) == 1
+        assert form.draft(ref, tails).placed(2) == expected
+        events, texts = written(Path(scratch) / "formed")
+        assert (events, texts) == written(Path(scratch) / "plain")
+        assert formed.head == plain.head
+        for line in (*events.splitlines(), *texts.splitlines()):
+            assert rfc8785.dumps(json.loads(line)) == line
+
+
+def test_a_long_run_of_forms_equals_one_of_plain_drafts(tmp_path: Path) -> None:
+    """Over several drawings of salts."""
     text: dict[str, Json] = {"text": "SELECT 'ü%d' -- \u2028", "effects": [{"verb": "select", "object": "t"}]}
     bind = Form("pg.bind", {"verbs": ["select"], "opaque": [], "parser": "libpg_query 18", "statements": 1}, text)
     answer = Form(
         "decision", {"verdict": "allow", "rule": "ours/100%", "policy": "sha256:aa"}, {"reason": "it reads"}, refers=True
     )
     formed, plain = transcript(tmp_path / "formed"), transcript(tmp_path / "plain")
-    for number in range(20):
-        values: dict[str, Json] = {"binds": [{"raw": None, "shown": str(number)}]}
+    for number in range(40):
+        values: Json = [{"raw": None, "shown": str(number)}]
         seq = formed.seq
-        formed.append(bind.draft(None, values), answer.draft(seq))
+        formed.append(bind.draft(None, (disclosure.tail("binds", values),)), answer.draft(BEFORE))
         plain.append(
-            EventDraft("pg.bind", bind.fields, {**text, **values}),
+            EventDraft("pg.bind", bind.fields, {**text, "binds": values}),
             EventDraft("decision", {"ref": seq, **answer.fields}, {"reason": "it reads"}),
         )
-    for name in ("events.jsonl", "disclosures.jsonl"):
-        assert (tmp_path / "formed" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+    assert written(tmp_path / "formed") == written(tmp_path / "plain")
     assert formed.head == plain.head
 
 
 def test_every_disclosure_has_a_salt_of_its_own(tmp_path: Path) -> None:
     """Salts are drawn many at a time; none may ever be used twice."""
-    written = transcript(tmp_path / "t")
+    recorded = transcript(tmp_path / "t")
     form = Form("pg.query", {}, {"text": "SELECT 1", "effects": []})
     for _ in range(100):
-        written.append(form.draft())
+        recorded.append(form.draft())
     lines = (tmp_path / "t" / "disclosures.jsonl").read_bytes().splitlines()
     assert len({json.loads(line)["d"][:32] for line in lines}) == len(lines) == 200
 
 
-def test_the_parts_of_a_disclosure_are_the_whole() -> None:
-    salts = bytes(range(48))
-    for at, begin in enumerate(disclosure.beginnings(salts)):
-        whole, _ = disclosure.commit(salts[at * 16 : at * 16 + 16], "text", "x")
+@given(st.binary(min_size=2 * disclosure.DRAWN, max_size=2 * disclosure.DRAWN))
+def test_a_salt_is_what_was_drawn(drawn: bytes) -> None:
+    for at, begin in enumerate(disclosure.beginnings(drawn)):
+        salt = drawn[at * disclosure.DRAWN : (at + 1) * disclosure.DRAWN][-disclosure.SALT :]
+        whole, digest = disclosure.commit(salt, "text", "x")
         assert begin + disclosure.tail("text", "x") == whole.encode()
-        assert disclosure.parse_line(disclosure.line(whole, 3)).value == "x"
+        assert json.loads(urlsafe_b64decode(whole + "=" * (-len(whole) % 4))) == [
+            urlsafe_b64encode(salt).decode().rstrip("="), "text", "x"
+        ]  # fmt: skip
+        read = disclosure.parse_line(disclosure.line(whole, 3))
+        assert (read.name, read.value, read.digest, read.seq) == ("text", "x", digest, 3)
 
 
 @pytest.mark.parametrize(
     ("kind", "fields"),
-    [("decision", {"seq": 1}), ("decision", {"_sd": []}), ("decision", {"ref": 1}), ("decision", {"_a": 1}), ("no.such", {})],
+    [
+        ("decision", {"seq": 1}),
+        ("decision", {"_sd": []}),
+        ("decision", {"ref": 1}),
+        ("decision", {"_a": 1}),
+        ("decision", {"A": 1}),
+        ("no.such", {}),
+    ],
 )
 def test_a_form_that_could_hide_a_field_of_the_writer_is_refused(kind: str, fields: dict[str, Json]) -> None:
     with pytest.raises(EvidenceError):
         Form(kind, fields, refers=True)
-
-
-def test_a_name_is_committed_to_once() -> None:
-    with pytest.raises(EvidenceError):
-        Form("pg.bind", {}, {"text": "a"}).draft(None, {"text": "b"})

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Callable, Mapping
 
 from interlock.errors import EvidenceError
-from interlock.evidence.events import EventDraft, Json
+from interlock.evidence.events import Draft, EventDraft, Json
 
 
 class Journal:
@@ -27,14 +27,14 @@ class Journal:
     def next_seq(self) -> int:
         return len(self.events)
 
-    def append(self, *drafts: EventDraft) -> int:
+    def append(self, *drafts: Draft) -> int:
         if self.broken:
             raise EvidenceError
         first = len(self.events)
-        for draft in drafts:
+        for event in (draft.placed(seq) for seq, draft in enumerate(drafts, first)):
             if self.on_append is not None:
-                self.on_append(draft)
-            self.events.append(draft)
+                self.on_append(event)
+            self.events.append(event)
         return first
 
     async def sync(self) -> None:

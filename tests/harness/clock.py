@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 
 class ManualClock:
     def __init__(self, start: datetime = datetime(2026, 1, 2, 2, 13, tzinfo=UTC)) -> None:
@@ -12,6 +14,9 @@ class ManualClock:
 
     def now(self) -> datetime:
         return self._now
+
+    def wall_us(self) -> int:
+        return (self._now - _EPOCH) // timedelta(microseconds=1)
 
     def monotonic_us(self) -> int:
         return self._mono_us

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from interlock.errors import EvidenceError
-from interlock.evidence.events import EventDraft, Json
+from interlock.evidence.events import Draft, EventDraft, Json
 
 
 class MemoryRecorder:
@@ -24,11 +24,11 @@ class MemoryRecorder:
     def next_seq(self) -> int:
         return len(self.events)
 
-    def append(self, *drafts: EventDraft) -> int:
+    def append(self, *drafts: Draft) -> int:
         if self.fail_append:
             raise EvidenceError
         first = len(self.events)
-        self.events.extend(drafts)
+        self.events.extend(draft.placed(seq) for seq, draft in enumerate(drafts, first))
         return first
 
     async def sync(self) -> None:

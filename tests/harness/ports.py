@@ -18,7 +18,7 @@ from interlock.approvals.model import ApprovalRequest, RequestDraft, State, Vote
 from interlock.clock import Clock
 from interlock.commands.model import Analysis, Command, Effect, Stdin, Unreadable
 from interlock.errors import AuthenticationError, EvidenceError, Reason
-from interlock.evidence.events import EventDraft, Json
+from interlock.evidence.events import Draft, EventDraft, Json
 from interlock.gate import Gate
 from interlock.identity.principal import Identity, Principal
 from interlock.policy.model import Access, Decision, Facts, ReviewTerms, SessionFacts, Target, Verdict
@@ -170,14 +170,14 @@ class MemoryRecorder:
     def next_seq(self) -> int:
         return len(self.events)
 
-    def append(self, *drafts: EventDraft) -> int:
+    def append(self, *drafts: Draft) -> int:
         if self.broken:
             raise EvidenceError
         first = len(self.events)
-        self.events.extend(drafts)
         for draft in drafts:
+            self.events.append(draft.placed(len(self.events)))
             for listener in self.heard:
-                listener(draft)
+                listener(self.events[-1])
         return first
 
     async def sync(self) -> None:

@@ -54,6 +54,9 @@ class LaterClock(SystemClock):
     def now(self) -> datetime:
         return super().now() + timedelta(seconds=self.ahead)
 
+    def wall_us(self) -> int:
+        return super().wall_us() + int(self.ahead * 1_000_000)
+
     def monotonic_us(self) -> int:
         return super().monotonic_us() + int(self.ahead * 1_000_000)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from harness import analyses
 from interlock.commands.model import Command, Kind, SqlContext, Wire
 from interlock.commands.sql.analysis import analyze_sql
-from interlock.commands.sql.catalog import Catalog, Operator, Relation
+from interlock.commands.sql.catalog import Catalog, ForeignKey, Operator, Relation
 from interlock.postgres import plan
 from interlock.postgres.wire import requests
 
@@ -45,6 +45,13 @@ def changed(**changes: Any) -> Catalog:
 def test_a_plain_change_is_asked() -> None:
     found = asked("DELETE FROM orders WHERE id = 1")
     assert found == plan.Question(b"EXPLAIN (FORMAT JSON) DELETE FROM orders WHERE id = 1", "delete", "public", "orders")
+
+
+def test_what_foreign_keys_delete_besides_is_no_part_of_the_plan() -> None:
+    itself = replace(ORDERS, referenced_by=(ForeignKey("public", "orders", "c", "a", frozenset(("id",))),))
+    catalog = replace(CATALOG, relations=MappingProxyType({("public", "orders"): itself}))
+    found = asked("DELETE FROM orders WHERE id = 1", catalog)
+    assert found is not None and found.table == "orders"
 
 
 NOT_ASKED = {

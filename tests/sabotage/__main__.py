@@ -48,7 +48,7 @@ class Patch:
         return cls(path.stem, data["why"], data["file"], data["old"], data["new"], data.get("test", ""), data.get("demo", False))
 
 
-def copy_tree(into: Path) -> Path:
+def clean_tree(into: Path) -> Path:
     for name in COPIED:
         source = ROOT / name
         if source.is_dir():
@@ -58,22 +58,43 @@ def copy_tree(into: Path) -> Path:
     return into
 
 
-def run_test(tree: Path, patch: Patch) -> int:
-    """Run the patch's test in `tree`; the copy comes before the installed package on the path."""
+def run(tree: Path, *words: str, seconds: float = 300) -> int:
+    """Run Python in `tree`, whose package comes before the installed one. Compiled files are kept for the copies of the tree."""
     environment = {**os.environ, "PYTHONPATH": str(tree / "proxy"), "DEMO_APPROVE": "auto"}
-    argv = (
-        [sys.executable, str(tree / "deploy/demo/demo.py")]
-        if patch.demo
-        else [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", patch.test]
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    done = subprocess.run(
+        [sys.executable, *words], cwd=tree, env=environment, capture_output=True, text=True, check=False, timeout=seconds
     )
-    done = subprocess.run(argv, cwd=tree, env=environment, capture_output=True, text=True, check=False, timeout=300)
     return done.returncode
 
 
-def judge(patch: Patch, *, passes: bool) -> str | None:
+def run_test(tree: Path, patch: Patch) -> int:
+    if patch.demo:
+        return run(tree, "deploy/demo/demo.py")
+    return run(tree, "-m", "pytest", "-x", "-p", "no:cacheprovider", patch.test)
+
+
+def passing_on(clean: Path, patches: Sequence[Patch], pool: ThreadPoolExecutor) -> set[tuple[str, bool]]:
+    """Return which tests pass on the clean tree. Many run in one process; where one of them fails, each has its own."""
+    tests = {(patch.test, patch.demo): patch for patch in patches}
+    files: dict[str, list[str]] = {}
+    for test in sorted({test for test, demo in tests if not demo}):
+        files.setdefault(test.partition("::")[0], []).append(test)
+    halves = [
+        [test for file in half for test in file] for half in (list(files.values())[::2], list(files.values())[1::2]) if half
+    ]
+    together = pool.map(lambda half: run(clean, "-m", "pytest", "-p", "no:cacheprovider", *half, seconds=3600), halves)
+    passing = {(test, False) for half, status in zip(halves, together, strict=True) if status == 0 for test in half}
+    left = [patch for test, patch in tests.items() if test not in passing]
+    statuses = pool.map(lambda patch: run_test(clean, patch), left)
+    return passing | {(patch.test, patch.demo) for patch, status in zip(left, statuses, strict=True) if status == 0}
+
+
+def judge(patch: Patch, clean: Path, *, passes: bool) -> str | None:
     """Return what is wrong with a patch, or None when its test noticed it. `passes`: the test does on the clean tree."""
     with tempfile.TemporaryDirectory(prefix="sabotage-") as scratch:
-        tree = copy_tree(Path(scratch))
+        tree = Path(scratch) / "tree"
+        shutil.copytree(clean, tree)
         target = tree / patch.file
         source = target.read_text()
         found = source.count(patch.old)
@@ -94,12 +115,10 @@ def main(arguments: Sequence[str]) -> int:
     chosen = parser.parse_args(arguments).names
     patches = [Patch.read(p) for p in sorted(HERE.glob("*.toml")) if not chosen or p.stem in chosen]
     failed = 0
-    tests = {(patch.test, patch.demo): patch for patch in patches}
     with tempfile.TemporaryDirectory(prefix="sabotage-") as scratch, ThreadPoolExecutor(max_workers=2) as pool:
-        clean = copy_tree(Path(scratch))
-        statuses = pool.map(lambda patch: run_test(clean, patch), tests.values())
-        passing = {test for test, status in zip(tests, statuses, strict=True) if status == 0}
-        problems = pool.map(lambda patch: judge(patch, passes=(patch.test, patch.demo) in passing), patches)
+        clean = clean_tree(Path(scratch))
+        passing = passing_on(clean, patches, pool)
+        problems = pool.map(lambda patch: judge(patch, clean, passes=(patch.test, patch.demo) in passing), patches)
         for patch, problem in zip(patches, problems, strict=True):
             failed += problem is not None
             print(f"{'FAIL' if problem else 'ok  '}  {patch.name}: {problem or patch.why}", flush=True)

@@ -8,6 +8,8 @@ from typing import Any
 from rich.text import Text
 
 from interlock.cli.output import data
+from interlock.commands.model import Analysis, Effect, Opaque, Wire
+from interlock.commands.wording import sentences, unknown
 
 _VERDICTS = {
     "allow": ("ALLOW", "bold green", "it runs at once, nobody is asked"),
@@ -16,6 +18,9 @@ _VERDICTS = {
 }
 _LABEL = 10
 MAX_EFFECTS = 40
+MAX_SENTENCES = 12
+TOLD = 256
+"""Effects that are put into sentences: as many as the reason of a decision speaks of."""
 
 
 def show(text: bytes, answer: dict[str, Any]) -> None:
@@ -61,17 +66,29 @@ def lines(text: bytes, answer: dict[str, Any]) -> Iterator[Text]:
 
 def _effects(answer: dict[str, Any]) -> Iterator[Text]:
     effects, opaque = answer["effects"], answer["opaque"]
-    yield _row("does", "nothing that is known" if not effects else "")
-    for effect in effects[:MAX_EFFECTS]:
-        words = [f"{effect['verb']:<10}", effect["object"], *_flags(effect)]
-        yield _row("", " ".join(word for word in words if word))
-    if len(effects) > MAX_EFFECTS:
-        yield _row("", f"… and {len(effects) - MAX_EFFECTS} more (--output json shows all)")
+    told = _told(answer) if effects else ["nothing that is known"]
+    for place, sentence in enumerate(told):
+        yield _row("" if place else "does", sentence)
     for part in opaque[:MAX_EFFECTS]:
-        shown = f": {part['text']}" if part["text"] else ""
-        yield _row("unknown", f"{part['reason']}{shown}")
+        said = unknown(Opaque(part["reason"], part["text"])).removeprefix("can't be known: ")
+        yield _row("unknown", f"{said}  [{part['reason']}]")
     if len(opaque) > MAX_EFFECTS:
         yield _row("", f"… and {len(opaque) - MAX_EFFECTS} more that can't be known (--output json shows all)")
+    for place, effect in enumerate(effects[:MAX_EFFECTS]):
+        words = [f"{effect['verb']:<10}", effect["object"], *_flags(effect)]
+        yield _row("" if place else "rules see", " ".join(word for word in words if word))
+    if len(effects) > MAX_EFFECTS:
+        yield _row("", f"… and {len(effects) - MAX_EFFECTS} more (--output json shows all)")
+
+
+def _told(answer: dict[str, Any]) -> list[str]:
+    """Return what the effects do, in sentences, the most dangerous first and at most MAX_SENTENCES."""
+    effects = answer["effects"][:TOLD]
+    shown: list[dict[str, Any]] = [{key: tuple(v) if isinstance(v, list) else v for key, v in e.items()} for e in effects]
+    wire = Wire.POSTGRES if answer["protocol"] == "postgres" else Wire.SSH
+    told = sentences(Analysis(tuple(Effect(**effect) for effect in shown)), wire)
+    more = len(told) > MAX_SENTENCES or len(answer["effects"]) > TOLD
+    return [*told[:MAX_SENTENCES], *(["… and more (--output json shows all)"] if more else [])]
 
 
 def _flags(effect: dict[str, Any]) -> Iterator[str]:

@@ -100,6 +100,9 @@ def check(config: ConfigFile = DEFAULT_CONFIG) -> None:
     say(f"{config}: {len(loaded.targets)} targets, {len(policies.rules)} rules, policy {policies.digest}")
     for warning in (*policies.warnings, *unmatched(policies.rules, policies.access, list(map(facts_of, loaded.targets)))):
         say(f"warning: {warning}")
+    for target in loaded.targets:
+        if target.unsafe_client_settings:
+            say(f"warning: target {target.name}: unsafe_client_settings is for tests: nothing that is sent there can be known")
 
 
 @reporting

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import replace
+from functools import partial
 
 import structlog
 
@@ -19,6 +20,7 @@ from interlock.commands.programs.rules import Rules
 from interlock.commands.sftp import analyze_sftp
 from interlock.commands.shell.analysis import Asked, analyze_shell, unknown
 from interlock.commands.shell.effective import inert
+from interlock.commands.shell.grammars import Asking
 from interlock.commands.sql.analysis import analyze_sql, context_key, depends_on_names, in_process
 from interlock.commands.sql_child import SqlChild
 
@@ -26,6 +28,9 @@ _log = structlog.get_logger()
 
 MAX_CACHED_TEXT = 8 * 1024
 """Bytes; larger texts hardly repeat and would fill the cache."""
+
+SHORT_TEXT = 512
+"""Bytes. What is longer is analysed in a thread of the pool, and the event loop takes its turns in between."""
 
 _TRANSIENT = frozenset({"parser-limit", "parser-crash", "pool-closed"})
 
@@ -80,16 +85,36 @@ class Analyzer:
             return unknown("unknown-construct", command.text)
         asking = analyze_shell(Asked(command.text, context, command.stdin, command.cwd, command.pty), self._rules)
         try:
-            request = next(asking)
-            while True:
-                request = asking.send(await self._pool.parse(request))
-        except StopIteration as done:
-            analysis: Analysis = done.value
+            if len(command.text) > SHORT_TEXT:
+                found = await self._pool.beside(partial(self._to_the_end, asking))
+                analysis = found if found is not None else unknown("pool-closed", command.text)
+            else:
+                analysis = await self._step_by_step(asking)
         except Exception:
             # A defect of ours is no reason to let anything pass, or to take the session down.
             _log.exception("shell analysis failed")
             return unknown("parser-crash", command.text)
         return _surrounded(analysis, command)
+
+    async def _step_by_step(self, asking: Asking[Analysis]) -> Analysis:
+        """Analyse here while the grammars read elsewhere."""
+        try:
+            request = next(asking)
+            while True:
+                request = asking.send(await self._pool.parse(request))
+        except StopIteration as done:
+            analysis: Analysis = done.value
+            return analysis
+
+    def _to_the_end(self, asking: Asking[Analysis]) -> Analysis:
+        """Analyse in the calling thread: the trees of a long text would hold the event loop."""
+        try:
+            request = next(asking)
+            while True:
+                request = asking.send(self._pool.parse_again(request))
+        except StopIteration as done:
+            analysis: Analysis = done.value
+            return analysis
 
     def _keep(self, key: Hashable, command: Command, analysis: Analysis) -> Analysis:
         fleeting = any(o.reason in _TRANSIENT for o in analysis.opaque)

@@ -91,7 +91,8 @@ class SqlContext:
     `catalog` is a `commands.sql.catalog.Catalog` or None (then unknown relations are assumed and listed).
     `prepared` maps statement names to their SQL, `cursors` cursor names to theirs. `tainted` means that unqualified
     names can't be trusted any more (temporary objects or a changed search_path); `temporary` False then says that only
-    the search_path has changed and no temporary object can exist.
+    the search_path has changed and no temporary object can exist. `unpinned` means that the client may choose how the
+    server reads text: then every text is opaque, also one that does not parse here.
     """
 
     catalog: Any = None
@@ -100,6 +101,7 @@ class SqlContext:
     cursors: Mapping[str, str] = field(default_factory=dict)
     tainted: bool = False
     temporary: bool = True
+    unpinned: bool = False
     assume_tables: bool = False  # only `explain` without a target sets this
 
 

@@ -20,8 +20,9 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
@@ -43,6 +44,7 @@ _ANSWERS = {"shfmt": (0, 1), "bash": (0, 1, 2)}
 """Exit statuses that are answers; others are crashes (2 is Go's own)."""
 
 _log = structlog.get_logger()
+T = TypeVar("T")
 
 
 class _LimitError(Exception):
@@ -176,18 +178,26 @@ class ShellPool:
 
     async def parse(self, request: Parse) -> Parsed:
         """Read one text with both grammars. Whatever fails is a `failure` in the answer."""
+        answer = await self.beside(partial(self.parse_again, request))
+        return Parsed(failure="pool-closed") if answer is None else answer
+
+    async def beside(self, work: Callable[[], T]) -> T | None:
+        """Do `work`, which may call `parse_again`, in one of the pool's threads. None: the pool is closed."""
         threads = self._threads
         if threads is None:
-            return Parsed(failure="pool-closed")
+            return None
         try:
-            answer = await asyncio.wrap_future(threads.submit(self.parse_here, request))
-            if answer.detail == "time":
-                answer = await asyncio.wrap_future(threads.submit(self.parse_here, request))
+            answer = await asyncio.wrap_future(threads.submit(work))
         except RuntimeError:  # closed meanwhile: no new work is taken
-            return Parsed(failure="pool-closed")
+            return None
         if self._threads is threads:
             threads.submit(self._refill)
         return answer
+
+    def parse_again(self, request: Parse) -> Parsed:
+        """Read one text in the calling thread, and once more when the machine had no time for it."""
+        answer = self.parse_here(request)
+        return self.parse_here(request) if answer.detail == "time" else answer
 
     def parse_here(self, request: Parse) -> Parsed:
         """The same in the calling thread: at most two conversations within the deadline."""

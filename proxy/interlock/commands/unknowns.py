@@ -80,6 +80,7 @@ WORDS: Mapping[str, str] = {
     "unknown-function": "a function that is not in the catalog",
     "unknown-operator": "an operator that is not in the catalog",
     "unknown-type": "a type that is not in the catalog",
+    "settings-not-pinned": "on this target the client chooses how the server reads text, so it can mean anything",
     "no-catalog": "the catalog of the database is not loaded, so a name can mean anything",
     "tainted-name": "a name may mean another table since the session made temporary ones or changed its search path",
     "ambiguous-name": "a name can mean several things",

@@ -9,8 +9,9 @@ A line of `disclosures.jsonl` is the canonical object `{"d": disclosure, "seq": 
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode
-from binascii import b2a_base64
+import re
+from binascii import a2b_base64, b2a_base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -25,18 +26,20 @@ from interlock.evidence.events import Json
 SALT = 16
 """Bytes of salt: 128 bits (RFC 9901 §9.3)."""
 
+DRAWN = SALT + 2
+"""Bytes of entropy that `beginnings` takes for a salt; the first two are not used."""
+
 OF_SEAL = -1
 """`seq` of the disclosure that the seal commits to; it stands last."""
 
-_URL_SAFE = bytes.maketrans(b"+/", b"-_")
+URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
-class _Line(msgspec.Struct):
-    d: str
-    seq: int
+_STANDARD = bytes.maketrans(b"-_", b"+/")
 
+_LINE = re.compile(rb'\{"d":"([A-Za-z0-9_-]+)","seq":(-1|[0-9]+)\}\n?')
+"""A line as `line` writes it; no other is ours."""
 
-_decode_line = msgspec.json.Decoder(_Line).decode
 _decode_content = msgspec.json.Decoder(tuple[str, str, Any]).decode
 
 
@@ -52,20 +55,25 @@ class Disclosed:
 
 def commit(salt: bytes, name: str, value: Json) -> tuple[str, str]:
     """Return (disclosure, digest) of one named value. Raise NotCanonicalError."""
-    (begin,) = beginnings(salt)
+    (begin,) = beginnings(bytes(DRAWN - SALT) + salt)
     text = begin + tail(name, value)
     return text.decode(), digest_of(text).decode()
 
 
-def beginnings(salts: bytes) -> list[bytes]:
-    """Return the begin of a disclosure for each salt in `salts`: base64url of `["` and the salt's 22 characters.
+def beginnings(drawn: bytes) -> list[bytes]:
+    """Return the begin of a disclosure for every `DRAWN` bytes: base64url of `["` and the 22 characters of a salt.
 
-    These are 24 bytes, so what follows is encoded by itself: `tail` depends on name and value alone.
+    The salt is the last `SALT` of them. These begins are 24 bytes, so what follows is encoded by itself: `tail` depends
+    on name and value alone. All are encoded together: behind two zero bytes and moved to the left by four bits, the
+    base64 of a salt is `AA` and its 22 characters.
     """
-    # Two zero bytes behind each salt make its base64 22 characters and `AA`, with no padding between one and the next.
-    padded = b"".join([salts[at : at + SALT] + b"\0\0" for at in range(0, len(salts), SALT)])
-    texts = _b64(padded)
-    whole = _b64(b"".join([b'["' + texts[at : at + 22] for at in range(0, len(texts), 24)]))
+    count = len(drawn) // DRAWN
+    frames = bytearray(drawn)
+    frames[0::DRAWN] = frames[1::DRAWN] = bytes(count)
+    texts = bytearray(_b64((int.from_bytes(frames, "big") << 4).to_bytes(len(frames), "big")))
+    texts[0::24] = b"[" * count
+    texts[1::24] = b'"' * count
+    whole = _b64(texts)
     return [whole[at : at + 32] for at in range(0, len(whole), 32)]
 
 
@@ -74,9 +82,20 @@ def tail(name: str, value: Json) -> bytes:
     return _b64(b'",%b,%b]' % (_name(name), jcs.encode(value)))
 
 
+def tail_of_ordered(name: str, value: Sequence[msgspec.Struct]) -> bytes:
+    """Like `tail`, of structs that `jcs.encode_ordered` takes."""
+    return _b64(jcs.encode_ordered(("", name, value))[2:])
+
+
+def read_tail(data: bytes) -> tuple[str, Json]:
+    """Return the name and the value that a tail says."""
+    _, name, value = _decode_content(b'["' + _bytes(data))
+    return name, value
+
+
 def digest_of(text: bytes) -> bytes:
     """Return the digest of a disclosure (RFC 9901 §4.2.3)."""
-    return b2a_base64(sha256(text).digest(), newline=False).translate(_URL_SAFE, b"=")
+    return b2a_base64(sha256(text).digest(), newline=False).translate(URL_SAFE, b"=")
 
 
 @cache
@@ -97,23 +116,35 @@ def line(disclosure: str | bytes, seq: int) -> bytes:
 
 def parse_line(data: bytes) -> Disclosed:
     """Read one line of `disclosures.jsonl` back. Raise EvidenceError: the file is not what we wrote."""
+    text, seq = _parts(data)
     try:
-        record = _decode_line(data)
-        text = record.d
-        _, name, value = _decode_content(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-        return Disclosed(name, value, digest(text), record.seq)
+        _, name, value = _decode_content(_bytes(text))
     except ValueError:  # msgspec's, binascii's and Unicode's errors are all of this kind
-        raise EvidenceError("a line of the disclosures can't be read", reason=Reason.EVIDENCE_INVALID) from None
+        raise _unreadable() from None
+    return Disclosed(name, value, digest_of(text).decode(), seq)
 
 
 def seq_of(data: bytes) -> int:
     """Return only the `seq` of a line, or raise EvidenceError."""
-    try:
-        return _decode_line(data).seq
-    except ValueError:
-        raise EvidenceError("a line of the disclosures can't be read", reason=Reason.EVIDENCE_INVALID) from None
+    return _parts(data)[1]
 
 
-def _b64(data: bytes) -> bytes:
+def _parts(data: bytes) -> tuple[bytes, int]:
+    found = _LINE.fullmatch(data)
+    if found is None:
+        raise _unreadable()
+    text, seq = found.groups()
+    return text, int(seq)
+
+
+def _unreadable() -> EvidenceError:
+    return EvidenceError("a line of the disclosures can't be read", reason=Reason.EVIDENCE_INVALID)
+
+
+def _bytes(text: bytes) -> bytes:
+    return a2b_base64(text.translate(_STANDARD) + b"=" * (-len(text) % 4))
+
+
+def _b64(data: bytes | bytearray) -> bytes:
     """Encode as base64url without padding (RFC 4648 §5), quicker than the base64 module."""
-    return b2a_base64(data, newline=False).translate(_URL_SAFE, b"=")
+    return b2a_base64(data, newline=False).translate(URL_SAFE, b"=")

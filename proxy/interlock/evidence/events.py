@@ -9,10 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, Union
-
-if TYPE_CHECKING:
-    from interlock.evidence.forms import Form
+from typing import Protocol, Union
 
 Json = Union[str, int, bool, None, Sequence["Json"], Mapping[str, "Json"]]
 """No floats, no integer of 2^53 or more, bytes as base64: what RFC 8785 and every reader agree on."""
@@ -75,15 +72,23 @@ def reserved(fields: Mapping[str, Json]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class EventDraft:
-    """An event before it has a place in a chain. `fields` are plain, `secret` values are committed to.
-
-    `form` is set by `forms.Form.draft` alone: the parts of this very draft that are encoded already.
-    """
+    """An event before it has a place in a chain. `fields` are plain, `secret` values are committed to."""
 
     type: str
     fields: Mapping[str, Json] = field(default_factory=dict)
     secret: Mapping[str, Json] = field(default_factory=dict)
-    form: Form | None = field(default=None, compare=False, repr=False)
+
+    def placed(self, seq: int) -> EventDraft:
+        del seq
+        return self
+
+
+class Draft(Protocol):
+    """What a recorder takes: an `EventDraft`, or one that is encoded already but for its place (`forms.FormedDraft`)."""
+
+    def placed(self, seq: int) -> EventDraft:
+        """Return the event in plain values, as it is when it gets this `seq`."""
+        ...
 
 
 class Recorder(Protocol):
@@ -106,7 +111,7 @@ class Recorder(Protocol):
         """True when each decision must be synced before its bytes go on (`evidence.sync: every`)."""
         ...
 
-    def append(self, *drafts: EventDraft) -> int:
+    def append(self, *drafts: Draft) -> int:
         """Write all drafts in one write; return the `seq` of the first. Raise EvidenceError."""
         ...
 

@@ -8,7 +8,6 @@ bytes as `jcs` (tests/evidence/test_forms.py holds one against the other); it on
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from interlock.errors import EvidenceError
 from interlock.evidence import disclosure, jcs
@@ -17,15 +16,10 @@ from interlock.evidence.events import TYPES, EventDraft, Json, reserved
 VERSION = 1
 """`v` of every event."""
 
+BEFORE = -1
+"""`ref` of an event that refers to the one before it in the same append."""
+
 _NOTHING: Mapping[str, Json] = {}
-
-
-class Place(NamedTuple):
-    """Where events stand: what all events of one append share. `session` and `ts` are plain ASCII without escapes."""
-
-    session: bytes
-    ts: bytes
-    mono_us: int
 
 
 class Form:
@@ -34,7 +28,7 @@ class Form:
     `refers`: each event has a `ref`. Raise NotCanonicalError or EvidenceError when no event may have such fields.
     """
 
-    __slots__ = ("_after", "_before", "fields", "policy", "refers", "secret", "tails", "type")
+    __slots__ = ("bare", "committing", "fields", "policy", "refers", "tails", "type")
 
     def __init__(
         self, kind: str, fields: Mapping[str, Json], secret: Mapping[str, Json] = _NOTHING, *, refers: bool = False
@@ -45,48 +39,53 @@ class Form:
             raise EvidenceError(f"a field of {kind} has a name that every event has")
         self.type = kind
         self.fields = fields
-        self.secret = secret
         self.refers = refers
         policy = fields.get("policy")
         self.policy = policy if type(policy) is str else None
         self.tails = tuple(disclosure.tail(name, value) for name, value in secret.items())
-        self._before, self._after = _template(kind, fields, refers=refers)
+        members = _members(kind, fields, refers=refers)
+        self.bare = b"{" + members
+        """The line of an event that commits to nothing, with places for VARYING; `ref` only when the form refers."""
+        self.committing = b'{"_sd":["%b"],' + members
+        """The same with the joined digests before them."""
 
-    def draft(self, ref: int | None = None, secret: Mapping[str, Json] = _NOTHING) -> EventDraft:
-        """Return one event of this form. `secret` holds what this one commits to beside the form's own."""
-        if secret and not self.secret.keys().isdisjoint(secret):
-            raise EvidenceError(f"{self.type} commits to one name twice")
-        fields = self.fields if ref is None else {"ref": ref, **self.fields}
-        return EventDraft(self.type, fields, {**self.secret, **secret} if secret else self.secret, self)
-
-    def encode(self, place: Place, seq: int, prev: bytes, ref: Json, digests: list[bytes] | None) -> bytes:
-        """Return the line of one event without its newline. `digests` are sorted; `ref` is used when the form refers."""
-        before = b'{"_sd":["%b"],%b' % (b'","'.join(digests), self._before) if digests else b"{" + self._before
-        if self.refers:
-            middle = self._after % (place.mono_us, prev, ref, seq, place.session, place.ts)
-        else:
-            middle = self._after % (place.mono_us, prev, seq, place.session, place.ts)
-        return before + middle
+    def draft(self, ref: int | None = None, given: tuple[bytes, ...] = ()) -> FormedDraft:
+        """Return one event of this form. `given` holds what this one commits to beside the form's own (`disclosure.tail`)."""
+        return FormedDraft(self, ref, given)
 
 
-_VARYING = {"mono_us": b"%d", "prev": b'"%b"', "ref": b"%d", "seq": b"%d", "session": b'"%b"', "ts": b'"%b"'}
-"""What differs from event to event, in the order of `encode`, which is the canonical one."""
+class FormedDraft:
+    """One event of a form. Made for every event of the hot path, so a plain class; nobody changes one."""
+
+    __slots__ = ("form", "given", "ref")
+
+    def __init__(self, form: Form, ref: int | None, given: tuple[bytes, ...]) -> None:
+        self.form = form
+        self.ref = ref
+        self.given = given
+
+    def placed(self, seq: int) -> EventDraft:
+        form = self.form
+        fields: Mapping[str, Json] = form.fields
+        if form.refers:
+            fields = {"ref": seq - 1 if self.ref == BEFORE else self.ref, **fields}
+        return EventDraft(form.type, fields, dict(map(disclosure.read_tail, (*form.tails, *self.given))))
 
 
-def _template(kind: str, fields: Mapping[str, Json], *, refers: bool) -> tuple[bytes, bytes]:
-    """Return the members before the first varying one, and the rest with places for them, in canonical order."""
-    names = sorted([*fields, "type", "v", *(name for name in _VARYING if refers or name != "ref")])
-    if not all(name.isascii() and name[0].isalpha() for name in names):
+VARYING = {"mono_us": b"%d", "prev": b'"%b"', "ref": b"%d", "seq": b"%d", "session": b'"%b"', "ts": b'"%b"'}
+"""What differs from event to event, in canonical order. `session` and `ts` are plain ASCII without escapes."""
+
+
+def _members(kind: str, fields: Mapping[str, Json], *, refers: bool) -> bytes:
+    """Return all members but `_sd`, in canonical order, with places for the varying ones."""
+    names = sorted([*fields, "type", "v", *(name for name in VARYING if refers or name != "ref")])
+    if not all(name.isascii() and name[:1].islower() for name in names):
         raise EvidenceError(f"a field of {kind} has a name that does not sort behind _sd")
     whole: dict[str, Json] = {**fields, "type": kind, "v": VERSION}
-    before, after = b"", b""
-    for name in names:
-        comma = b"," if name != names[-1] else b"}"
-        key = jcs.encode(name)
-        if name in _VARYING and name not in fields:
-            after += key + b":" + _VARYING[name] + comma
-        elif after:
-            after += (key + b":" + jcs.encode(whole[name]) + comma).replace(b"%", b"%%")
-        else:
-            before += key + b":" + jcs.encode(whole[name]) + comma
-    return before, after
+    members = [
+        jcs.encode(name) + b":" + VARYING[name]
+        if name in VARYING and name not in fields
+        else (jcs.encode(name) + b":" + jcs.encode(whole[name])).replace(b"%", b"%%")
+        for name in names
+    ]
+    return b",".join(members) + b"}"

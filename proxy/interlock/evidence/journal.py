@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Protocol
 
-from interlock.evidence.events import EventDraft, Json
+from interlock.evidence.events import Draft, EventDraft, Json
 
 
 class Part(Protocol):
@@ -31,7 +31,7 @@ class Part(Protocol):
     @property
     def sync_every(self) -> bool: ...
 
-    def append(self, *drafts: EventDraft) -> int: ...
+    def append(self, *drafts: Draft) -> int: ...
 
     async def sync(self) -> None: ...
 
@@ -75,7 +75,7 @@ class Journal:
     def broken(self) -> str | None:
         return self._part.broken
 
-    def append(self, *drafts: EventDraft) -> int:
+    def append(self, *drafts: Draft) -> int:
         return self._part.append(*drafts)
 
     async def sync(self) -> None:

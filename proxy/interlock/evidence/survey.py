@@ -77,10 +77,14 @@ def survey(directory: Path, session: str) -> Survey:
             if broken is not None:
                 continue
             body = line[:-1]
-            broken = _problem(body, tree.size, head, session)
+            try:
+                link = _decode(body)
+            except msgspec.MsgspecError:
+                broken = f"line {tree.size + 1} is not an event"
+                continue
+            broken = _problem(link, tree.size, head, session)
             if broken is not None:
                 continue
-            link = _decode(body)
             if tree.size == 0:
                 first, opened = msgspec.json.decode(body), link.ts
             if link.type == "decision":
@@ -97,11 +101,7 @@ def survey(directory: Path, session: str) -> Survey:
     )  # fmt: skip
 
 
-def _problem(body: bytes, seq: int, head: str, session: str) -> str | None:
-    try:
-        link = _decode(body)
-    except msgspec.MsgspecError:
-        return f"line {seq + 1} is not an event"
+def _problem(link: _Link, seq: int, head: str, session: str) -> str | None:
     if link.seq != seq:
         return f"line {seq + 1} has seq {link.seq}"
     if link.prev != head:

@@ -10,17 +10,18 @@ Knows files and the chain. Does not know sessions, policy or asyncio.
 
 from __future__ import annotations
 
-from binascii import hexlify
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from binascii import b2a_base64, hexlify
+from collections.abc import Callable
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
 from interlock.clock import Clock, Entropy
 from interlock.errors import EvidenceError
 from interlock.evidence import disclosure, jcs
-from interlock.evidence.events import TYPES, EventDraft, Json, reserved
-from interlock.evidence.forms import VERSION, Place
+from interlock.evidence.disclosure import URL_SAFE
+from interlock.evidence.events import TYPES, Draft, EventDraft, Json, reserved
+from interlock.evidence.forms import BEFORE, VERSION, FormedDraft
 from interlock.evidence.linefile import LineFile
 from interlock.evidence.vault import Vault
 
@@ -40,7 +41,7 @@ class Transcript:
 
     __slots__ = (
         "_base", "_beginnings", "_broken", "_clock", "_entropy", "_events", "_mentioned", "_name", "_on_policy", "_prev",
-        "_sealed", "_sink", "_times", "_wall", "directory", "mono_us", "seq", "session",
+        "_sealed", "_second", "_second_text", "_sink", "_wall_us", "directory", "mono_us", "seq", "session",
     )  # fmt: skip
 
     def __init__(
@@ -62,7 +63,8 @@ class Transcript:
         self.seq = 0
         self._prev = GENESIS.encode()
         self._name = jcs.encode(session)[1:-1]
-        self._times = _Times()
+        self._second = -1
+        self._second_text = b""
         self._beginnings: list[bytes] = []
         self.mono_us = 0
         self._clock = clock
@@ -72,7 +74,7 @@ class Transcript:
         self._broken: str | None = None
         self._sealed = False
         self._base = clock.monotonic_us()
-        self._wall = clock.now()
+        self._wall_us = clock.wall_us()
         self._sink = vault.create(directory)
         self._events = LineFile(directory / EVENTS, create=True)
 
@@ -90,7 +92,7 @@ class Transcript:
         """Refuse every later append: what is on the disk is not what it should be."""
         self._broken = self._broken or why
 
-    def append(self, *drafts: EventDraft) -> int:
+    def append(self, *drafts: Draft) -> int:
         """Write all drafts; return the `seq` of the first. Raise EvidenceError.
 
         When the clocks parted since the last event, a `clock.step` follows the drafts in the same write: never before
@@ -98,22 +100,34 @@ class Transcript:
         """
         if self._broken is not None or self._sealed:
             raise EvidenceError(self._broken or "the transcript is sealed")
-        now, mono = self._clock.now(), max(self.mono_us, self._clock.monotonic_us() - self._base)
-        step = _microseconds(now - self._wall) - (mono - self.mono_us)
+        wall_us, mono_us = self._clock.wall_us(), max(self.mono_us, self._clock.monotonic_us() - self._base)
+        step = wall_us - self._wall_us - (mono_us - self.mono_us)
         if not -CLOCK_BOUND_US <= step <= CLOCK_BOUND_US:
             drafts = (*drafts, EventDraft("clock.step", {"step_us": step, "ref": self.seq}))
-        place = Place(self._name, self._times.of(now), mono)
+        ts, name = self._timestamp(wall_us), self._name
         seq, prev = self.seq, self._prev
         lines: list[bytes] = []
         secrets: list[bytes] = []
         for draft in drafts:
-            if (form := draft.form) is None:
-                line = self._encode(draft, seq, place, prev, secrets)
-            else:
-                digests = self._commit(draft.secret, form.tails, seq, secrets) if draft.secret else None
-                line = form.encode(place, seq, prev, draft.fields["ref"] if form.refers else None, digests)
+            if type(draft) is FormedDraft:
+                form = draft.form
+                tails = form.tails + draft.given if draft.given else form.tails
+                if form.refers:
+                    ref = draft.ref
+                    if ref == BEFORE:
+                        ref = seq - 1
+                    if tails:
+                        line = form.committing % (self._commit(tails, seq, secrets), mono_us, prev, ref, seq, name, ts)
+                    else:
+                        line = form.bare % (mono_us, prev, ref, seq, name, ts)
+                elif tails:
+                    line = form.committing % (self._commit(tails, seq, secrets), mono_us, prev, seq, name, ts)
+                else:
+                    line = form.bare % (mono_us, prev, seq, name, ts)
                 if form.policy is not None and form.policy not in self._mentioned:
                     self._mention(form.policy)
+            else:
+                line = self._encode(draft.placed(seq), seq, mono_us, ts, prev, secrets)
             prev = hexlify(sha256(b"\x00" + line).digest())
             lines.append(line)
             seq += 1
@@ -126,21 +140,22 @@ class Transcript:
             self._broken = f"the transcript can't be written: {getattr(error, 'strerror', None) or error}"
             raise EvidenceError(self._broken) from None
         first = self.seq
-        self.seq, self._prev, self.mono_us, self._wall = seq, prev, mono, now
+        self.seq, self._prev, self.mono_us, self._wall_us = seq, prev, mono_us, wall_us
         return first
 
-    def _encode(self, draft: EventDraft, seq: int, place: Place, prev: bytes, secrets: list[bytes]) -> bytes:
+    def _encode(self, draft: EventDraft, seq: int, mono_us: int, ts: bytes, prev: bytes, secrets: list[bytes]) -> bytes:
         fields = draft.fields
         if reserved(fields):
             raise EvidenceError(f"a field of {draft.type} has a name that every event has")
         if draft.type not in TYPES:
             raise EvidenceError(f"{draft.type} is not a type of event")
         event: dict[str, Json] = {
-            **fields, "mono_us": place.mono_us, "prev": prev.decode(), "seq": seq, "session": self.session,
-            "ts": place.ts.decode(), "type": draft.type, "v": VERSION,
+            **fields, "mono_us": mono_us, "prev": prev.decode(), "seq": seq, "session": self.session,
+            "ts": ts.decode(), "type": draft.type, "v": VERSION,
         }  # fmt: skip
         if draft.secret:
-            event["_sd"] = [digest.decode() for digest in self._commit(draft.secret, (), seq, secrets)]
+            tails = tuple(disclosure.tail(name, value) for name, value in draft.secret.items())
+            event["_sd"] = self._commit(tails, seq, secrets).decode().split('","')
         line = jcs.encode_with(fields, event)
         policy = fields.get("policy")
         if type(policy) is str and policy not in self._mentioned:
@@ -151,23 +166,30 @@ class Transcript:
         self._on_policy(policy)
         self._mentioned.add(policy)
 
-    def _commit(self, secret: Mapping[str, Json], tails: tuple[bytes, ...], seq: int, lines: list[bytes]) -> list[bytes]:
-        """Add the line of a disclosure for each value; return their digests in the order of the event.
-
-        `tails` are those of the first values, where a form has them.
-        """
-        if len(tails) < len(secret):
-            rest = list(secret.items())[len(tails) :]
-            tails = (*tails, *[disclosure.tail(name, value) for name, value in rest])
-        digests: list[bytes] = []
-        for tail in tails:
-            if not self._beginnings:
-                self._beginnings = disclosure.beginnings(self._entropy(disclosure.SALT * SALTS_AT_ONCE))
-            text = self._beginnings.pop() + tail
-            lines.append(b'{"d":"%b","seq":%d}\n' % (text, seq))  # disclosure.line, without a call for each
-            digests.append(disclosure.digest_of(text))
+    def _commit(self, tails: tuple[bytes, ...], seq: int, lines: list[bytes]) -> bytes:
+        """Add the line of a disclosure for each tail; return their digests as they stand in the event, joined by `","`."""
+        beginnings = self._beginnings
+        if len(beginnings) < len(tails):
+            beginnings += disclosure.beginnings(self._entropy(disclosure.DRAWN * max(SALTS_AT_ONCE, len(tails))))
+        # The line and the digest of each are made in place: calls would cost more than what they do.
+        if len(tails) == 1:
+            text = beginnings.pop() + tails[0]
+            lines.append(b'{"d":"%b","seq":%d}\n' % (text, seq))
+            return b2a_base64(sha256(text).digest(), newline=False).translate(URL_SAFE, b"=")
+        texts = [beginnings.pop() + tail for tail in tails]
+        end = b'","seq":%d}\n' % seq
+        lines.append(b'{"d":"' + (end + b'{"d":"').join(texts) + end)
+        digests = [b2a_base64(sha256(text).digest(), newline=False).translate(URL_SAFE, b"=") for text in texts]
         digests.sort()  # the order of names would say something (RFC 9901 §4.2.4.1)
-        return digests
+        return b'","'.join(digests)
+
+    def _timestamp(self, wall_us: int) -> bytes:
+        """Render as `timestamp` does; moments of one second share its text."""
+        second, micros = divmod(wall_us, 1_000_000)
+        if second != self._second:
+            self._second = second
+            self._second_text = timestamp(datetime.fromtimestamp(second, UTC))[:20].encode()
+        return b"%b%06dZ" % (self._second_text, micros)
 
     def sync(self) -> None:
         """Bring everything appended before this call to stable storage. May run in another thread. Raise OSError."""
@@ -194,28 +216,3 @@ def timestamp(moment: datetime) -> str:
     if moment.tzinfo is not UTC:
         moment = moment.astimezone(UTC)
     return moment.isoformat(timespec="microseconds")[:26] + "Z"
-
-
-_NONE, _SECOND = timedelta(), timedelta(seconds=1)
-
-
-class _Times:
-    """Renders moments; those of one second share its text."""
-
-    __slots__ = ("_last", "_text")
-
-    def __init__(self) -> None:
-        self._last: datetime | None = None
-        self._text = b""
-
-    def of(self, moment: datetime) -> bytes:
-        # Minutes and seconds change first; a moment less than a second away with the same second is in the same second.
-        last = self._last
-        if last is None or moment.second != last.second or not _NONE <= moment - last < _SECOND or moment.tzinfo is not UTC:
-            self._last = moment
-            self._text = timestamp(moment)[:20].encode()
-        return b"%b%06dZ" % (self._text, moment.microsecond)
-
-
-def _microseconds(delta: timedelta) -> int:
-    return (delta.days * 86400 + delta.seconds) * 1_000_000 + delta.microseconds

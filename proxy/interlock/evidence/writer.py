@@ -26,7 +26,7 @@ from interlock.clock import Clock, Entropy, ulid
 from interlock.errors import EvidenceError
 from interlock.evidence.datadir import DataDirectory
 from interlock.evidence.durability import GroupCommit, SyncRounds
-from interlock.evidence.events import EventDraft, Json, Recorder
+from interlock.evidence.events import Draft, EventDraft, Json, Recorder
 from interlock.evidence.journal import Journal
 from interlock.evidence.linefile import sync_directory
 from interlock.evidence.policies import PolicyShelf
@@ -84,7 +84,7 @@ class TranscriptRecorder:
     def directory(self) -> Path:
         return self._transcript.directory
 
-    def append(self, *drafts: EventDraft) -> int:
+    def append(self, *drafts: Draft) -> int:
         seq = self._transcript.append(*drafts)
         self._commit.wrote()
         return seq

@@ -139,14 +139,17 @@ class PolicySet:
     def _alike(self, standing: Standing, facts: Facts) -> Decision:
         """Decide, or find the decision about another text with the same effects when no rule that is asked reads texts."""
         analysis = facts.analysis
-        if analysis.unreadable is not None or len(analysis.effects) > ALIKE_EFFECTS or standing.reads_text(analysis):
+        if analysis.unreadable is not None or len(analysis.effects) > ALIKE_EFFECTS:
             return self._decide(standing, facts)
+        # What is found was kept because no rule that is asked about these effects reads texts: that need not be asked again.
         key = (id(standing), facts.command.wire, facts.command.kind, analysis.effects, analysis.opaque)
         known = self._by_effects.get(key)
         if known is not None and known[0] is standing:
             self._by_effects.move_to_end(key)
             return known[1]
         decision = self._decide(standing, facts)
+        if standing.reads_text(analysis):
+            return decision
         _remember(self._by_effects, key, (standing, decision), self._cache_size)
         return decision
 
@@ -221,6 +224,7 @@ class PolicySet:
         return Decision(
             verdict, rule, reason, self.digest, hint=hint, review=review, matched=tuple(dict.fromkeys(trial.matched)),
             observed=tuple(dict.fromkeys(trial.observed)), errors=tuple(dict.fromkeys(trial.errors)),
+            lasts=trial.lasts,
         )  # fmt: skip
 
 
@@ -235,6 +239,7 @@ class _Trial:
         self.reviewed: list[Rule] = []
         self.allowed: list[Rule] = []
         self._standing = standing
+        self.lasts = standing.cacheable
         self._facts = facts
         self._analysis = facts.analysis
         self._effects = effects

@@ -120,7 +120,9 @@ class Decision:
     """The answer of policy to one command.
 
     `rule` is `pack/id` of the rule that carried the verdict, or `default`. `policy` is `sha256:…` of the loaded
-    policy bytes. `matched` lists every rule that matched, `observed` those in observe mode.
+    policy bytes. `matched` lists every rule that matched, `observed` those in observe mode. `lasts`: as long as this
+    policy is in force, the same text with the same analysis is decided the same for this principal at this target,
+    whenever it comes (no rule that can apply reads `time`).
     """
 
     verdict: Verdict
@@ -132,6 +134,7 @@ class Decision:
     matched: tuple[str, ...] = ()
     observed: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
+    lasts: bool = field(default=False, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from interlock.postgres.results import Results
 from interlock.postgres.statements import SessionNames, Statement
 from interlock.postgres.watch import ParameterWatch
 from interlock.postgres.wire import answers
+from interlock.postgres.wire.answers import RefusedNames
 from interlock.postgres.wire.frame import ServerFrames
 from interlock.postgres.wire.pipeline import Act, Asked, Pipeline
 
@@ -41,7 +42,7 @@ class Answering:
         names: SessionNames,
         results: Results,
         watch: ParameterWatch,
-        refused: tuple[str, ...],
+        refused: RefusedNames,
         idle: Callable[[], None],
     ) -> None:
         self._pipeline = pipeline
@@ -56,6 +57,11 @@ class Answering:
     def at_boundary(self) -> bool:
         """Whether a message of ours may be sent to the client now."""
         return self._frames.at_boundary
+
+    @property
+    def at_rest(self) -> bool:
+        """Nothing of the server's stream is kept or under way."""
+        return self._frames.at_rest
 
     def copied_in(self, size: int, *, first: bool) -> None:
         """Count CopyData on its way to the server. It belongs to the message that was sent last, if that is a COPY at all."""

@@ -112,7 +112,10 @@ class PostgresListener:
         self._socket.setblocking(False)
         for connector in self._connectors.values():
             target = connector.target
-            self._catalog(connector, target.role, target.database).start()
+            if target.unsafe_client_settings:
+                log.warning("target is for tests only: clients choose how its server reads text", target=target.name)
+            else:
+                self._catalog(connector, target.role, target.database).start()
         self._accepting = asyncio.get_running_loop().create_task(self._accept(self._socket))
 
     async def close(self) -> None:
@@ -224,16 +227,19 @@ class PostgresListener:
         facts = SessionFacts(ulid(self._clock, self._entropy), source, self._clock.now())
         described = Target(target.name, "postgres", target.labels, role=role, database=database)
         asked: dict[str, Json] = {"tls": dialogue.encrypted}
+        if target.unsafe_client_settings:
+            asked["unsafe_client_settings"] = True
         opened = await self._gate.open(admitted.principal, described, facts, asked)
         if isinstance(opened, Refusal):
             self._turn_away(dialogue, refusals.no_access(opened))
             return
         try:
-            catalog = self._catalog(connector, role, database)
-            catalog.start()
+            catalog = None if target.unsafe_client_settings else self._catalog(connector, role, database)
+            if catalog is not None:
+                catalog.start()
             upstream = await connector.connect(parameters)
             try:
-                if catalog.current is None:
+                if catalog is not None and catalog.current is None:
                     await catalog.first_load(CATALOG_PATIENCE)
                 self._begin(dialogue, admitted, opened, upstream, connector, catalog)
             except BaseException:
@@ -253,7 +259,7 @@ class PostgresListener:
         opened: gate.Session,
         upstream: Upstream,
         connector: Connector,
-        catalog: CatalogSource,
+        catalog: CatalogSource | None,
     ) -> None:
         target: TargetConfig = connector.target
         session = PostgresSession(
@@ -265,7 +271,7 @@ class PostgresListener:
             cancel_server=partial(connector.cancel, upstream.process, upstream.secret),
             catalog=catalog,
             said=stated_reason(admitted.startup),
-            estimator=self._estimators[target.name],
+            estimator=None if catalog is None else self._estimators[target.name],
         )
         for name, value in upstream.parameters.items():
             if (poison := session.watch.take(name, value)) is not None:

@@ -50,10 +50,13 @@ def question(command: Command, analysis: Analysis) -> Question | None:
         return None
     if not analysis.static or analysis.assumed or analysis.names or analysis.statements != 1:
         return None
-    changes = [effect for effect in analysis.effects if effect.verb in CHANGES]
-    if len(changes) != 1 or any(effect.verb not in CHANGES and effect.verb != "select" for effect in analysis.effects):
+    planned = [
+        effect for effect in analysis.effects if "foreign key" not in effect.via
+    ]  # what follows is planned when it happens
+    changes = [effect for effect in planned if effect.verb in CHANGES]
+    if len(changes) != 1 or any(effect.verb not in CHANGES and effect.verb != "select" for effect in planned):
         return None
-    if not all(_plain(effect.schema, effect.object, context.catalog) for effect in analysis.effects if effect.object):
+    if not all(_plain(effect.schema, effect.object, context.catalog) for effect in planned if effect.object):
         return None
     # Built-in functions are noted by their bare name, all others with their schema.
     if any("." in name for effect in analysis.effects for name in effect.functions):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 
-from interlock.evidence.events import EventDraft, Json
+from interlock.evidence.events import Draft, EventDraft, Json
 from interlock.evidence.forms import Form
 from interlock.postgres.wire.answers import rows_of
 
@@ -22,7 +22,7 @@ class Results:
 
     def __init__(self, record: Callable[..., int]) -> None:
         self._record = record
-        self._drafts: list[EventDraft] = []
+        self._drafts: list[Draft] = []
 
     def tag(self, ref: int | None, tag: bytes) -> None:
         """A statement ended: its command tag, such as `DELETE 3`."""
@@ -53,7 +53,7 @@ class Results:
     def _add(self, kind: str, fields: dict[str, Json]) -> None:
         self._gather(EventDraft(kind, fields))
 
-    def _gather(self, draft: EventDraft) -> None:
+    def _gather(self, draft: Draft) -> None:
         self._drafts.append(draft)
         if len(self._drafts) >= MAX_GATHERED:
             self.flush()

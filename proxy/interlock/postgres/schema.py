@@ -22,9 +22,9 @@ PATIENCE = 3.0
 
 
 class SchemaView:
-    """The catalog as one session sees it. `pause` stops the client's messages until it is called back."""
+    """The catalog as one session sees it; `source` None: text is read without one."""
 
-    def __init__(self, source: CatalogSource) -> None:
+    def __init__(self, source: CatalogSource | None) -> None:
         self._source = source
         self._changed = SchemaChange.NONE
         self._patience_spent = False
@@ -33,28 +33,36 @@ class SchemaView:
     @property
     def known(self) -> Catalog | None:
         """The snapshot, but not the one from before the session's own DDL."""
-        return None if self._changed is SchemaChange.CERTAIN else self._source.current
+        return None if self._source is None or self._changed is SchemaChange.CERTAIN else self._source.current
 
     @property
     def awaited(self) -> bool:
         """Whether the next command should `wait`: the catalog is being read after DDL."""
-        return self._source.loading and not self._patience_spent and self._changed is not SchemaChange.CERTAIN
+        return (
+            self._source is not None
+            and self._source.loading
+            and not self._patience_spent
+            and self._changed is not SchemaChange.CERTAIN
+        )
 
     def outdated(self, analysis: Analysis | None) -> bool:
         """Whether the text should `wait` and be read again: it names a relation that may be younger than the snapshot."""
-        if analysis is None or self._changed is SchemaChange.CERTAIN or self._source.current is None:
+        if analysis is None or self._changed is SchemaChange.CERTAIN or self._source is None or self._source.current is None:
             return False
         return any(part.reason == "unknown-relation" for part in analysis.opaque) and self._source.read_again()
 
     def wait(self, then: Callable[[], None]) -> None:
         """Call `then` once the catalog has been read, or soon. Not when the session ends before."""
+        if self._source is None:
+            then()
+            return
         self.waiting = asyncio.get_running_loop().create_task(self._source.first_load(PATIENCE))
-        self.waiting.add_done_callback(partial(self._waited, then))
+        self.waiting.add_done_callback(partial(self._waited, self._source, then))
 
-    def _waited(self, then: Callable[[], None], task: asyncio.Task[None]) -> None:
+    def _waited(self, source: CatalogSource, then: Callable[[], None], task: asyncio.Task[None]) -> None:
         self.waiting = None
         if not task.cancelled():
-            self._patience_spent = self._source.loading
+            self._patience_spent = source.loading
             then()
 
     def released(self, analysis: Analysis) -> None:
@@ -64,6 +72,6 @@ class SchemaView:
     def settled(self) -> None:
         """The transaction has ended: what it did to the schema can be read now."""
         self._patience_spent = False
-        if self._changed is not SchemaChange.NONE:
+        if self._changed is not SchemaChange.NONE and self._source is not None:
             self._source.refresh(certain=self._changed is SchemaChange.CERTAIN)
             self._changed = SchemaChange.NONE

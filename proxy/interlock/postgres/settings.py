@@ -58,7 +58,12 @@ def search_path(target: TargetConfig) -> tuple[str, ...]:
 
 
 def pinned(target: TargetConfig) -> tuple[tuple[str, str], ...]:
-    """Return the settings that change how text is read. They are part of what a reviewer approves."""
+    """Return the settings that change how text is read. They are part of what a reviewer approves.
+
+    None where the target has `unsafe_client_settings`: there every text is opaque (ADR 0020).
+    """
+    if target.unsafe_client_settings:
+        return ()
     path = ", ".join('"' + name.replace('"', '""') + '"' for name in search_path(target))
     return (("search_path", path), ("client_encoding", "UTF8"), ("standard_conforming_strings", "on"))
 
@@ -92,6 +97,8 @@ def server_parameters(
     startup: Startup, target: TargetConfig, *, role: str, database: str, principal: Principal
 ) -> dict[str, str]:
     """Build the start-up packet for the server. Raise StartupRefusedError for what is not on the list."""
+    if target.unsafe_client_settings:
+        return _as_asked(startup, role=role, database=database)
     chosen: dict[str, str] = {}
     fixed = dict(pinned(target))
     for name, value in requested(startup).items():
@@ -114,3 +121,11 @@ def server_parameters(
     client = chosen.pop("application_name", "")
     name = f"interlock:{principal.handle}" + (f" {client}" if client else "")
     return {"user": role, "database": database, **chosen, "application_name": name[:63], **fixed}
+
+
+def _as_asked(startup: Startup, *, role: str, database: str) -> dict[str, str]:
+    """Pass on what the client sent, but for who it is, where it goes, and what is for the reviewer."""
+    if REASON in requested(startup):
+        raise StartupRefusedError("42501", f"{REASON} has no reader on this target: nobody is asked")
+    passed = {name: value for name, value in startup.parameters if name not in ("user", "database", "replication")}
+    return {"user": role, "database": database, **passed}

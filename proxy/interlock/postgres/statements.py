@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from interlock.commands.model import Analysis, NameAction, SqlContext
+from interlock.commands.model import Analysis, NameAction, ShellContext, SqlContext
 from interlock.postgres.wire.names import Lookup, Names
 from interlock.postgres.wire.pipeline import Consequence
+from interlock.repeats import Repeat
 
 _MENTIONS_NAMES = re.compile(rb"(?i)\b(?:execute|fetch|move|close|deallocate)\b")
 _TRANSACTION = frozenset(("begin", "commit", "rollback", "savepoint"))
@@ -27,6 +28,7 @@ _DECIDES: dict[str, tuple[str, ...]] = {
 }
 """The settings that `watch` ends a session for, each with what they are anyway."""
 _EVERYTHING = ("", "all")
+_SEARCH_PATH = ("", "all", "search_path")
 _MAY_HOLD = re.compile(rb"(?i)\b(?:hold|execute)\b")
 """EXECUTE of a prepared DECLARE does not say how it declares. A cursor that is thought to live on fails at the server."""
 _UNNAMED = ""
@@ -52,28 +54,53 @@ def unsettles(actions: Sequence[NameAction]) -> bool:
     return any(a.kind == "set" and a.text.lower() not in _DECIDES.get(a.name.lower(), (a.text.lower(),)) for a in actions)
 
 
-@dataclass(slots=True, eq=False)
+class Recurrence:
+    """What a text was answered before in this session, once it came twice in the same context (repeats.py)."""
+
+    __slots__ = ("_seen", "repeat")
+
+    def __init__(self) -> None:
+        self.repeat: Repeat | None = None
+        self._seen: SqlContext | ShellContext | None = None
+
+    def released(self, context: SqlContext | ShellContext, keep: Callable[[], Repeat | None]) -> None:
+        """Note a release that was decided in full. What comes once costs nothing more."""
+        if self._seen is context:
+            self.repeat = keep()
+        else:
+            self._seen, self.repeat = context, None
+
+
 class Statement:
     """A prepared statement as the server has it. `types` are those of Parse until a Describe tells all."""
 
-    text: bytes
-    types: tuple[int, ...] = ()
-    mentions_names: bool = False
-    shown: str = field(init=False, default="")
+    __slots__ = ("binds", "mentions_names", "oids", "shown", "text", "types")
 
-    def __post_init__(self) -> None:
-        self.shown = self.text.decode("utf-8", "replace")
-        self.mentions_names = mentions_names(self.text)
+    def __init__(self, text: bytes, oids: tuple[int, ...] = ()) -> None:
+        self.text = text
+        self.oids = self.types = oids
+        self.shown = text.decode("utf-8", "replace")
+        self.mentions_names = mentions_names(text)
+        self.binds = Recurrence()
+
+    def anew(self) -> Statement:
+        """Return what the same Parse makes once more. What Describe told of the old one is not known of the new."""
+        statement = Statement.__new__(Statement)
+        statement.text, statement.oids, statement.types = self.text, self.oids, self.oids
+        statement.shown, statement.mentions_names, statement.binds = self.shown, self.mentions_names, self.binds
+        return statement
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Portal:
     """A portal of a released Bind, or a cursor of a released DECLARE. Running it is the same decision."""
 
-    text: str
-    release: int
-    actions: tuple[NameAction, ...] = ()
-    holdable: bool = False
+    __slots__ = ("actions", "holdable", "release", "text")
+
+    def __init__(self, text: str, release: int, actions: tuple[NameAction, ...] = (), *, holdable: bool = False) -> None:
+        self.text = text
+        self.release = release
+        self.actions = actions
+        self.holdable = holdable
 
 
 @dataclass(slots=True)
@@ -95,16 +122,17 @@ class _Trusted:
 class SessionNames:
     """The two tables, and the context in which the next text is read."""
 
-    def __init__(self, search_path: tuple[str, ...], catalog: Callable[[], Any]) -> None:
+    def __init__(self, search_path: tuple[str, ...], catalog: Callable[[], Any], *, pinned: bool = True) -> None:
         self.statements: Names[Statement] = Names()
         self.portals: Names[Portal] = Names()
         self._search_path = search_path
+        self._pinned = pinned
         self._catalog = catalog
         self._taints: dict[str, int] = {}
         self._unread = False
         self._moment = 0
         self._key: tuple[object, ...] = ()
-        self._context = SqlContext()
+        self._context = SqlContext(unpinned=not pinned)
 
     @property
     def settled(self) -> bool:
@@ -128,6 +156,7 @@ class SessionNames:
                 cursors={name: p.text for name, p in self.portals.snapshot().items() if name},
                 tainted=bool(self._taints),
                 temporary=temporary,
+                unpinned=not self._pinned,
             )
         return self._context
 
@@ -168,7 +197,7 @@ class SessionNames:
                     self._taint("temp", trusted)
                 case "set" if name.lower() == "search_path":
                     self._taint("search_path", trusted)
-                case "reset" if name.lower() in (*_EVERYTHING, "search_path"):
+                case "reset" if name.lower() in _SEARCH_PATH:
                     trusted.add("search_path")
         if trusted and idle:
             changes.append(_Trusted(partial(self._trust_again, frozenset(trusted), self._moment)))

@@ -13,13 +13,16 @@ _CONSTANT = frozenset(("session_authorization", "is_superuser"))
 
 
 class ParameterWatch:
-    """Takes every ParameterStatus of a session; `poison` is why the session must end, once it must."""
+    """Takes every ParameterStatus of a session. Where nothing is pinned every text is opaque anyway, and nothing poisons."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, pinned: bool = True) -> None:
+        self._pinned = pinned
         self._first: dict[str, str] = {}
 
     def take(self, name: str, value: str) -> tuple[Reason, str] | None:
         """Return why the session must end, or None."""
+        if not self._pinned:
+            return None
         required = _REQUIRED.get(name)
         if required is not None and value != required:
             return Reason.SESSION_POISONED, f"{name} changed to {value[:40]!r}"

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from interlock.commands.model import Analysis, Kind, SqlContext
+from harness.people import agent
+from interlock.commands.model import Analysis, Command, Kind, SqlContext, Wire
 from interlock.commands.sql.analysis import analyze_sql
+from interlock.policy import packs
+from interlock.policy.loader import load
+from interlock.policy.model import Target, Verdict
+from interlock.policy.question import decide
 
 ROWS = [
     json.loads(line)
@@ -107,3 +113,29 @@ def test_flags_show_in_the_facts(row: dict[str, dict[str, list[str]]]) -> None:
                 assert any(effect.verb == verb.replace("-", "_") for effect in found.effects)
             case ["code-block"]:
                 assert not found.static
+
+
+WHOLE_TABLES = {
+    "sql-049": "postgres/data-export",  # SELECT (t).total FROM t: every row of a table
+    "sql-053": "postgres/data-export",  # SELECT * FROM innocuous_view: every row of a view
+}
+"""The reads of the corpus that the shipped packs do not allow, and the rule that asks."""
+
+
+def test_no_unsafe_row_is_allowed_and_reads_are_by_the_shipped_packs() -> None:
+    policy = load([packs.shipped()])
+    target = Target("orders", "postgres", {"env": "prod"}, role="app", database="orders")
+    unsafe, asked = [], {}
+    for row in ROWS:
+        text = str(row["text"]).encode("utf-8", "surrogatepass")
+        command = Command(Wire.POSTGRES, Kind.QUERY, text, context=SqlContext(assume_tables=True))
+        found = analysed(row["text"])
+        decision = decide(policy, agent(), target, command, found, datetime(2026, 1, 5, 10, tzinfo=UTC))
+        if row["expected"]["need"] == "read":
+            if decision.verdict is not Verdict.ALLOW:
+                asked[row["id"]] = decision.rule
+        elif decision.verdict is Verdict.ALLOW:
+            unsafe.append(row["id"])
+    print(f"\n{len(ROWS)} labelled statements: {len(unsafe)} unsafe ones allowed; reads that are not allowed: {asked}")
+    assert not unsafe
+    assert asked == WHOLE_TABLES

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from interlock.commands.model import SQL_VERBS, Effect, NameAction
+from interlock.commands.model import SQL_VERBS, Analysis, Effect, NameAction
 from interlock.commands.sql.analysis import context_key, depends_on_names, may_change_catalog
 from interlock.commands.sql.catalog import Catalog
 
@@ -264,7 +264,7 @@ def test_names(ask: Ask, text: str, expected: list[NameAction]) -> None:
         ("GRANT SELECT ON t TO app", "grant", "public.t", "select on table to app"),
         ("REVOKE ALL ON t FROM public", "revoke", "public.t", "all on table from public"),
         ("GRANT admin TO app", "grant", "admin", "role to app"),
-        ("CREATE INDEX CONCURRENTLY i ON t (id)", "create", "public.i", "index on t concurrently"),
+        ("CREATE INDEX CONCURRENTLY i ON t (id)", "create", "public.i", "index on public.t concurrently"),
         ("CREATE FUNCTION f() RETURNS int LANGUAGE C AS 'x'", "create", "public.f", "function language c"),
         ("DO LANGUAGE plpython3u $$x$$", "do", "", "language plpython3u"),
         ("TRUNCATE t CASCADE", "truncate", "public.t", ""),
@@ -327,3 +327,120 @@ def test_the_white_list_names_nodes_that_exist() -> None:
     # Every statement of the grammar has a handler.
     statements = {name for name in nodes if name.endswith("_stmt")} - {"raw_stmt", "set_operation_stmt", "return_stmt"}
     assert statements - {"plassign_stmt", "replica_identity_stmt"} <= set(HANDLERS)
+
+
+def changes(found: Analysis) -> list[tuple[str, str, bool, tuple[str, ...]]]:
+    return [(e.verb, e.object, e.filtered, e.via) for e in found.effects if e.verb in ("insert", "update", "delete", "truncate")]
+
+
+@pytest.mark.parametrize(
+    ("text", "follows"),
+    [
+        ("DELETE FROM orders WHERE id = 1", [("delete", "public.lines", True)]),
+        ("DELETE FROM orders", [("delete", "public.lines", False)]),
+        ("DELETE FROM s WHERE id = 1", [("update", "public.lines", True)]),
+        ("UPDATE s SET id = 7 WHERE id = 1", [("update", "public.lines", True)]),
+        ("UPDATE s SET note = 'x' WHERE id = 1", []),
+        ("UPDATE orders SET id = 7 WHERE id = 1", []),
+        ("EXPLAIN DELETE FROM orders WHERE id = 1", []),
+        ("WITH w AS (DELETE FROM orders WHERE id = 1 RETURNING *) SELECT count(*) FROM w", [("delete", "public.lines", True)]),
+        ("MERGE INTO orders o USING s ON s.id = o.id WHEN MATCHED THEN DELETE", [("delete", "public.lines", True)]),
+        ("INSERT INTO s VALUES (1) ON CONFLICT (id) DO UPDATE SET id = 9", [("update", "public.lines", True)]),
+        ("TRUNCATE orders CASCADE", [("truncate", "public.lines", False)]),
+        ("TRUNCATE orders", []),
+    ],
+)  # fmt: skip
+def test_what_foreign_keys_do_to_other_tables_is_an_effect(ask: Ask, text: str, follows: list[object]) -> None:
+    assert [(verb, name, filtered) for verb, name, filtered, via in changes(ask(text)) if "foreign key" in via] == follows
+
+
+def test_a_change_through_a_view_names_what_it_changes(ask: Ask) -> None:
+    found = ask("INSERT INTO triggered_view VALUES (1)")
+    assert [(verb, name, via) for verb, name, _, via in changes(found)] == [
+        ("insert", "public.triggered_view", ()),
+        ("insert", "public.triggered", ("view",)),
+    ]
+    assert found.effects[1].functions == ("public.tg",) and found.effects[1].detail == "triggers"
+
+
+@pytest.mark.parametrize(
+    ("text", "verb", "name", "detail"),
+    [
+        ("DROP INDEX lines_by_s", "drop", "public.lines_by_s", "index on public.lines"),
+        ("DROP TYPE mood", "drop", "public.mood", "type"),
+        ("CREATE TABLE t (id int)", "create", "shadow.t", "table"),
+        ("CREATE TABLE x (id int REFERENCES public.t)", "create", "shadow.x", "table with public.t"),
+        ("CREATE TABLE x PARTITION OF parted DEFAULT", "create", "shadow.x", "table with public.parted"),
+        ("ALTER TABLE s ADD FOREIGN KEY (id) REFERENCES orders", "alter", "public.s", "table add constraint with public.orders"),
+        ("ALTER TABLE s SET SCHEMA shadow", "alter", "public.s", "table moved to shadow"),
+        ("CREATE SCHEMA n CREATE TABLE x (a int)", "create", "n.x", "table"),
+        ("CREATE INDEX ON s (id)", "create", "public.s", "index on public.s"),
+        ("COMMENT ON COLUMN s.id IS 'x'", "alter", "public.s.id", "comment"),
+        ("CREATE CAST (mood AS text) WITH INOUT", "create", "mood as text", "cast"),
+    ],
+)
+def test_definitions_name_the_object_in_the_schema_it_stands_in(ask: Ask, text: str, verb: str, name: str, detail: str) -> None:
+    found = ask(text, search_path=("shadow", "public", "pg_temp"))
+    assert (verb, name, detail) in [(effect.verb, effect.object, effect.detail) for effect in found.effects]
+
+
+def test_an_object_that_several_schemas_may_have_is_opaque(ask: Ask) -> None:
+    assert reasons(ask("DROP COLLATION c", search_path=("shadow", "public"))) == ["ambiguous-name"]
+    assert ask("DROP COLLATION c").static and ask("DROP COLLATION public.c", search_path=("shadow", "public")).static
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ALTER TABLE t DROP COLUMN name CASCADE",
+        "DROP TABLE t CASCADE",
+        "REVOKE ALL ON t FROM x CASCADE",
+        "DROP OWNED BY x CASCADE",
+    ],
+)
+def test_cascade_is_told(ask: Ask, text: str) -> None:
+    assert [effect.recursive for effect in ask(text).effects] == [True]
+    assert [effect.recursive for effect in ask(text.removesuffix(" CASCADE")).effects] == [False]
+
+
+def test_for_update_reaches_into_subqueries(ask: Ask) -> None:
+    assert ("lock", "public.t") in shown(ask("SELECT * FROM (SELECT * FROM t WHERE id = 1) q FOR UPDATE"))
+    assert ("lock", "public.t") not in shown(ask("SELECT * FROM s, (SELECT * FROM t WHERE id = 1) q FOR UPDATE OF s"))
+
+
+@pytest.mark.parametrize(
+    ("condition", "filtered"),
+    [
+        ("EXISTS (SELECT 1 FROM s)", False),
+        ("EXISTS (SELECT 1 FROM s WHERE s.id = 1)", False),
+        ("(SELECT count(*) FROM s) > 0", False),
+        ("NOT EXISTS (SELECT 1 FROM s t WHERE t.id = 1)", False),
+        ("EXISTS (SELECT 1 FROM s WHERE s.t_id = t.id)", True),
+        ("id IN (SELECT t_id FROM s)", True),
+        ("NOT (now() < 'epoch')", False),
+        ("2 > 1 AND id = 1 OR NOT id = 1", False),
+        ("(SELECT true) AND id IS NULL OR id IS NOT NULL", False),
+        ("EXISTS (SELECT t.id FROM s ORDER BY t.id)", False),
+        ("EXISTS (SELECT 1 FROM s WHERE EXISTS (SELECT t.id FROM orders))", False),
+        ("EXISTS (SELECT 1 FROM s JOIN orders o ON o.id = t.id)", True),
+        ("id = (SELECT max(id) FROM s)", True),
+        ("EXISTS (SELECT 1 FROM s WHERE s.id = 1 UNION SELECT 1 FROM s WHERE s.id = t.id)", True),
+        ("NOT NOT id = 1 OR NOT id = 1", False),
+        ("total > 0 AND total > 0 OR NOT total > 0", False),
+        ("id = 1 AND name = 'a' OR NOT id = 1 OR NOT name = 'a'", False),
+        ("id = 1 AND name = 'a' OR NOT id = 1", True),
+        ("NOT (id = 1 AND NOT id = 1)", False),
+        ("id = 1 OR id = 2 OR id = 3 OR id = 4 OR id = 5 OR id = 6 OR NOT id = 1", True),  # more than a table is made of
+        ("NOT $1", False),
+        ("false IS NOT TRUE", False),
+        ("NOT (NULL IS NOT NULL)", False),
+        ("NOT ('a' = 'b')", False),
+        ("NOT true", True),
+        ("$1 AND id = 1", True),
+        ("$1 OR id = 1", False),
+        ("EXISTS (SELECT t.id = 1)", False),
+        ("total IS NULL IS TRUE OR total IS NULL IS NOT TRUE", False),
+    ],
+)
+def test_what_is_the_same_for_every_row_filters_nothing(ask: Ask, condition: str, filtered: bool) -> None:
+    assert only(ask, f"DELETE FROM t WHERE {condition}", "delete").filtered is filtered

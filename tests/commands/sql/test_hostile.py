@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import resource
 import time
+from pathlib import Path
 
 import pytest
 
 from interlock.commands.model import Kind, SqlContext
 from interlock.commands.sql.analysis import analyze_sql
+from interlock.commands.sql.catalog import Catalog
+from interlock.commands.sql_child import SqlChild
 from interlock.errors import Reason
 
 from .conftest import Ask, reasons, shown
@@ -303,3 +307,55 @@ def test_prepared_text_is_walked_where_it_is_executed(ask: Ask) -> None:
     assert reasons(ask("EXECUTE p", prepared={"p": "SELEC"})) == ["unreadable-text"]
     assert reasons(ask("EXECUTE p", prepared={"p": "SELECT " + "1+" * 3_000 + "1"})) == ["too-long-to-classify"]
     assert ("function", "pg_catalog.pg_read_file") in shown(ask("FETCH c", cursors={"c": "SELECT pg_read_file('x')"}))
+
+
+@pytest.mark.parametrize(
+    ("text", "marked"),
+    [
+        ("SELECT * FROM calling_view_below", "calling_view_below"),
+        ('SELECT * FROM "public".calling_view', '"public".calling_view'),
+        ("SELECT unheard_of(1)", "unheard_of"),
+        ("SELECT 1 <=> 2", "<=>"),
+    ],
+)
+def test_what_is_opaque_is_marked_where_it_is_written(ask: Ask, text: str, marked: str) -> None:
+    (part,) = ask(text).opaque
+    assert text[part.start : part.end] == marked
+
+
+MONSTERS = {
+    "120 KB of 1+1": b"SELECT " + b"1+" * 60_000 + b"1",
+    "60 KB of 1+1": b"SELECT " + b"1+" * 30_000 + b"1",
+    "5,000 parentheses": b"SELECT " + b"(" * 5_000 + b"1" + b")" * 5_000,
+    "5,000 calls": b"SELECT " + b"abs(" * 5_000 + b"1" + b")" * 5_000,
+    "1 MB of one literal": b"SELECT '" + b"x" * ((1 << 20) - 20) + b"'",
+    "1 MB of rows": b"INSERT INTO t VALUES " + b", ".join(b"(1)" for _ in range(200_000)),
+    "1 MB of names": b"SELECT " + b", ".join(b"a" for _ in range(300_000)),
+    "60 KB of statements": b"SELECT 1;" * 6_500,
+    "60 KB of commas": b"SELECT " + b"," * 60_000,
+}
+
+
+async def test_monsters_leave_the_child_alive_and_small(catalog: Catalog) -> None:
+    """Not a second each on a quiet machine (printed); what is asserted is that it ends, and what it takes."""
+    child = SqlChild(wall=60)
+    context = SqlContext(catalog=catalog)
+    try:
+        await child.analyze(b"SELECT 1", context, Kind.QUERY)
+        first = child._process
+        assert first is not None
+        for name, text in MONSTERS.items():
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_utime
+            started = time.monotonic()
+            found = await child.analyze(text, context, Kind.QUERY)
+            print(f"{name}: {time.monotonic() - started:.2f} s, {reasons(found) or found.unreadable or 'static'}")
+            assert reasons(found) not in (["parser-crash"], ["parser-limit"])
+            assert resource.getrusage(resource.RUSAGE_SELF).ru_utime - before < 1.0, "the proxy itself does next to nothing"
+            assert (await child.analyze(b"SELECT 1", context, Kind.QUERY)).static
+        assert child._process is first, "no text has killed it"
+        status = Path(f"/proc/{first.pid}/status").read_text()
+        peak = int(status.partition("VmHWM:")[2].split()[0])
+        print(f"the child took {peak >> 10} MB at most")
+        assert peak < 512 * 1024
+    finally:
+        await child.close()

@@ -6,14 +6,16 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+from postgast import parse
 
 from harness.postgres_server import ADMIN, running_server
 from interlock.commands.model import Kind, SqlContext
+from interlock.commands.sql.advice import MOST, advice
 from interlock.commands.sql.analysis import analyze_sql
 from interlock.commands.sql.builtins import OPERATORS, OTHER_FUNCTIONS, SAFE_FUNCTIONS, SYSTEM_RELATIONS, TYPES
 from interlock.commands.sql.catalog import CATALOG_QUERIES, Catalog, CatalogError
 
-from .conftest import DATA, reasons, shown
+from .conftest import DATA, Ask, reasons, shown
 
 pytestmark = pytest.mark.interop
 
@@ -174,3 +176,67 @@ def test_operators_of_the_server_run_nothing_volatile(server: Connection) -> Non
         """SELECT oprname FROM pg_operator o JOIN pg_proc p ON p.oid = o.oprcode
         WHERE o.oid < 16384 AND p.provolatile = 'v'"""
     ).fetchall()
+
+
+STRONGEST = """SELECT mode FROM pg_locks WHERE pid = pg_backend_pid() AND relation = %s::regclass
+    ORDER BY array_position(ARRAY['AccessExclusiveLock', 'ExclusiveLock', 'ShareRowExclusiveLock', 'ShareLock',
+        'ShareUpdateExclusiveLock', 'RowExclusiveLock', 'RowShareLock', 'AccessShareLock'], mode) LIMIT 1"""
+
+
+@pytest.mark.parametrize(
+    ("text", "lock", "rewritten"),
+    [
+        ("ALTER TABLE advised ADD COLUMN more int", "AccessExclusiveLock", False),
+        ("ALTER TABLE advised ADD COLUMN more int DEFAULT 3", "AccessExclusiveLock", False),
+        ("ALTER TABLE advised ADD COLUMN more float DEFAULT random()", "AccessExclusiveLock", True),
+        ("ALTER TABLE advised ADD COLUMN more int GENERATED ALWAYS AS (id * 2) STORED", "AccessExclusiveLock", True),
+        ("ALTER TABLE advised ADD COLUMN more int GENERATED ALWAYS AS IDENTITY", "AccessExclusiveLock", True),
+        ("ALTER TABLE advised ALTER COLUMN id TYPE bigint", "AccessExclusiveLock", True),
+        ("ALTER TABLE advised SET UNLOGGED", "AccessExclusiveLock", True),
+        ("ALTER TABLE advised DROP COLUMN id", "AccessExclusiveLock", False),
+        ("ALTER TABLE advised ALTER COLUMN id SET NOT NULL", "AccessExclusiveLock", False),
+        ("ALTER TABLE advised ADD CHECK (id > 0)", "AccessExclusiveLock", False),
+        ("ALTER TABLE advised ADD PRIMARY KEY (id)", "AccessExclusiveLock", False),
+        ("ALTER TABLE advised ADD FOREIGN KEY (id) REFERENCES t", "ShareRowExclusiveLock", False),
+        ("ALTER TABLE advised DISABLE TRIGGER ALL", "ShareRowExclusiveLock", False),
+        ("ALTER TABLE advised ALTER COLUMN id SET STATISTICS 10", "ShareUpdateExclusiveLock", False),
+        ("ALTER TABLE advised SET (fillfactor = 70)", "ShareUpdateExclusiveLock", False),
+        ("CREATE INDEX ON advised (id)", "ShareLock", False),
+        ("DROP INDEX advised_by", "AccessExclusiveLock", False),
+        ("TRUNCATE advised", "AccessExclusiveLock", True),
+        ("CLUSTER advised USING advised_by", "AccessExclusiveLock", True),
+        ("REINDEX TABLE advised", "ShareLock", False),
+        ("CREATE TRIGGER x AFTER INSERT ON advised FOR EACH ROW EXECUTE FUNCTION tg()", "ShareRowExclusiveLock", False),
+        ("INSERT INTO advised VALUES (3)", "RowExclusiveLock", False),
+    ],
+)
+def test_what_reviewers_are_told_of_locks_and_rewrites_is_so(server: Connection, text: str, lock: str, rewritten: bool) -> None:
+    told = advice(parse(text).stmts[0].stmt)
+    server.execute("CREATE TABLE public.advised (id int); CREATE INDEX advised_by ON public.advised (id)")
+    try:
+        with server.transaction(force_rollback=True):
+            file = server.execute("SELECT relfilenode FROM pg_class WHERE oid = 'public.advised'::regclass").fetchall()
+            server.execute(text)  # type: ignore[arg-type]  # a literal of the table above
+            assert server.execute(STRONGEST, ["public.advised"]).fetchall() == [(lock,)]
+            after = server.execute("SELECT relfilenode FROM pg_class WHERE oid = 'public.advised'::regclass").fetchall()
+            assert (file != after) is rewritten
+    finally:
+        server.execute("DROP TABLE public.advised")
+    words = " ".join(told)
+    assert ("ACCESS EXCLUSIVE" in words) is (lock == "AccessExclusiveLock")
+    assert ("nobody writes to" in words) is (lock in ("ShareRowExclusiveLock", "ShareLock"))
+    assert ("anew" in words) is (rewritten and not text.startswith("TRUNCATE"))
+    assert all("PostgreSQL documentation, " in sentence and len(sentence) < 200 for sentence in told)
+    assert bool(told) is (lock not in ("ShareUpdateExclusiveLock", "RowExclusiveLock"))
+
+
+def test_remarks_on_one_statement_are_few() -> None:
+    told = advice(parse("TRUNCATE " + ", ".join(f"t{n}" for n in range(500))).stmts[0].stmt)
+    assert len(told) == MOST + 1 and told[-1] == f"{500 - MOST} more such remarks are left out"
+    assert advice(parse("SELECT 1").stmts[0].stmt) == ()
+
+
+def test_a_reviewer_gets_the_remarks_as_notes_and_policy_does_not(ask: Ask) -> None:
+    found = ask("CREATE INDEX ON t (id)")
+    assert found.static and any("CONCURRENTLY would let them" in note for note in found.notes)
+    assert not any("CONCURRENTLY" in effect.detail for effect in found.effects)

@@ -132,3 +132,19 @@ def test_copy_data_streams_without_being_kept() -> None:
     assert isinstance(second, CopyPiece)
     assert (second.raw, second.size, second.first) == (b"x" * 1000, 1000, False)
     assert frames.next() is None
+
+
+def test_what_follows_a_long_message_does_not_wait_for_as_many_bytes_again() -> None:
+    """A session that waits for a decision does not ask for the next message; what comes meanwhile is looked at when it does."""
+    long, short = message(ord("Q"), b"x" * 50_000 + b"\0"), message(ord("Q"), b"SELECT 1\0")
+    frames = ClientFrames()
+    frames.feed(long[:1000])
+    assert frames.next() is None
+    frames.feed(long[1000:] + short[:7])
+    first = frames.next()
+    assert isinstance(first, Frame)
+    assert first.raw == long
+    frames.feed(short[7:])
+    second = frames.next()
+    assert isinstance(second, Frame)
+    assert second.raw == short

@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from interlock.commands.model import Stdin
-from interlock.commands.programs.options import Operand, parse
+from interlock.commands.programs.options import Operand, Option, parse
 
 if TYPE_CHECKING:
     from interlock.commands.programs.rules import _Run
@@ -50,15 +50,18 @@ def shell_state(run: _Run, program: Program, first: int) -> None:
     run.add("read", "arguments")
     if run.name == "set" and stops_early(words):
         return
+    items = parse(run.argv, program.grammar, first=first)
+    if run.name == "bind" and items and all(isinstance(item, Option) for item in items):
+        return  # only lists: -x runs and -f reads, and neither is listed
     if not run.place.alone:
         run.opaque("changes-shell", " ".join(run.argv)[:200])
     if run.name == "alias":
         _aliases(run, words)
         return
-    for item in parse(run.argv, program.grammar, first=first):
+    for item in items:
         if not isinstance(item, Operand):
             if run.name == "bind":
-                run.opaque("unknown-option", " ".join(words)[:200])  # -x runs, -f reads
+                run.opaque("unknown-option", " ".join(words)[:200])
         elif run.name != "bind" and _EVALUATED.search(item.value):
             run.opaque("arithmetic", item.value)
     if run.name == "set" and any(word[:1] in "-+" and "A" in word for word in words):

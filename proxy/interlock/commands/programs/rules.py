@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from interlock.commands.bounds import EFFECTS, TooMany
 from interlock.commands.model import Effect, Stdin
+from interlock.commands.programs import calls
 from interlock.commands.programs.options import Grammar, Operand, Option, Problem, parse
 from interlock.commands.programs.paths import NULL_DEVICES, Sensitive, resolved
 from interlock.commands.programs.schema import PATH_VERBS, Program, Spec, Specs
@@ -21,7 +22,7 @@ SYSTEM_DIRECTORIES = frozenset({"/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/
 WORDS = frozenset(
     """arguments stdin home working-directory environment programs file-index system clock disk accounts sessions
     process-table network-state firewall kernel-log journal services service packages containers container cluster
-    schedule repository cloud""".split()
+    schedule repository cloud keyring""".split()
 )
 """Objects of `read` that are no files. A file of such a name is shown as `./NAME`."""
 
@@ -166,7 +167,13 @@ class _Run:
     def _subcommand(self, program: Program, first: int) -> None:
         items = parse(self.argv, program.grammar, first=first, stop_at_operand=True)
         found = items[-1] if items and isinstance(items[-1], Operand) else None
+        if program.verbs and first == 1:
+            calls.surroundings(self, program)
         below = program.subcommands.get(found.value) if found is not None else None
+        if found is not None and below is None and program.verbs:
+            self.options(program, items[:-1])
+            calls.classify(self, program, found.index)
+            return
         if found is None or (below is None and program.default_subcommand):
             if program.default_subcommand:
                 self.walk(program, parse(self.argv, program.grammar, first=first))
@@ -210,6 +217,8 @@ class _Run:
     def _hidden_path(self, value: str) -> None:
         """A secret path inside a value that is "no path" is read all the same (`-o go-template-file=/etc/shadow`)."""
         candidates = [value.partition("=")[2]] + ([value.lstrip("@")] if value[:1] in ("/", "@") else [])
+        if found := re.match(r"[a-z-]+-file=(.+)", value, re.DOTALL):
+            self.path("read", found[1])  # kubectl -o jsonpath-file=…, custom-columns-file=…
         for candidate in candidates:
             if candidate and any(self.rules.sensitive.is_secret(p) for p in resolved(candidate, self.place.directories)):
                 self.path("read", candidate)
@@ -253,6 +262,13 @@ class _Run:
         else:
             self.specs(specs, value)
 
+    def read(self, path: str) -> None:
+        """Read a path, or standard input when it is `-`."""
+        if path == "-":
+            self._stdin()
+        else:
+            self.path("read", path)
+
     def _stdin(self) -> None:
         self.outcome.stdin = Stdin.DATA
         self.add("read", "stdin")
@@ -273,18 +289,27 @@ class _Run:
             self.add("read" if spec.verb == "list" else spec.verb, spec.object.replace("{}", value), detail=spec.detail)
         elif spec.verb == "read" and value == "-":
             self._stdin()
-        elif spec.verb == "write" and value == "-":
-            pass  # standard output
+        elif spec.verb == "output":
+            if value != "-":
+                self.path("write", value, detail=spec.detail)
         elif spec.verb in PATH_VERBS:
-            self.path(spec.verb, value, detail=spec.detail)
+            self._place(spec.verb, value, spec.detail)
         elif spec.verb == "network" and value.lower().startswith("file:"):
             # curl decodes %41, expands {a,b}, and may write (`-w '%output{…}'`): what is read is not certain, so both are said.
             self.path("read", "/" + value[5:].lstrip("/").removeprefix("localhost/"))
             self.add("network", value, detail="local-file")
         elif spec.verb == "network":
-            self.add("network", value, detail=spec.detail, host=host_of(value))
+            self.network(value, detail=spec.detail)
         else:
             self.add(spec.verb, value, detail=spec.detail)
+
+    def _place(self, verb: str, value: str, detail: str) -> None:
+        """A path; or an address where a program takes one for a path (`openssl x509 -in http://…`), as any of them may."""
+        if value.lower().startswith("file:"):
+            self.path(verb, re.sub(r"\A/{2,}", "/", value[5:]), detail=detail)
+        elif re.match(r"https?://|ftp://", value, re.IGNORECASE):
+            self.network(value)
+        self.path(verb, value, detail=detail)
 
     def add(self, verb: str, target: str, *, detail: str = "", host: str = "") -> None:
         if target == "{}" and self.place.unknown.issuperset(self.place.items):
@@ -294,6 +319,9 @@ class _Run:
         if host and not effect.host:
             effect = replace(effect, host=host)
         self._keep(effect)
+
+    def network(self, target: str, *, detail: str = "") -> None:
+        self.add("network", target, detail=detail, host=host_of(target))
 
     def path(self, verb: str, path: str, *, detail: str = "") -> None:
         if "{}" in path and self.place.items:
@@ -326,7 +354,7 @@ class _Run:
 
 def host_of(target: str) -> str:
     """Return the host of a URL or `user@host:path`, as far as it is written there."""
-    rest = target.split("://", 1)[-1]
+    rest = re.sub(r"\A[A-Za-z][A-Za-z0-9+.-]*:/+", "", target)  # curl takes one slash, or three, for two
     rest = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
     if rest.startswith("["):
         return rest[1:].partition("]")[0]

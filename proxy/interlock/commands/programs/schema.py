@@ -1,8 +1,9 @@
 """The shape of an entry in `data/*.yaml`, checked strictly: an unknown key or verb stops the load.
 
 An effect is written `VERB[/DETAIL][:OBJECT]`; several are joined with `+`. Without OBJECT the object is the operand (or
-the option's value); `{}` inside OBJECT stands for it. The verbs `read`, `list`, `write`, `delete` take paths; `none` is
-no effect; `opaque/REASON` can't be known. docs/commands.md explains each key.
+the option's value); `{}` inside OBJECT stands for it. The verbs `read`, `list`, `write`, `output` and `delete` take paths
+(`output` is a `write` for which `-` is the standard output); `none` is no effect; `opaque/REASON` can't be known.
+docs/commands.md explains each key.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from typing import Any
 from interlock.commands.model import SHELL_VERBS, Stdin
 from interlock.commands.programs.options import Grammar
 
-PATH_VERBS = frozenset({"read", "list", "write", "delete"})
+PATH_VERBS = frozenset({"read", "list", "write", "output", "delete"})
 SPECIALS = frozenset(
     (
         "find", "test", "tar", "dd", "ps", "kill", "sed", "awk", "chmod", "cd", "echo", "date", "jq", "printf", "exit",
-        "shell-state", "read",
+        "shell-state", "read", "zip", "sysctl", "lsof", "curl", "copies", "git",
     )
 )  # fmt: skip
 
@@ -68,13 +69,14 @@ class Program:
     subcommands: Mapping[str, Program] = field(default_factory=dict)
     default_subcommand: bool = False  # without a subcommand the entry's own rules apply
     special: str = ""
+    verbs: Mapping[str, Specs] = field(default_factory=dict)  # classes of calls that are not listed, by a word in them
 
 
 _KEYS = frozenset(
     (
         "flags", "values", "optional", "permute", "complete", "digits", "single_dash", "recursive", "always_recursive",
         "force", "always", "operands", "stdin", "subcommands", "default_subcommand", "special", "flag_effects", "like",
-        "code_unless", "always_unless",
+        "code_unless", "always_unless", "verbs",
     )
 )  # fmt: skip
 _OPERAND_KEYS = frozenset({"first", "first_unless", "rest", "last", "last_unless", "absent", "absent_unless", "secrets"})
@@ -90,7 +92,7 @@ def specs(text: object) -> Specs:
         verb, _, detail = head.partition("/")
         if verb == "none":
             continue
-        if verb not in SHELL_VERBS and verb not in ("list", "opaque"):
+        if verb not in SHELL_VERBS and verb not in ("list", "output", "opaque"):
             raise SchemaError(f"{verb!r} is not an effect verb")
         found.append(Spec(verb, detail, target if colon else None))
     return tuple(found)
@@ -106,7 +108,22 @@ def _table(value: object) -> dict[str, Specs]:
     """Read {"-o --output": write, …}: several names may share one effect."""
     if not isinstance(value, Mapping):
         raise SchemaError(f"expected a mapping of options, not {value!r}")
-    return {name: specs(effect) for names, effect in value.items() for name in str(names).split()}
+    found: dict[str, Specs] = {}
+    for names, effect in value.items():
+        for name in str(names).split():
+            if name in found:
+                raise SchemaError(f"{name} stands twice")
+            found[name] = specs(effect)
+    return found
+
+
+def _verbs(value: object) -> dict[str, Specs]:
+    """Read {"create-* put-*": cloud/write, …}: a word may be of several classes."""
+    found: dict[str, Specs] = {}
+    for names, effect in value.items() if isinstance(value, Mapping) else ():
+        for name in str(names).split():
+            found[name] = (*found.get(name, ()), *specs(effect))
+    return found
 
 
 def _operands(value: object) -> Operands:
@@ -138,6 +155,9 @@ def program(name: str, entry: Mapping[str, Any], known: Mapping[str, Program], p
     inherited = parent.grammar if parent is not None else base.grammar
     values, optional = _table(entry.get("values", {})), _table(entry.get("optional", {}))
     flag_effects = _table(entry.get("flag_effects", {}))
+    own = [_words(entry.get("flags", "")) | frozenset(flag_effects), frozenset(values), frozenset(optional)]
+    if twice := (own[0] & own[1]) | (own[0] & own[2]) | (own[1] & own[2]):
+        raise SchemaError(f"{name}: {sorted(twice)} can't both take a value and take none")
     grammar = Grammar(
         flags=inherited.flags | base.grammar.flags | _words(entry.get("flags", "")) | frozenset(flag_effects),
         values=inherited.values | base.grammar.values | frozenset(values),
@@ -169,6 +189,7 @@ def program(name: str, entry: Mapping[str, Any], known: Mapping[str, Program], p
         filter=stdin == "filter",
         default_subcommand=bool(entry.get("default_subcommand", False)),
         special=special,
+        verbs={**(parent.verbs if parent else {}), **base.verbs, **_verbs(entry.get("verbs", {}))},
     )
     table = entry.get("subcommands", {})
     if not isinstance(table, Mapping):

@@ -17,6 +17,7 @@ from typing import Any
 
 from interlock.commands.bounds import EFFECTS, TooMany, bounded, refused
 from interlock.commands.model import Analysis, Effect, HeldInput, Opaque, ShellContext, Stdin, Unreadable
+from interlock.commands.programs.pagers import pages
 from interlock.commands.programs.rules import Outcome, Place, Rules, identity
 from interlock.commands.shell import characters, rendering, tree
 from interlock.commands.shell.effective import Blind, Effective, Input, effective, repeats
@@ -53,10 +54,6 @@ class Asked:
     stdin: HeldInput | None = None
     cwd: str = ""
     pty: bool = False
-
-
-PAGING = frozenset("systemctl journalctl timedatectl hostnamectl loginctl git apt dpkg dpkg-query man more".split())
-"""Programs that start a pager on a terminal; a pager starts a shell at a key press."""
 
 
 def analyze_shell(asked: Asked, rules: Rules) -> Asking[Analysis]:
@@ -181,7 +178,7 @@ class _Analyst:
         shell = self.asked.context.shell.rpartition("/")[2]
         if shell not in POSIX_SHELLS:
             self.say("foreign-shell", self.asked.context.shell)
-        elif script.dialect and shell in PLAIN_SHELLS:
+        elif _foreign(script, shell):
             self.say("dialect", shell)
         if not self.asked.context.utf8_locale and not text.isascii():
             self.say("locale", "the account's locale is not UTF-8")
@@ -222,7 +219,7 @@ class _Analyst:
         if isinstance(script, Unreadable):
             self.say("nested-syntax-error", text)
             return None
-        if script is not None and script.dialect and self._reader(source) in PLAIN_SHELLS:
+        if script is not None and _foreign(script, self._reader(source)):
             # What is sent would be plain POSIX; but a reviewer approves the text, which such a shell reads otherwise.
             self.say("dialect", text, source)
         outer, self._span = self._span, self._span or (source.start, source.end)
@@ -257,6 +254,10 @@ class _Analyst:
         name = identity(argv[0])
         if name == "exec" and found.redirections:
             self.say("exec-redirection", " ".join(argv), found)
+        if name in _BUILTINS and found.via and found.via[-1] not in _PARSES:
+            # `nice eval …` looks for a program of that name: there should be none, and its words would not be read again.
+            self.say("unknown-program", name, found)
+            name = ""
         inner = unwrap(name, argv, found.feeder) if name in WRAPPERS else None
         if inner is None or isinstance(inner, list):
             self._evaluate(argv, place, found)
@@ -367,7 +368,7 @@ class _Analyst:
             outcome = self.rules.evaluate(argv, place)
         except (IndexError, ValueError) as error:
             outcome = Outcome(opaque=[("unknown-option", type(error).__name__)], stdin=Stdin.DATA)
-        if self.asked.pty and identity(argv[0]) in PAGING and "--no-pager" not in argv:
+        if self.asked.pty and pages(identity(argv[0]), argv):
             outcome.opaque.append(("pager", argv[0]))
         for effect in outcome.effects:
             self._effect(effect)
@@ -465,6 +466,10 @@ class _Analyst:
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_./:@%+,-]+")
 """A word that every shell reads as itself, however often."""
 
+_BUILTINS = frozenset("eval exec builtin command".split())
+_PARSES = SHELLS | {"eval", "command", "builtin", "watch", "su"}
+"""What is around a command that a shell finds; other wrappers look for a program."""
+
 _OTHER_HOME = frozenset("sudo doas su".split())
 
 _REDIRECTED: Mapping[str, tuple[tuple[str, str], ...]] = {
@@ -474,6 +479,14 @@ _REDIRECTED: Mapping[str, tuple[tuple[str, str], ...]] = {
     ">>": (("write", "append"),),
     "<>": (("read", ""), ("write", "")),
 }
+
+
+def _foreign(script: Script, shell: str) -> bool:
+    """Tell whether the shell may read the script otherwise than bash, or read what is sent instead of it otherwise.
+
+    Written anew, most forms of bash are plain. `time` stays, and where it is no keyword it is a program.
+    """
+    return (script.dialect and shell in PLAIN_SHELLS) or (script.timed and shell == "unknown")
 
 
 def _deeper(found: Effective) -> str:

@@ -121,7 +121,8 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A whole text. `dialect` tells that something in it is bash's and not every POSIX shell's."""
+    """A whole text. `dialect` tells that something in it is bash's and not every POSIX shell's, `timed` that it is `time`."""
 
     body: tuple[Statement, ...]
     dialect: bool = field(default=False, compare=False)
+    timed: bool = field(default=False, compare=False)

@@ -73,14 +73,39 @@ class GrammarError(Exception):
 
 def read(tree: Tree, source: bytes) -> Script:
     """Read a whole file node. Raise NestingError or GrammarError; anything unlisted is Strange."""
+    if b"#" in source:
+        _comments(tree, source)
     reader = _Reader(source)
-    return Script(reader.statements(tree.get("Stmts")), reader.dialect)
+    return Script(reader.statements(tree.get("Stmts")), reader.dialect, reader.timed)
+
+
+def _comments(tree: Tree, source: bytes) -> None:
+    """Refuse what shfmt takes for a comment and bash for the rest of a word: in a `case` or a subshell, `'x'#c && rm y`.
+
+    A comment begins where a token may (bash manual 3.1.3); both texts have it on one line, so the readings would agree.
+    """
+    stack: list[Any] = [tree]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, list):
+            stack.extend(item)
+        elif isinstance(item, dict):
+            stack.extend(item.values())
+            if isinstance(place := item.get("Hash"), dict):
+                offset = int(place.get("Offset", 0))
+                before = source[max(0, offset - 2) : offset]
+                if before and (before[-1:] not in _BEFORE_COMMENTS or (before[:1] == b"\\" and before[-1:] != b"\n")):
+                    raise GrammarError("a `#` inside a word, which not every shell reads as part of it", offset)
+
+
+_BEFORE_COMMENTS: Final = (b" ", b"\t", b"\n", b";", b"&", b"|", b"(", b")", b"<", b">")
 
 
 class _Reader:
     def __init__(self, source: bytes) -> None:
         self.source = source
         self.dialect = False
+        self.timed = False
         self._depth = 0
 
     # -- statements -----------------------------------------------------------------------------------------------
@@ -135,6 +160,9 @@ class _Reader:
     def _binary(self, node: Tree) -> Node:
         op = node.get("Op")
         left, right = self.statement(node["X"]), self.statement(node["Y"])
+        if op in ("|", "|&") and isinstance(right.command, Timed):
+            # Behind a pipe `time` is no keyword for bash, but a program (5.2, parse.y time_command_acceptable).
+            return self._strange(node, "unknown-construct")
         if op == "|&":
             self.dialect = True
             return Binary("|", _with_errors(left), right)
@@ -181,6 +209,7 @@ class _Reader:
         return Case(self.word(node["Word"]), tuple(items))
 
     def _timed(self, node: Tree) -> Node:
+        self.dialect = self.timed = True
         if node.get("Stmt") is None:
             return self._strange(node, "unknown-construct")
         body = self.statement(node["Stmt"])
@@ -220,6 +249,8 @@ class _Reader:
         fd = int(named) if isinstance(named, str) and len(named) == 1 and named in "0123456789" else None
         if self._unlisted(node, {"Op", "N", "Word", "Hdoc"}) or word is None or (named is not None and fd is None):
             return (Redirection(op, fd, word, reason="redirection"),)
+        if fd == (0 if op.startswith("<") else 1):
+            fd = None  # bash writes `>&2` as `1>&2` and `1>x` as `>x`: one reading for both
         match op:
             case "<<" | "<<-":
                 return (self._here_document(node, op, fd),)
@@ -234,7 +265,7 @@ class _Reader:
                 return self._both(">" if op == "&>" else ">>", word)
             case ">&" if word.static is None or not re.fullmatch(r"[0-9]|-", word.static):
                 self.dialect = True
-                if fd is not None or (word.static is not None and re.match(r"[0-9-]", word.static)):
+                if fd is not None or "\\" in word.source or (word.static is not None and re.match(r"[0-9-]", word.static)):
                     return (Redirection(op, fd, word, reason="redirection"),)
                 return self._both(">", word)
             case "<&" if word.static is None or not re.fullmatch(r"[0-9]|-", word.static):

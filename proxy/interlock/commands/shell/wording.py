@@ -44,6 +44,7 @@ _READ_WORDS = {
     "schedule": "shows scheduled jobs",
     "repository": "shows what is in the repository",
     "cloud": "shows what is in the cloud account",
+    "keyring": "shows public keys",
 }
 _READ_GROUPS = {
     "service": "shows service",
@@ -119,6 +120,8 @@ def _network(effect: Effect) -> str:
             return f"sends data over the network: {name(effect)}"
         case "local-file":
             return f"reads a local file by its address {name(effect)}"
+        case "session":
+            return f"opens a session on another machine: {name(effect)}"
         case "cluster":
             return f"talks to a cluster: {name(effect)}"
         case _:
@@ -128,6 +131,10 @@ def _network(effect: Effect) -> str:
 def _privilege(effect: Effect) -> str:
     if effect.detail == "set-id":
         return f"lets {name(effect)} run with its owner's rights, whoever starts it"
+    if effect.detail == "mount":
+        return f"gives a container files or devices of this machine: {name(effect)}"
+    if effect.detail == "container":
+        return f"loosens what keeps a container apart: {name(effect)}"
     return f"runs something as {name(effect, 'another account')}"
 
 
@@ -139,6 +146,8 @@ def _interpret(effect: Effect) -> str:
             return f"changes a file that shells run at their start: {name(effect)}"
         case "git":
             return f"changes what git runs by itself: {name(effect)}"
+        case "project":
+            return f"runs code that comes with the project: {name(effect)}"
         case "repository":
             return f"may run code that comes with the repository: {name(effect)}"
         case _:
@@ -203,16 +212,31 @@ def _cluster(effect: Effect) -> str:
 
 
 def _cloud(effect: Effect) -> str:
-    return "changes anything in the cloud account" if effect.object == "all" else f"changes in the cloud: {name(effect)}"
+    if effect.object == "all":
+        return "changes anything in the cloud account"
+    ways = {
+        "read": "asks the cloud for what may hold secrets:",
+        "delete": "deletes in the cloud:",
+        "write": "changes in the cloud:",
+    }
+    return f"{ways.get(effect.detail, 'may change anything in the cloud:')} {name(effect)}"
 
 
 def _identity(effect: Effect) -> str:
+    if effect.detail == "cloud":
+        return f"changes who may do what in the cloud: {name(effect)}"
     what = {"password": "the password of", "keys": "who may log in by key as", "accounts": "accounts or their rights:"}
     return f"changes {what.get(effect.detail, 'accounts:')} {name(effect, 'accounts of this machine')}"
 
 
 def _secret(effect: Effect) -> str:
-    words = {"process-environment": "environment variables of running programs", "environment": "environment variables"}
+    words = {
+        "process-environment": "environment variables of running programs",
+        "environment": "environment variables",
+        "network-traffic": "what others send over the network",
+        "private-key": "a private key, or what it protects",
+        "release": "the values of a release",
+    }
     return f"shows credentials or other secrets: {words.get(effect.object) or _below(effect)}"
 
 

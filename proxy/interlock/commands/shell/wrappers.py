@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from interlock.commands.programs.options import Grammar, Operand, Option, Problem, parse
-from interlock.commands.programs.special import FIND_EXEC, find_roots
+from interlock.commands.programs.searches import FIND_EXEC, find_roots
 from interlock.commands.shell.effective import inert
 
 
@@ -78,7 +78,8 @@ _PLAIN: Mapping[str, _Plain] = {
     "time": _Plain("-p -v --portability --verbose", "-f --format"),
     "command": _Plain("-p"),
     "builtin": _Plain(),
-    "exec": _Plain("-c -l", "-a"),
+    # With -a and -l a program of many names (busybox, uutils) is another one, and dash has none of the three.
+    "exec": _Plain(),
     "busybox": _Plain(),
     "toybox": _Plain(),
     "xargs": _Plain(
@@ -189,7 +190,7 @@ def _xargs(argv: Sequence[str], feeder: Sequence[str]) -> Inner:
         opaque.append(("arguments-from-file", "-a"))
     elif not exact:
         opaque.append(("arguments-from-stdin", "xargs"))
-    found = roots or (READ_BY_XARGS,)
+    found = roots if roots and exact else (*roots, READ_BY_XARGS)  # names are split at blanks: any path may come of one
     if (operands[0].value if operands else "echo") in _ONLY_PRINTS:
         opaque = [(reason, text) for reason, text in opaque if reason != "arguments-from-stdin"]
     if not operands:

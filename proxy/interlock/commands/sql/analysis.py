@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable
+from dataclasses import replace
 
 from google.protobuf.message import DecodeError
 from postgast import PgQueryError, parse, scan
@@ -20,6 +21,7 @@ from postgast.pg_query_pb2 import Token
 from interlock.commands.bounds import TooMany, bounded, refused
 from interlock.commands.model import Analysis, Effect, Kind, Opaque, SqlContext, Stdin, Unreadable
 from interlock.commands.sql import definitions, expressions, queries, session, settings
+from interlock.commands.sql.advice import advice
 from interlock.commands.sql.bounds import (
     AUTOMATIC_BYTES,
     IN_PROCESS_BYTES,
@@ -48,6 +50,11 @@ def analyze_sql(text: bytes, context: SqlContext, kind: Kind) -> Analysis:
     Never raises for any input. Offsets are bytes into `text`. Costs about 0.1 ms for a short SELECT; texts for which
     `in_process` is false belong in a child process.
     """
+    found = _read(text, context, kind)
+    return _uncertain(found, len(text)) if context.unpinned else found
+
+
+def _read(text: bytes, context: SqlContext, kind: Kind) -> Analysis:
     if len(text) > LARGEST_BYTES:
         return _unreadable(Reason.TOO_LARGE, f"The text has {len(text)} bytes; {LARGEST_BYTES} can be reviewed.")
     decoded = readable(text)
@@ -74,6 +81,7 @@ def analyze_sql(text: bytes, context: SqlContext, kind: Kind) -> Analysis:
         end = start + statement.stmt_len if statement.stmt_len else len(text)
         try:
             walk.run(statement.stmt, text[start:end])
+            walk.notes.update(dict.fromkeys(advice(statement.stmt)))
         except TooMany:
             return refused(Analysis(stdin=Stdin.NONE, statements=0, parser=PARSER))
     _numerals(walk, decoded, text)
@@ -102,7 +110,8 @@ def context_key(context: SqlContext) -> Hashable:
     Key a cache with (text, kind is QUERY, context_key(context)) and keep an analysis only if not `depends_on_names`.
     """
     version = context.catalog.version if context.catalog is not None else None
-    return (version, context.search_path, context.tainted, context.tainted and context.temporary, context.assume_tables)
+    temporary = context.tainted and context.temporary
+    return (version, context.search_path, context.tainted, temporary, context.unpinned, context.assume_tables)
 
 
 def depends_on_names(analysis: Analysis) -> bool:
@@ -124,6 +133,17 @@ def _unreadable(reason: Reason, message: str, position: int | None = None) -> An
 
 def _not_parsed(reason: str, length: int) -> Analysis:
     return Analysis(opaque=(Opaque(reason, "", 0, length),), stdin=Stdin.NONE, parser=PARSER)
+
+
+def _uncertain(found: Analysis, length: int) -> Analysis:
+    """What was read is what the text does under settings that nobody vouches for: what it really does is not known.
+
+    Effects and names stay: a rule that denies shall still see them, and a session its own prepared statements.
+    """
+    whole = Opaque("settings-not-pinned", "", 0, length)
+    if found.unreadable is not None:
+        return Analysis(opaque=(whole,), stdin=Stdin.NONE, parser=PARSER)
+    return replace(found, opaque=(*found.opaque, whole), sent=None)
 
 
 def _numerals(walk: Walk, decoded: str, text: bytes) -> None:

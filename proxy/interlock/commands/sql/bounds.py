@@ -3,7 +3,7 @@
 libpg_query walks its tree by recursion in C: 120 KB of `1+1+…` crash the process that parses it. So a text is first
 measured with PostgreSQL's lexer, for an upper bound: parentheses and brackets that are open,
 plus everything that stacks without them (operators, casts, CASE, NOT, joins, set operations) since the last comma,
-semicolon, AND or OR of the same level, where PostgreSQL's grammar builds flat lists.
+semicolon, AND, OR or arm of a CASE of the same level, where PostgreSQL's grammar builds flat lists.
 
 Knows lexical structure only.
 """
@@ -34,7 +34,7 @@ _CHAINING = _OPERATORS | {Token.Value(name) for name in _CHAINING_WORDS}
 """What makes a tree deeper until the next comma, AND or OR."""
 _STACKING = frozenset(Token.Value(name) for name in _STACKING_WORDS)
 """What makes a tree deeper until its parenthesis or statement ends."""
-_FLAT = frozenset((ord(","), Token.AND, Token.OR))
+_FLAT = frozenset((ord(","), Token.AND, Token.OR, Token.WHEN, Token.THEN, Token.ELSE))
 _STATEMENT_END = ord(";")
 _TERMS = frozenset((Token.AND, Token.OR))
 _OPEN = frozenset((ord("("), ord("["), Token.CASE))

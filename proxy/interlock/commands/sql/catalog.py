@@ -38,13 +38,38 @@ KINDS = MappingProxyType(
 )
 
 
-__all__ = ["CATALOG_QUERIES", "Catalog", "CatalogError", "Function", "Operator", "Relation", "UserType", "system_relation"]
+__all__ = [
+    "CATALOG_QUERIES",
+    "Catalog",
+    "CatalogError",
+    "ForeignKey",
+    "Function",
+    "Operator",
+    "Relation",
+    "UserType",
+    "system_relation",
+]
 
 
 class CatalogError(InterlockError):
     """The rows can't be a catalog: they were read with another search_path, or have another shape."""
 
     reason = Reason.TARGET_UNREACHABLE
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignKey:
+    """A foreign key, from the side of what it refers to: which relation refers, and what a change does to its rows.
+
+    Actions are those of pg_constraint: a no action, r restrict, c cascade, n set null, d set default.
+    `columns` are what it refers to.
+    """
+
+    schema: str
+    name: str
+    on_delete: str
+    on_update: str
+    columns: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +94,7 @@ class Relation:
     write_calls: tuple[str, ...] = ()
     definition: str = ""
     policies: tuple[str, ...] = ()
+    referenced_by: tuple[ForeignKey, ...] = ()
 
     @property
     def qualified(self) -> str:
@@ -145,6 +171,7 @@ class Catalog:
     server_version: int
     superuser: bool
     version: str
+    indexes: Mapping[tuple[str, str], str] = field(default_factory=dict)  # index → its relation, qualified
     memo: dict[tuple[str, str], Any] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
@@ -161,7 +188,7 @@ class Catalog:
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to a child process without the memo: read-only mappings can't be pickled."""
         plain = (dict(self.relations), dict(self.functions), dict(self.operators), dict(self.types))
-        return _restored, (*plain, self.casts, self.server_version, self.superuser, self.version)
+        return _restored, (*plain, dict(self.indexes), self.casts, self.server_version, self.superuser, self.version)
 
 
 def _restored(
@@ -169,11 +196,14 @@ def _restored(
     functions: dict[str, tuple[Function, ...]],
     operators: dict[str, tuple[Operator, ...]],
     types: dict[str, tuple[UserType, ...]],
-    *rest: Any,
+    indexes: dict[tuple[str, str], str],
+    casts: tuple[tuple[str, str, str, str], ...],
+    server_version: int,
+    superuser: bool,
+    version: str,
 ) -> Catalog:
-    return Catalog(
-        MappingProxyType(relations), MappingProxyType(functions), MappingProxyType(operators), MappingProxyType(types), *rest
-    )
+    plain = (MappingProxyType(relations), MappingProxyType(functions), MappingProxyType(operators), MappingProxyType(types))
+    return Catalog(*plain, casts, server_version, superuser, version, MappingProxyType(indexes))
 
 
 def system_relation(schema: str, name: str) -> Relation | None:
@@ -225,20 +255,25 @@ def _build(rows: Mapping[str, Sequence[Sequence[object]]]) -> Catalog:
     policies: dict[tuple[str, str], list[str]] = {}
     for schema, name, expression in rows["policies"]:
         policies.setdefault((str(schema), str(name)), []).append(str(expression))
+    keys: dict[tuple[str, str], list[ForeignKey]] = {}
+    for schema, name, parent_schema, parent, on_delete, on_update, columns in rows["references"]:
+        key = ForeignKey(str(schema), str(name), str(on_delete), str(on_update), frozenset(_words(columns)))
+        keys.setdefault((str(parent_schema), str(parent)), []).append(key)
     relations: dict[tuple[str, str], Relation] = {}
     for schema, name, kind, security, rules, triggers, columns in rows["relations"]:
-        key = (str(schema), str(name))
-        relations[key] = Relation(
-            *key,
+        where = (str(schema), str(name))
+        relations[where] = Relation(
+            *where,
             KINDS[str(kind)],
             columns=frozenset(_words(columns)),
             rules=_flag(rules),
             triggers=_flag(triggers),
             row_security=_flag(security),
-            read_calls=tuple(calls.get((*key, "read"), ())),
-            write_calls=tuple(calls.get((*key, "write"), ())),
-            definition=definitions.get(key, ""),
-            policies=tuple(policies.get(key, ())),
+            read_calls=tuple(calls.get((*where, "read"), ())),
+            write_calls=tuple(calls.get((*where, "write"), ())),
+            definition=definitions.get(where, ""),
+            policies=tuple(policies.get(where, ())),
+            referenced_by=tuple(keys.get(where, ())),
         )
     parents = [((str(a), str(b)), (str(c), str(d))) for a, b, c, d in rows["children"]]
     return Catalog(
@@ -247,6 +282,7 @@ def _build(rows: Mapping[str, Sequence[Sequence[object]]]) -> Catalog:
         operators=MappingProxyType(operators),
         types=MappingProxyType(types),
         casts=casts,
+        indexes=MappingProxyType({(str(s), str(n)): f"{table_schema}.{table}" for s, n, table_schema, table in rows["indexes"]}),
         server_version=int(str(version_num)),
         superuser=_flag(superuser),
         version=_digest(rows),
@@ -280,6 +316,7 @@ def _with_children(
             foreign_children=any(r.kind == "foreign" for r in family[1:]),
             read_calls=tuple(dict.fromkeys(c for r in family for c in r.read_calls)),
             write_calls=tuple(dict.fromkeys(c for r in family for c in r.write_calls)),
+            referenced_by=tuple(dict.fromkeys(k for r in family for k in r.referenced_by)),
         )
     return merged
 

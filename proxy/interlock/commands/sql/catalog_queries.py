@@ -47,6 +47,25 @@ CATALOG_QUERIES: Mapping[str, str] = MappingProxyType(
             JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
             JOIN pg_catalog.pg_class p ON p.oid = i.inhparent JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
             WHERE c.relkind IN ('r', 'p', 'f') AND {NAMED} ORDER BY 1, 2, 3, 4""",
+        # schema and name that refer, schema and name referred to, ON DELETE, ON UPDATE (pg_constraint.confdeltype: a no action,
+        # r restrict, c cascade, n set null, d set default), the columns referred to. Of a partitioned table that refers the
+        # root alone: its partitions have copies.
+        "references": f"""
+            SELECT n.nspname::text, c.relname::text, pn.nspname::text, p.relname::text, k.confdeltype::text, k.confupdtype::text,
+                   ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
+                         WHERE a.attrelid = k.confrelid AND a.attnum = ANY (k.confkey) ORDER BY a.attnum)
+            FROM pg_catalog.pg_constraint k
+            JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+            JOIN pg_catalog.pg_class p ON p.oid = k.confrelid JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
+            WHERE k.contype = 'f' AND {NAMED} AND (k.conparentid = 0 OR EXISTS (
+                SELECT 1 FROM pg_catalog.pg_constraint o WHERE o.oid = k.conparentid AND o.conrelid = k.conrelid))
+            ORDER BY 1, 2, 3, 4, 5, 6, k.conname""",
+        # schema and name of an index, schema and name of its relation
+        "indexes": f"""
+            SELECT n.nspname::text, i.relname::text, tn.nspname::text, t.relname::text
+            FROM pg_catalog.pg_index x JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
+            JOIN pg_catalog.pg_namespace n ON n.oid = i.relnamespace JOIN pg_catalog.pg_class t ON t.oid = x.indrelid
+            JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace WHERE {NAMED} ORDER BY 1, 2""",
         # schema, name, when (read | write), schema and name of a user's function that the relation itself calls:
         # row policies and casts of its columns on every access; defaults, checks, indexes, triggers and, as planning
         # computes them, extended statistics on writing

@@ -10,12 +10,14 @@ Knows the nodes of utility statements. A statement that is not in a table of thi
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from google.protobuf.message import Message
 from postgast import pg_query_pb2 as pb
 
-from interlock.commands.sql import names
+from interlock.commands.sql import names, objects
+from interlock.commands.sql.consequences import truncates
 from interlock.commands.sql.settings import constant, resets
 from interlock.commands.sql.walk import HANDLERS, Walk
 
@@ -105,6 +107,10 @@ EMBEDDED = frozenset(
 """What is walked inside of a definition; everything else there is searched for these."""
 
 
+_ON_EXISTING = frozenset(("create_policy_stmt", "create_trig_stmt", "rule_stmt"))
+"""Nodes of `create` that name a relation which is there already."""
+
+
 def what_of(kind: int) -> str:
     """Return the words for an ObjectType: `OBJECT_FOREIGN_SERVER` is `foreign server`."""
     word = str(pb.ObjectType.Name(kind)).removeprefix("OBJECT_").lower().replace("_", " ")
@@ -117,8 +123,16 @@ def define(kind: str) -> Any:
 
     def handler(walk: Walk, message: Any) -> None:
         named = what or _what(kind, message)
-        schema, name = _named(walk, message, field, named)
-        walk.emit(verb, f"{schema}.{name}" if schema else name, schema=schema, detail=_detail(kind, message, named))
+        schema, name = _named(
+            walk, message, field, objects.NEW if verb == "create" and kind not in _ON_EXISTING else _sort(message, named)
+        )
+        walk.emit(
+            verb,
+            f"{schema}.{name}" if schema else name,
+            schema=schema,
+            detail=_detail(walk, kind, message, named),
+            recursive=_cascades(message),
+        )
         _temporary(walk, message, field)
         _on_relation(walk, kind, message)
         embedded(walk, message)
@@ -137,7 +151,58 @@ def _what(kind: str, message: Any) -> str:
     return what_of(message.object_type)
 
 
-def _detail(kind: str, message: Any, what: str) -> str:
+def _cascades(message: Any) -> bool:
+    """Tell whether CASCADE is said: what depends on the object, or on a part of it, goes too."""
+    parts = [message, *(command.alter_table_cmd for command in getattr(message, "cmds", ()))]
+    return any(getattr(part, "behavior", None) == pb.DROP_CASCADE for part in parts)
+
+
+def _detail(walk: Walk, kind: str, message: Any, what: str) -> str:
+    detail = _words(walk, kind, message, what)
+    others = sorted({".".join(filter(None, objects.place(walk, relation))) for relation in _involved(kind, message)})
+    return f"{detail} with {', '.join(others)}" if others else detail
+
+
+def _involved(kind: str, message: Any) -> Iterator[pb.RangeVar]:
+    """Yield the other relations that a definition changes or hangs on: parents, what foreign keys refer to, what is published."""
+    match kind:
+        case "create_stmt" | "create_foreign_table_stmt":
+            table = message if kind == "create_stmt" else message.base_stmt
+            yield from (parent.range_var for parent in table.inh_relations)
+            for element in table.table_elts:
+                yield from _referred(element)
+        case "alter_table_stmt":
+            for wrapper in message.cmds:
+                definition = getattr(wrapper.alter_table_cmd, "def")
+                match definition.WhichOneof("node"):
+                    case "range_var":
+                        yield definition.range_var
+                    case "partition_cmd":
+                        yield definition.partition_cmd.name
+                    case "constraint" | "column_def":
+                        yield from _referred(definition)
+        case "create_stats_stmt":
+            yield from (relation.range_var for relation in message.relations if relation.WhichOneof("node") == "range_var")
+        case "create_publication_stmt" | "alter_publication_stmt":
+            yield from (
+                spec.publication_obj_spec.pubtable.relation
+                for spec in message.pubobjects
+                if spec.publication_obj_spec.HasField("pubtable")
+            )
+
+
+def _referred(element: pb.Node) -> Iterator[pb.RangeVar]:
+    match element.WhichOneof("node"):
+        case "constraint" if element.constraint.pktable.relname:
+            yield element.constraint.pktable
+        case "column_def":
+            for constraint in element.column_def.constraints:
+                yield from _referred(constraint)
+        case "table_like_clause":
+            yield element.table_like_clause.relation
+
+
+def _words(walk: Walk, kind: str, message: Any, what: str) -> str:
     match kind:
         case "alter_role_stmt" | "create_role_stmt":
             options = sorted(o.def_elem.defname for o in message.options if o.def_elem.defname != "password")
@@ -146,11 +211,13 @@ def _detail(kind: str, message: Any, what: str) -> str:
             actions = sorted({_action(command.alter_table_cmd.subtype) for command in message.cmds})
             return " ".join((what, *actions))
         case "index_stmt":
-            return f"index on {message.relation.relname}" + (" concurrently" if message.concurrent else "")
+            return f"index on {'.'.join(objects.place(walk, message.relation))}" + (" concurrently" if message.concurrent else "")
         case "create_trig_stmt":
             return f"trigger {message.trigname} calling {'.'.join(names.strings(message.funcname))}"
         case "rename_stmt":
             return f"{what} renamed to {message.newname}"
+        case "alter_object_schema_stmt":
+            return f"{what} moved to {message.newschema}"
     return what
 
 
@@ -162,8 +229,15 @@ def _action(subtype: int) -> str:
 _CAPITAL = re.compile(r"([A-Z])")
 
 
+def _sort(message: Any, what: str) -> str:
+    """Return the kind of the object that is named: for COMMENT and SECURITY LABEL it stands in the statement."""
+    return what_of(message.objtype) if what in ("comment", "security label") else what
+
+
 def _named(walk: Walk, message: Any, field: str, what: str) -> tuple[str, str]:
     """Return schema (empty for objects that have none) and name."""
+    if isinstance(message, pb.CreateCastStmt):
+        return "", objects.cast(message.sourcetype, message.targettype)
     if not field:
         return "", what
     value = getattr(message, field)
@@ -173,55 +247,22 @@ def _named(walk: Walk, message: Any, field: str, what: str) -> tuple[str, str]:
         value = value.relation
     match value:
         case str():
-            return ("", value) if field != "idxname" else (message.relation.schemaname or names.creation_schema(walk), value)
+            if field != "idxname":
+                return "", value
+            # An index stands in the schema of its relation; one without a name is told by its relation's.
+            schema, relation = objects.place(walk, message.relation)
+            return schema, value or relation
         case pb.RangeVar() if not value.relname:
             return "", getattr(message, "name", "") or "*"  # REINDEX DATABASE, CLUSTER
         case pb.RangeVar():
-            return place(walk, value)
+            return objects.place(walk, value, what)
         case pb.RoleSpec():
             return "", value.rolename or pb.RoleSpecType.Name(value.roletype).removeprefix("ROLESPEC_").lower()
         case pb.ObjectWithArgs():
-            return qualified(walk, names.strings(value.objname))
+            return objects.qualified(walk, names.strings(value.objname), what)
         case pb.Node():
-            return object_name(walk, value)
-    return qualified(walk, names.strings(value))
-
-
-def place(walk: Walk, message: pb.RangeVar) -> tuple[str, str]:
-    """Return schema and name of a relation that is defined; an existing one is found in the path."""
-    if message.relpersistence == "t" or message.schemaname.startswith("pg_temp"):
-        return "pg_temp", message.relname
-    return qualified(walk, [part for part in (message.schemaname, message.relname) if part])
-
-
-def qualified(walk: Walk, parts: list[str]) -> tuple[str, str]:
-    """Return schema and name of an object; without a schema, where the path finds a relation of that name."""
-    if len(parts) > 1:
-        return parts[-2], parts[-1]
-    name = parts[0] if parts else ""
-    if walk.tainted:
-        walk.hide("tainted-name", name)
-    if walk.catalog is not None:
-        for schema in names.effective_path(walk):
-            if (schema, name) in walk.catalog.relations:
-                return schema, name
-    return names.creation_schema(walk), name
-
-
-def object_name(walk: Walk, node: pb.Node) -> tuple[str, str]:
-    """Return schema and name of the object of DROP, COMMENT and their kin: names there are lists, not relations."""
-    match node.WhichOneof("node"):
-        case "list":
-            return qualified(walk, names.strings(node.list.items))
-        case "object_with_args":
-            return qualified(walk, names.strings(node.object_with_args.objname))
-        case "type_name":
-            return qualified(walk, names.strings(node.type_name.names))
-        case "string":
-            return "", str(node.string.sval)
-        case "range_var":
-            return place(walk, node.range_var)
-    return "", ""
+            return objects.object_name(walk, value, what)
+    return objects.qualified(walk, names.strings(value), what)
 
 
 def embedded(walk: Walk, message: Message) -> None:
@@ -272,8 +313,8 @@ def _on_relation(walk: Walk, kind: str, message: Any) -> None:
         case "refresh_mat_view_stmt":
             walk.hide("stored-query", message.relation.relname)
         case "create_schema_stmt":
-            for element in message.schema_elts:
-                walk.node(element)
+            with walk.creating_in(message.schemaname or message.authrole.rolename):
+                walk.nodes(message.schema_elts)
         case "create_subscription_stmt" | "alter_subscription_stmt":
             walk.emit("replication", message.subname, detail="subscription")
         case "index_stmt" | "cluster_stmt" | "reindex_stmt":
@@ -289,26 +330,27 @@ def _on_relation(walk: Walk, kind: str, message: Any) -> None:
 # -- those that fit no row ---------------------------------------------------------------------------------------------
 
 
+def _on(walk: Walk, what: str, schema: str, name: str) -> str:
+    """`index on public.t`, where the catalog knows whose it is."""
+    relation = walk.catalog.indexes.get((schema, name)) if walk.catalog is not None and what == "index" else None
+    return f"{what} on {relation}" if relation else what
+
+
 def drop_stmt(walk: Walk, message: pb.DropStmt) -> None:
     what = what_of(message.remove_type)
     for node in message.objects:
-        schema, name = object_name(walk, node)
-        if message.remove_type in _ON_RELATION:
-            parts = names.strings(node.list.items)
-            schema, table = qualified(walk, parts[:-1])
-            name = f"{table}.{parts[-1]}"
-        elif message.remove_type in _WITHOUT_SCHEMA:
+        schema, name = objects.object_name(walk, node, what)
+        if message.remove_type in _WITHOUT_SCHEMA:
             schema = ""
         walk.emit(
             "drop",
             f"{schema}.{name}" if schema else name,
             schema=schema,
-            detail=what,
+            detail=_on(walk, what, schema, name),
             recursive=message.behavior == pb.DROP_CASCADE,
         )
 
 
-_ON_RELATION = (pb.OBJECT_TRIGGER, pb.OBJECT_RULE, pb.OBJECT_POLICY)
 _WITHOUT_SCHEMA = (
     pb.OBJECT_SCHEMA,
     pb.OBJECT_EXTENSION,
@@ -335,8 +377,11 @@ def truncate_stmt(walk: Walk, message: pb.TruncateStmt) -> None:
             recursive=message.behavior == pb.DROP_CASCADE,
             filtered=False,
             limited=False,
+            functions=found.write_calls if found.triggers else (),
             detail="triggers" if found.triggers else "",
         )
+        if message.behavior == pb.DROP_CASCADE:
+            truncates(walk, found)
 
 
 def grant_stmt(walk: Walk, message: pb.GrantStmt) -> None:
@@ -345,8 +390,14 @@ def grant_stmt(walk: Walk, message: pb.GrantStmt) -> None:
     grantees = ", ".join(_role(g.role_spec) for g in message.grantees)
     detail = f"{privileges} on {what_of(message.objtype)} {'to' if message.is_grant else 'from'} {grantees}"
     for node in message.objects:
-        schema, name = object_name(walk, node)
-        walk.emit(verb, f"{schema}.{name}" if schema else name, schema=schema, detail=detail)
+        schema, name = objects.object_name(walk, node, what_of(message.objtype))
+        walk.emit(
+            verb,
+            f"{schema}.{name}" if schema else name,
+            schema=schema,
+            detail=detail,
+            recursive=message.behavior == pb.DROP_CASCADE and not message.is_grant,
+        )
     if not message.objects:
         walk.emit(verb, what_of(message.objtype), detail=detail)
 
@@ -365,9 +416,8 @@ def _role(message: pb.RoleSpec) -> str:
 def roles(verb: str) -> Any:
     def handler(walk: Walk, message: Any) -> None:
         for node in message.roles:
-            walk.emit(
-                verb, _role(node.role_spec), detail="role" if verb == "drop" and isinstance(message, pb.DropRoleStmt) else "owned"
-            )
+            owned = verb != "drop" or not isinstance(message, pb.DropRoleStmt)
+            walk.emit(verb, _role(node.role_spec), detail="owned" if owned else "role", recursive=_cascades(message))
 
     return handler
 
@@ -405,7 +455,7 @@ def create_table_as(walk: Walk, message: pb.CreateTableAsStmt) -> None:
     from interlock.commands.sql.queries import into  # the target is that of SELECT INTO
 
     if message.objtype == pb.OBJECT_MATVIEW:
-        schema, name = place(walk, message.into.rel)
+        schema, name = objects.place(walk, message.into.rel, objects.NEW)
         walk.emit("create", f"{schema}.{name}", schema=schema, detail="matview")
     else:
         into(walk, message.into)

@@ -1,8 +1,9 @@
 """Whether a WHERE leaves rows out, whether a LIMIT bounds them, and whether a query only summarises.
 
 A condition counts as a filter unless it is true for every row as far as its text shows: no condition, constants and
-anything that names no column (`1=1`, `true`, `now() > 'epoch'`, `$1 = $1`), a column compared with itself, LIKE '%',
-and AND / OR / NOT of those. What is true only because of the data (`id > 0`) can't be seen here and counts as a filter.
+anything that names no column of the row (`1=1`, `now() > 'epoch'`, `$1 = $1`, EXISTS of other rows), a column compared with
+itself, LIKE '%', AND / OR / NOT of those, or whatever its parts are (`a OR NOT a`, see `tautology`). What is true only because
+of the data (`id > 0`) can't be seen here and counts as a filter.
 
 Knows parse trees only.
 """
@@ -10,9 +11,12 @@ Knows parse trees only.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import Enum
 
 from google.protobuf.message import Message
 from postgast import pg_query_pb2 as pb
+
+from interlock.commands.sql.tautology import always, same
 
 ROWS_BOUND = 10_000
 """A LIMIT above this is no limit: it bounds nothing that matters."""
@@ -43,70 +47,60 @@ _ORDER = {
 }
 
 
+class Truth(Enum):
+    """What the text of a condition says of the rows that pass it."""
+
+    ALL = "every row"
+    NONE = "no row"
+    EITHER = "every row or none, and the text does not say which"  # `$1`, `now() > 'epoch'`, EXISTS of rows of its own
+    ROW = "it depends on the row"
+
+
+_NOT = {Truth.ALL: Truth.NONE, Truth.NONE: Truth.ALL}
+
+
 def filters(condition: pb.Node) -> bool:
     """Tell whether the condition leaves some row out as far as its text shows. An empty node is no condition."""
-    return _truth(condition) is not True
+    return _truth(condition) in (Truth.ROW, Truth.NONE) and not always(condition, _constant)
 
 
-def _truth(node: pb.Node) -> bool | None:
-    """True: for every row. False: for none. None: depends on the row."""
+def _constant(node: pb.Node) -> bool | None:
+    """Return what a part is for every row, None when that depends on the row; what may be either is taken for true."""
+    truth = _truth(node)
+    return None if truth is Truth.ROW else truth is not Truth.NONE
+
+
+def _truth(node: pb.Node) -> Truth:
     match node.WhichOneof("node"):
         case None:
-            return True
+            return Truth.ALL
         case "bool_expr":
             return _truth_of_boolean(node.bool_expr)
         case "a_const":
-            return not (node.a_const.isnull or (node.a_const.HasField("boolval") and not node.a_const.boolval.boolval))
+            never = node.a_const.isnull or (node.a_const.HasField("boolval") and not node.a_const.boolval.boolval)
+            return Truth.NONE if never else Truth.ALL
         case "a_expr" if _compares_column(node.a_expr):
-            return None
+            return Truth.ROW
         case "a_expr" if (known := _truth_of_comparison(node.a_expr)) is not None:
-            return known
-        case "null_test":
-            test = node.null_test
-            if not _names_column(test.arg):
-                return True
-            return None
-        case "boolean_test" | "type_cast" | "collate_clause":
-            inner = getattr(node, str(node.WhichOneof("node"))).arg
-            return None if _names_column(node) else (_truth(inner) is not False)
+            return Truth.ALL if known else Truth.NONE
+        case "type_cast" | "collate_clause" if not _names_column(node):
+            return _truth(getattr(node, str(node.WhichOneof("node"))).arg)
         case "current_of_expr":
-            return None
-    return None if _names_column(node) else True
+            return Truth.ROW
+    return Truth.ROW if _names_column(node) else Truth.EITHER
 
 
-def _truth_of_boolean(expression: pb.BoolExpr) -> bool | None:
-    parts = [_truth(argument) for argument in expression.args]
+def _truth_of_boolean(expression: pb.BoolExpr) -> Truth:
+    parts = {_truth(argument) for argument in expression.args}
     match expression.boolop:
         case pb.NOT_EXPR:
-            return None if parts[0] is None else not parts[0]
+            (only,) = parts
+            return _NOT.get(only, only)
         case pb.AND_EXPR:
-            if False in parts:
-                return False
-            return True if all(part is True for part in parts) else None
-    if True in parts or _excluded_middle(expression):
-        return True
-    return False if all(part is False for part in parts) else None
-
-
-def _excluded_middle(expression: pb.BoolExpr) -> bool:
-    """`a OR NOT a`, and `c IS NULL OR c IS NOT NULL`."""
-    plain = list(expression.args)
-    for index, part in enumerate(plain):
-        for other in plain[index + 1 :]:
-            for one, two in ((part, other), (other, part)):
-                if (
-                    two.WhichOneof("node") == "bool_expr"
-                    and two.bool_expr.boolop == pb.NOT_EXPR
-                    and same(one, two.bool_expr.args[0])
-                ):
-                    return True
-            if (
-                part.WhichOneof("node") == other.WhichOneof("node") == "null_test"
-                and part.null_test.nulltesttype != other.null_test.nulltesttype
-                and same(part.null_test.arg, other.null_test.arg)
-            ):
-                return True
-    return False
+            strongest = (Truth.NONE, Truth.ROW, Truth.EITHER, Truth.ALL)
+        case _:
+            strongest = (Truth.ALL, Truth.EITHER, Truth.ROW, Truth.NONE)
+    return next(truth for truth in strongest if truth in parts)
 
 
 _PLAIN = frozenset(("a_const", "param_ref"))
@@ -158,7 +152,11 @@ _NO_COLUMN_BELOW = frozenset(("a_const", "param_ref", "string", "type_name", "sq
 
 
 def columns_below(message: Message) -> Iterator[pb.ColumnRef | pb.CurrentOfExpr]:
-    """Yield every column named in a tree, in no order."""
+    """Yield every column named in a tree, in no order, but for those that a sub-query has of its own.
+
+    What a sub-query finds out from its own FROM is the same for every row around it: `EXISTS (SELECT 1 FROM s WHERE s.id = 1)`
+    leaves out all of them or none.
+    """
     pending: list[Message] = [message]
     while pending:
         current = pending.pop()
@@ -168,6 +166,12 @@ def columns_below(message: Message) -> Iterator[pb.ColumnRef | pb.CurrentOfExpr]
                 continue
             if kind in ("column_ref", "current_of_expr"):
                 yield getattr(current, kind)
+                continue
+            if kind == "sub_link":
+                pending.append(current.sub_link.testexpr)
+                yield from _outer_columns(
+                    current.sub_link.subselect, rows_only=current.sub_link.sub_link_type == pb.EXISTS_SUBLINK
+                )
                 continue
             if kind == "a_expr":
                 pending.append(current.a_expr.lexpr)
@@ -183,32 +187,56 @@ def columns_below(message: Message) -> Iterator[pb.ColumnRef | pb.CurrentOfExpr]
                 pending.extend(value)
 
 
+_VALUES = frozenset(("target_list", "sort_clause", "distinct_clause"))
+
+
+def _outer_columns(subselect: pb.Node, *, rows_only: bool) -> Iterator[pb.ColumnRef | pb.CurrentOfExpr]:
+    """Yield the columns by which a sub-query hangs on the row around it.
+
+    `rows_only`: for EXISTS it does not matter what the rows hold. An unqualified name is taken for the sub-query's own if that
+    has a FROM: rather too few filters than too many.
+    """
+    bound = set(_items_below(subselect))
+    parts_of = [subselect.select_stmt]
+    if rows_only:
+        parts_of = [
+            part
+            for field, value in subselect.select_stmt.ListFields()
+            if field.name not in _VALUES and field.message_type is not None
+            for part in ((value,) if isinstance(value, Message) else value)
+        ]
+    for column in (column for part in parts_of for column in columns_below(part)):
+        if isinstance(column, pb.CurrentOfExpr):
+            continue
+        parts = [field.string.sval for field in column.fields]
+        if (len(parts) > 1 and parts[-2] not in bound) or (len(parts) == 1 and not bound):
+            yield column
+
+
+_ITEMS = frozenset(("range_subselect", "range_function", "range_table_func", "json_table"))
+
+
+def _items_below(message: Message) -> Iterator[str]:
+    """Yield the names under which the FROMs below know their items."""
+    pending: list[Message] = [message]
+    while pending:
+        current = pending.pop()
+        if isinstance(current, pb.Node):
+            kind = current.WhichOneof("node")
+            if kind is None:
+                continue
+            current = getattr(current, kind)
+            if kind == "range_var":
+                yield current.alias.aliasname or current.relname
+            elif kind in _ITEMS:
+                yield current.alias.aliasname
+        for field, value in current.ListFields():
+            if field.message_type is not None:
+                pending.extend((value,) if isinstance(value, Message) else value)
+
+
 def _names_column(message: Message) -> bool:
     return next(columns_below(message), None) is not None
-
-
-def same(left: Message, right: Message) -> bool:
-    """Compare two trees without their places in the text."""
-    if type(left) is not type(right):
-        return False
-    fields = [[(f, v) for f, v in m.ListFields() if f.name not in _PLACES] for m in (left, right)]
-    if len(fields[0]) != len(fields[1]):
-        return False
-    for (field, value), (other_field, other) in zip(*fields, strict=True):
-        if field.number != other_field.number:
-            return False
-        if field.message_type is None:
-            if value != other:
-                return False
-        elif isinstance(value, Message):
-            if not same(value, other):
-                return False
-        elif len(value) != len(other) or not all(same(a, b) for a, b in zip(value, other, strict=True)):
-            return False
-    return True
-
-
-_PLACES = frozenset(("location", "rexpr_list_start", "rexpr_list_end", "list_start", "list_end", "name_location"))
 
 
 def fixed_columns(condition: pb.Node) -> dict[str, str]:

@@ -45,6 +45,8 @@ def effective_path(walk: Walk) -> tuple[str, ...]:
 
 def creation_schema(walk: Walk) -> str:
     """Return the schema that unqualified new objects go to."""
+    if walk.creating:
+        return walk.creating
     return next((schema for schema in walk.path if schema not in ("pg_catalog", "$user")), "public")
 
 

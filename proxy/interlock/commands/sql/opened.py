@@ -8,6 +8,7 @@ Results are remembered in the catalog's memo: a snapshot never changes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
@@ -21,11 +22,12 @@ from interlock.commands.sql.walk import Walk
 
 @dataclass(frozen=True, slots=True)
 class Inside:
-    """What a view does: whether it only reads and calls nothing but harmless functions, and what it reads beyond
-    plain tables, views and harmless system relations."""
+    """What a view does: whether it only reads and calls nothing but harmless functions, what it reads beyond plain tables,
+    views and harmless system relations, and the relations at the bottom of it, which a change through the view would change."""
 
     harmless: bool
     beyond: tuple[Relation, ...] = ()
+    bases: tuple[Relation, ...] = ()
 
 
 def view(walk: Walk, relation: Relation) -> Inside | None:
@@ -45,9 +47,20 @@ def view(walk: Walk, relation: Relation) -> Inside | None:
             for e in inside.effects
             if e.verb == "select" and (e.relation_kind == "foreign" or "secret" in e.detail)
         )
-        judged = Inside(harmless, tuple(dict.fromkeys(beyond)))
+        judged = Inside(harmless, tuple(dict.fromkeys(beyond)), tuple(dict.fromkeys(_bases(walk, inside))))
     walk.catalog.memo[key] = judged
     return judged
+
+
+def _bases(walk: Walk, inside: Walk) -> Iterator[Relation]:
+    assert walk.catalog is not None
+    for effect in inside.effects:
+        found = walk.catalog.relations.get((effect.schema, effect.object.removeprefix(f"{effect.schema}.")))
+        if found is not None and found.kind == "view":
+            below = view(walk, found)
+            yield from below.bases if below is not None else ()
+        elif found is not None:
+            yield found
 
 
 def expression_is_harmless(walk: Walk, expression: str) -> bool:

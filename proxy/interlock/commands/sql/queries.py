@@ -11,6 +11,7 @@ from postgast import pg_query_pb2 as pb
 
 from interlock.commands.sql import names
 from interlock.commands.sql.catalog import Relation
+from interlock.commands.sql.consequences import consequences
 from interlock.commands.sql.filters import filters, fixed_columns, limits, summarises
 from interlock.commands.sql.restriction import Item, Join, restricted
 from interlock.commands.sql.scope import Reference, Scope
@@ -37,7 +38,7 @@ def select_stmt(walk: Walk, message: pb.SelectStmt) -> None:
     select(walk, message, "from" if walk.scope is not None else "top")
 
 
-def select(walk: Walk, message: pb.SelectStmt, kind: str) -> bool:
+def select(walk: Walk, message: pb.SelectStmt, kind: str, alias: str = "") -> bool:
     """Walk one SELECT, VALUES or set operation as a level of its own; tell whether it is selective."""
     outer_scope, outer_ctes = walk.scope, walk.ctes
     # Asking once which clauses are there is much cheaper than touching each of fifteen empty ones.
@@ -47,6 +48,8 @@ def select(walk: Walk, message: pb.SelectStmt, kind: str) -> bool:
     where = clauses.get("where_clause")
     scope = Scope(kind, outer_scope, filtered=where is not None and filters(where))
     scope.limited = "limit_count" in clauses and limits(message)
+    if kind == "from" and outer_scope is not None:
+        outer_scope.inner[alias] = scope
     walk.scope = scope
     if "with_clause" in clauses:
         with_clause(walk, message.with_clause)
@@ -119,19 +122,20 @@ def with_clause(walk: Walk, message: pb.WithClause) -> None:
 
 def locking(walk: Walk, scope: Scope, message: pb.LockingClause) -> None:
     only = {relation.range_var.relname for relation in message.locked_rels}
-    for reference in scope.references:
-        if not only or reference.alias in only:
-            found = reference.relation
-            walk.emit(
-                "lock",
-                found.qualified,
-                schema=found.schema,
-                relation_kind=found.kind,
-                filtered=scope.filters(reference.alias),
-                limited=scope.limited,
-                detail=_STRENGTHS.get(message.strength, "for update"),
-            )
-    if not scope.references:
+    none = True
+    for level, reference in scope.locked(only):
+        none = False
+        found = reference.relation
+        walk.emit(
+            "lock",
+            found.qualified,
+            schema=found.schema,
+            relation_kind=found.kind,
+            filtered=level.filters(reference.alias),
+            limited=scope.limited or level.limited,
+            detail=_STRENGTHS.get(message.strength, "for update"),
+        )
+    if none:
         walk.emit("lock", detail=_STRENGTHS.get(message.strength, "for update"))
 
 
@@ -184,7 +188,7 @@ def range_subselect(walk: Walk, message: pb.RangeSubselect) -> None:
     scope = walk.scope
     selective = False
     if message.subquery.WhichOneof("node") == "select_stmt":
-        selective = select(walk, message.subquery.select_stmt, "from")
+        selective = select(walk, message.subquery.select_stmt, "from", message.alias.aliasname)
     else:
         walk.node(message.subquery)
     if scope is not None:
@@ -238,6 +242,7 @@ def target(walk: Walk, verb: str, message: pb.RangeVar, *, filtered: bool = True
         walk.emit("set", "*", detail="through pg_settings")
         walk.name("temp-ddl")  # it may have set the search_path: unqualified names mean less from here on
     names.reads(walk, found, message.location)
+    consequences(walk, verb, found, filtered=filtered, columns=columns)
     return found
 
 
@@ -269,6 +274,7 @@ def insert_stmt(walk: Walk, message: pb.InsertStmt) -> None:
                 columns=_target_columns(conflict.target_list),
                 detail="on conflict",
             )
+            consequences(walk, "update", found, filtered=True, columns=_target_columns(conflict.target_list))
         walk.children(conflict)
     if message.HasField("returning_clause"):
         walk.children(message.returning_clause)
@@ -330,15 +336,13 @@ def merge_stmt(walk: Walk, message: pb.MergeStmt) -> None:
         if action is not None:
             # Rows of the target that the source does not match are all of the rest.
             matched = clause.match_kind == pb.MERGE_WHEN_MATCHED or action == "insert"
+            narrowed = filtered and (matched or filters(clause.condition))
+            columns = _target_columns(clause.target_list)
             with walk.within("merge"):
                 walk.emit(
-                    action,
-                    found.qualified,
-                    schema=found.schema,
-                    relation_kind=found.kind,
-                    filtered=filtered and (matched or filters(clause.condition)),
-                    columns=_target_columns(clause.target_list),
+                    action, found.qualified, schema=found.schema, relation_kind=found.kind, filtered=narrowed, columns=columns
                 )
+                consequences(walk, action, found, filtered=narrowed, columns=columns)
         walk.node(clause.condition)
         walk.nodes(clause.target_list)
         walk.nodes(clause.values)

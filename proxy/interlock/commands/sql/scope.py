@@ -6,6 +6,7 @@ whether rows are bounded depends on the levels around it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from interlock.commands.sql.catalog import Relation
@@ -41,6 +42,7 @@ class Scope:
     target: Reference | None = None  # what the statement changes; read as well, but no effect of its own
     items: list[Item] = field(default_factory=list)  # all of FROM: relations, sub-queries, functions
     joins: list[Join] = field(default_factory=list)
+    inner: dict[str, Scope] = field(default_factory=dict)  # sub-queries in FROM, by alias: FOR UPDATE reaches into them
     restricted: frozenset[str] | None = None  # aliases that the conditions restrict; None: `filtered` says it for all
     columns: list[tuple[str, ...]] = field(default_factory=list)
     fixed: dict[str, str] = field(default_factory=dict)  # columns that the WHERE fixes to a constant, in the target list
@@ -58,6 +60,15 @@ class Scope:
     def filters(self, alias: str) -> bool:
         """Tell whether conditions leave rows of this item out."""
         return self.filtered if self.restricted is None else alias in self.restricted
+
+    def locked(self, only: set[str]) -> Iterator[tuple[Scope, Reference]]:
+        """Yield what FOR UPDATE (OF `only`, if any) locks, and the level that filters it: sub-queries in FROM belong to it."""
+        for reference in self.references:
+            if not only or reference.alias in only:
+                yield self, reference
+        for alias, scope in self.inner.items():
+            if not only or alias in only:
+                yield from scope.locked(set())
 
     def find(self, alias: str) -> Reference | None:
         """Return what `alias` names here or further out."""

@@ -12,6 +12,7 @@ Knows the shape of trees. Must not know policy.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -62,6 +63,9 @@ SECRET_COLUMNS = {
 }
 """Secret relations that are harmless without these columns."""
 
+_WRITTEN = re.compile(rb'(?:"(?:[^"]|"")*"|[\w$\x80-\xff]|\.)+')
+"""A name as it stands in the source, with its schema or without."""
+
 _KIND_OF_TYPE: dict[str, str] = {field.message_type.name: field.name for field in pb.Node.DESCRIPTOR.fields}
 _FIELDS: dict[Any, tuple[bool, str | None] | None] = {}
 
@@ -109,6 +113,7 @@ class Walk:
         self._taints = False
         self._ran_code = False
         self._made_temporary = False
+        self.creating = ""  # the schema whose CREATE SCHEMA this is part of
         self.code_ran = False  # an earlier statement of this text ran code that may have made anything
 
     # -- visiting -------------------------------------------------------------------------------------------------
@@ -194,10 +199,17 @@ class Walk:
         """Note that something can't be known. `location` is a byte offset into the command, -1 if not known."""
         start, end = (0, 0)
         if location >= 0 and not self.borrowed:
-            start, end = location, location + len(text.encode())
+            start, end = location, self._end(location, text.encode())
         found = Opaque(reason, text, start, end)
         if not any(o.reason == reason and o.text == text for o in self.opaque):
             self.opaque.append(found)
+
+    def _end(self, start: int, shown: bytes) -> int:
+        """Return where the part of the source ends that is told as `shown`: often it is written otherwise, without its schema."""
+        if self.source[start : start + len(shown)].lower() == shown.lower():
+            return start + len(shown)
+        written = _WRITTEN.match(self.source, start)
+        return written.end() if written is not None else min(start + 1, len(self.source))
 
     def name(self, kind: str, name: str = "", text: str = "") -> None:
         """Note what the statement does to the session's names, and let later statements of this text see it."""
@@ -218,6 +230,15 @@ class Walk:
             yield
         finally:
             self.via = outer
+
+    @contextmanager
+    def creating_in(self, schema: str) -> Iterator[None]:
+        """What is created inside without a schema goes to this one."""
+        outer, self.creating = self.creating, schema
+        try:
+            yield
+        finally:
+            self.creating = outer
 
     def text_of(self) -> str:
         """Return the text of the statement that is walked."""

@@ -7,6 +7,7 @@ Must not know: why something is refused, identity, sockets.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from interlock.errors import RemoteProtocolError
 from interlock.postgres.wire.frame import LENGTH
@@ -14,6 +15,13 @@ from interlock.postgres.wire.requests import message
 
 REFUSED = "interlock_refused_"
 """Prefix of the name that can't exist and that no text begins with. Clients can't use names that begin so."""
+
+
+class RefusedNames(NamedTuple):
+    """What stands for the refused messages of one session: a portal that can't exist, a text that can't be parsed."""
+
+    portal: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)

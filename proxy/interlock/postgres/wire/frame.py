@@ -17,6 +17,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from interlock.errors import RemoteProtocolError
+from interlock.postgres.wire.rows import skip_rows
 
 LENGTH = Struct("!I")
 STARTUP_CAP = 64 * 1024
@@ -46,7 +47,7 @@ CLIENT_CAPS: dict[int, tuple[int, int]] = {
 }
 """Least and greatest length of each message a client may send once the session runs. Anything else is refused."""
 
-COPY_DATA = ord("d")
+COPY_DATA, DATA_ROW = ord("d"), ord("D")
 
 
 class Frame(NamedTuple):
@@ -79,6 +80,11 @@ class ClientFrames:
         self._copy_left = 0
 
     @property
+    def at_rest(self) -> bool:
+        """Every byte was given out and the next begins a message."""
+        return self._pos == len(self._data) and not self._parts and not self._copy_left
+
+    @property
     def buffered(self) -> int:
         """Bytes that were fed and not yet given out."""
         return len(self._data) - self._pos + self._have
@@ -97,7 +103,6 @@ class ClientFrames:
                 return None
             self._data = b"".join((self._data[self._pos :], *self._parts))
             self._pos = self._have = 0
-            self._need = 5  # what an earlier message needed says nothing of the next
             self._parts.clear()
         data, pos = self._data, self._pos
         left = len(data) - pos
@@ -118,6 +123,7 @@ class ClientFrames:
             self._need = length + 1
             return None
         self._pos = end = pos + 1 + length
+        self._need = 5  # what this message needed says nothing about the next one
         return Frame(kind, data if left == length + 1 and not pos else data[pos:end])
 
     def _piece(self, header: int, *, first: bool) -> CopyPiece:
@@ -174,6 +180,11 @@ class ServerFrames:
         """Nothing that was given out so far ends inside a message, so a message of ours may come between."""
         return not self._left
 
+    @property
+    def at_rest(self) -> bool:
+        """The next byte begins a message and nothing is kept."""
+        return not self._left and not self._parts
+
     def scan(self, data: bytes) -> Scan:
         """Cut one read. Raise RemoteProtocolError."""
         if self._parts:
@@ -193,14 +204,13 @@ class ServerFrames:
         unpack = LENGTH.unpack_from
         while size - pos >= 5:
             kind = data[pos]
+            if kind == DATA_ROW:
+                behind = skip_rows(data, pos)
+                if behind != pos:
+                    pos = behind
+                    continue
             (length,) = unpack(data, pos + 1)
             end = pos + 1 + length
-            if kind == 68 and 4 <= length <= COPY_CAP:  # DataRow: the one that comes by millions
-                if end > size:
-                    self._left = end - size
-                    return Scan(data, size, places)
-                pos = end
-                continue
             if kind in STREAMED and 4 <= length <= COPY_CAP:
                 if kind == COPY_DATA:
                     self.copied_bytes += length - 4

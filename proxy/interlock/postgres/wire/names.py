@@ -15,7 +15,6 @@ somewhere) is UNKNOWN until it is set again.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, TypeVar
 
@@ -30,20 +29,24 @@ class Lookup(Enum):
     UNKNOWN = "what the name means can't be known"
 
 
-@dataclass(slots=True, eq=False)
 class _Slot(Generic[T]):
-    meaning: T | Lookup  # ABSENT or UNKNOWN besides a real one
-    stretch: int
-    open: bool
+    __slots__ = ("meaning", "open", "stretch")
+
+    def __init__(self, meaning: T | Lookup, stretch: int, open_: bool) -> None:
+        self.meaning = meaning  # ABSENT or UNKNOWN besides a real one
+        self.stretch = stretch
+        self.open = open_
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Change(Generic[T]):
     """One entered change, to be settled or undone by the answer to its message."""
 
-    table: Names[T]
-    name: str
-    slot: _Slot[T]
+    __slots__ = ("name", "slot", "table")
+
+    def __init__(self, table: Names[T], name: str, slot: _Slot[T]) -> None:
+        self.table = table
+        self.name = name
+        self.slot = slot
 
     def settle(self) -> None:
         self.table._settle(self)
@@ -97,6 +100,11 @@ class Names(Generic[T]):
         self._open += 1
         self.version += bool(name)
         return Change(self, name, slot)
+
+    def enter_settled(self, name: str, meaning: T) -> None:
+        """Enter what a message has made of the name that is answered already. Nothing of the table may be open."""
+        self._slots[name] = [_Slot(meaning, OUTSIDE, False)]
+        self.version += bool(name)
 
     def enter_all_absent(self, stretch: int, *, spared: str | None) -> list[Change[T]]:
         """Enter that every name is gone but `spared`."""

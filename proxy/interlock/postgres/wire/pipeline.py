@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
 
@@ -109,24 +108,38 @@ class Consequence(Protocol):
         """The message failed and nobody knows how much of it happened."""
 
 
-@dataclass(slots=True, eq=False)
 class Asked:
     """One entry of the queue. `ref` is the seq of the recorded release; `changes` what it did to names.
 
-    `copies_in` says that the server reads CopyData for it, `copied_*` what was sent behind it.
+    `statement` is set for a Describe of a statement: whose parameter types the answer tells. `copies_in` says that the server
+    reads CopyData for it, `copied_bytes` and `copied_messages` what was sent behind it.
     """
 
-    step: Step
-    ref: int | None = None
-    changes: tuple[Consequence, ...] = ()
-    refusal: ErrorFields | None = None
-    statement: object = None  # a Describe of a statement: whose parameter types the answer tells
-    statements: int = 1
-    failed: bool = False
-    skipped_refs: Sequence[int] = ()
-    copies_in: bool = False
-    copied_bytes: int = 0
-    copied_messages: int = 0
+    __slots__ = (
+        "changes", "copied_bytes", "copied_messages", "copies_in", "failed", "ref", "refusal", "skipped_refs", "statement",
+        "statements", "step",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        step: Step,
+        ref: int | None = None,
+        changes: tuple[Consequence, ...] = (),
+        *,
+        refusal: ErrorFields | None = None,
+        statement: object = None,
+        statements: int = 1,
+    ) -> None:
+        self.step = step
+        self.ref = ref
+        self.changes = changes
+        self.refusal = refusal
+        self.statement = statement
+        self.statements = statements
+        self.failed = False
+        self.skipped_refs: Sequence[int] = ()
+        self.copies_in = False
+        self.copied_bytes = self.copied_messages = 0
 
 
 class Pipeline:
@@ -193,6 +206,17 @@ class Pipeline:
             if not self._queue:
                 return
         self._queue.append(asked)
+
+    @property
+    def at_rest(self) -> bool:
+        """Nothing is in flight, and the server would skip nothing."""
+        return not (self._queue or self.skipping or self.copy_in)
+
+    def synced(self, status: str) -> None:
+        """A whole stretch came and was answered while at rest, up to its ReadyForQuery with this status."""
+        self.status = status
+        self.stretch += 1
+        self._unsynced = 0
 
     def answer(self, kind: int) -> tuple[Act, Asked]:
         """Apply one message of the server to the head. Raise RemoteProtocolError when it can't be its answer."""

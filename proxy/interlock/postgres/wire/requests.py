@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from struct import Struct
 from struct import error as struct_error
+from typing import NamedTuple
 
 from interlock.errors import RemoteProtocolError
 from interlock.postgres.wire.frame import LENGTH
@@ -20,19 +21,21 @@ from interlock.postgres.wire.frame import LENGTH
 _COUNT = Struct("!H")
 _SIGNED = Struct("!i")
 
+_signed = _SIGNED.unpack_from
+
+MAX_RECURRING = 1024
+"""Bytes of the parts of a Bind that are remembered."""
 MAX_NAME = 1024
 """Bytes of a statement's or portal's name. PostgreSQL compares them whole, drivers use a few dozen."""
 
 
-@dataclass(frozen=True, slots=True)
-class Parse:
+class Parse(NamedTuple):
     name: str
     text: bytes
     oids: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Bind:
+class Bind(NamedTuple):
     """`formats` holds 0, 1 or one entry a value: 0 text, 1 binary."""
 
     portal: str
@@ -71,9 +74,9 @@ class _Reader:
 
     __slots__ = ("_raw", "pos")
 
-    def __init__(self, raw: bytes) -> None:
+    def __init__(self, raw: bytes, pos: int = 5) -> None:
         self._raw = raw
-        self.pos = 5
+        self.pos = pos
 
     def text(self) -> bytes:
         start = self.pos
@@ -108,26 +111,6 @@ class _Reader:
         (value,) = self._unpack(_SIGNED, 4)
         return value
 
-    def values(self, number: int) -> tuple[bytes | None, ...]:
-        raw, pos = self._raw, self.pos
-        size = len(raw)
-        values: list[bytes | None] = []
-        for _ in range(number):
-            start = pos + 4
-            if start > size:
-                raise RemoteProtocolError("a message ends before its fields do")
-            (length,) = _SIGNED.unpack_from(raw, pos)
-            if length == -1:
-                values.append(None)
-                pos = start
-                continue
-            pos = start + length
-            if length < 0 or pos > size:
-                raise RemoteProtocolError("a value's length is negative or beyond the message")
-            values.append(raw[start:pos])
-        self.pos = pos
-        return tuple(values)
-
     def end(self) -> None:
         if self.pos != len(self._raw):
             raise RemoteProtocolError("bytes after the end of a message's fields")
@@ -157,16 +140,28 @@ def parse(raw: bytes) -> Parse:
 
 
 def bind(raw: bytes) -> Bind:
-    reader = _Reader(raw)
-    portal, statement = reader.name(), reader.name()
-    formats = _formats(reader)
-    number = reader.count()
-    if len(formats) not in (0, 1, number):
-        raise RemoteProtocolError("the number of parameter formats fits neither the values nor one for all")
-    values = reader.values(number)
-    result_formats = _formats(reader)
-    reader.end()
-    return Bind(portal, statement, formats, values, result_formats)
+    """Head and end of a Bind recur from one to the next and are remembered; only its values are read each time."""
+    size = len(raw)
+    formats = raw.find(0, raw.find(0, 5) + 1) + 1
+    values = formats + 4 + 2 * int.from_bytes(raw[formats : formats + 2], "big")
+    portal, statement, codes, number = (_head if values <= MAX_RECURRING else _read_head)(raw[5:values])
+    found: list[bytes | None] = []
+    pos = values
+    for _ in range(number):
+        start = pos + 4
+        if start > size:
+            raise RemoteProtocolError("a message ends before its fields do")
+        (length,) = _signed(raw, pos)
+        pos = start
+        if length == -1:
+            found.append(None)
+            continue
+        pos += length
+        if length < 0 or pos > size:
+            raise RemoteProtocolError("a value's length is negative or beyond the message")
+        found.append(raw[start:pos])
+    results = (_result_formats if size - pos <= MAX_RECURRING else _read_result_formats)(raw[pos:])
+    return Bind(portal, statement, codes, tuple(found), results)
 
 
 def _formats(reader: _Reader) -> tuple[int, ...]:
@@ -179,12 +174,34 @@ def _formats(reader: _Reader) -> tuple[int, ...]:
     return formats
 
 
+def _read_head(head: bytes) -> tuple[str, str, tuple[int, ...], int]:
+    """Read a Bind's body up to its values: portal, statement, format codes, number of values."""
+    reader = _Reader(head, 0)
+    portal, statement = reader.name(), reader.name()
+    formats = _formats(reader)
+    number = reader.count()
+    if len(formats) not in (0, 1, number):
+        raise RemoteProtocolError("the number of parameter formats fits neither the values nor one for all")
+    return portal, statement, formats, number
+
+
+def _read_result_formats(rest: bytes) -> tuple[int, ...]:
+    """Read what follows the values of a Bind."""
+    reader = _Reader(rest, 0)
+    formats = _formats(reader)
+    reader.end()
+    return formats
+
+
+_head = lru_cache(maxsize=256)(_read_head)
+_result_formats = lru_cache(maxsize=256)(_read_result_formats)
+
+
 @lru_cache(maxsize=256)
 def named(raw: bytes) -> Named:
     if raw[5] not in b"SP":
         raise RemoteProtocolError("Describe and Close take S or P")
-    reader = _Reader(raw)
-    reader.pos = 6
+    reader = _Reader(raw, 6)
     name = reader.name()
     reader.end()
     return Named(chr(raw[5]), name)

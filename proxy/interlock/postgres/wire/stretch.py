@@ -1,0 +1,90 @@
+"""The stretch that most statements are: one Bind run to its end and synced, in one read, and its answer in another.
+
+Knows: how drivers write it ([Parse] Bind [Describe] Execute Sync, of the nameless portal) and how a server answers when
+nothing special happens. Must not know: what was decided, sockets.
+
+Theory of operation. Both functions say what a read is only when it is exactly that and nothing else, to the last byte and
+with every length checked; for anything that differs by a byte they say None, and the read goes the ordinary way, message
+by message (frame, requests, pipeline), which alone judges what is wrong with it. So this knows no errors.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from interlock.errors import RemoteProtocolError
+from interlock.postgres.wire import requests
+from interlock.postgres.wire.frame import BIND_CAP, LENGTH, SERVER_CAP, TEXT_CAP
+from interlock.postgres.wire.requests import SYNC, Bind
+from interlock.postgres.wire.rows import skip_rows
+
+_length = LENGTH.unpack_from
+
+_DESCRIBE = requests.encode_describe_portal("")
+_RUN = requests.encode_execute("") + SYNC
+_TAILS = {_RUN: False, _DESCRIBE + _RUN: True}
+"""What follows the Bind, and whether a Describe is part of it."""
+
+_PARSED, _BOUND, _NO_DATA, _READY = b"1\0\0\0\4", b"2\0\0\0\4", b"n\0\0\0\4", b"Z\0\0\0\5"
+_STATUSES = b"ITE"
+_PARSE, _BIND, _ROW, _ROWS, _COMPLETE = b"PBDTC"
+
+
+class Stretch(NamedTuple):
+    """`parse` is the whole Parse message, empty without one."""
+
+    parse: bytes
+    bind: Bind
+    described: bool
+
+
+def asked(data: bytes) -> Stretch | None:
+    """Return the stretch that a read of the client is."""
+    size, start = len(data), 0
+    if size < 13:
+        return None
+    if data[0] == _PARSE:
+        start = 1 + _length(data, 1)[0]
+        if not 9 <= start <= TEXT_CAP or start + 5 > size:
+            return None
+    if data[start] != _BIND:
+        return None
+    end = start + 1 + _length(data, start + 1)[0]
+    if not 13 <= end - start <= BIND_CAP or end >= size:
+        return None
+    described = _TAILS.get(data[end:])
+    if described is None:
+        return None
+    try:
+        bind = requests.bind(data[start:end])
+    except RemoteProtocolError:
+        return None
+    return Stretch(data[:start], bind, described) if not bind.portal else None
+
+
+def answered(data: bytes, *, parsed: bool, described: bool) -> tuple[bytes, str] | None:
+    """Return (command tag, transaction status) of a read that is the whole answer to such a stretch."""
+    size, pos = len(data), 5
+    if parsed:
+        if data[:10] != _PARSED + _BOUND:
+            return None
+        pos = 10
+    elif data[:5] != _BOUND:
+        return None
+    if data[-6:-1] != _READY or size < pos + 16:
+        return None
+    last = size - 6
+    if described:
+        (length,) = _length(data, pos + 1)
+        if data[pos] == _ROWS:
+            if not 6 <= length <= SERVER_CAP:
+                return None
+        elif data[pos : pos + 5] != _NO_DATA:
+            return None
+        pos += 1 + length
+    if pos < last and data[pos] == _ROW:
+        pos = skip_rows(data, pos)
+    if pos + 5 >= last or data[pos] != _COMPLETE or pos + 1 + _length(data, pos + 1)[0] != last:
+        return None
+    status = data[-1]
+    return (data[pos + 5 : last - 1], chr(status)) if data[last - 1] == 0 and status in _STATUSES else None
