@@ -172,16 +172,19 @@ def session(proxy: Proxy, server: PostgresServer, seed: int, watching: psycopg.C
             differing = next((i for i, pair in enumerate(zip(answers, expected, strict=False)) if not alike(*pair)), None)
             assert differing is None, f"{trace}\nproxy:  {answers[: differing + 1]}\nserver: {expected[: differing + 1]}"
             assert len(answers) == len(expected), trace
-            states = [
-                row[0]
-                for pid in (one.process, other.process)
-                for row in watching.execute("SELECT state FROM pg_stat_activity WHERE pid = %s", (pid,)).fetchall()
-            ]
+            states = [state(watching, pid) for pid in (one.process, other.process)]
             assert states == [STATES[asked.status]] * 2, trace
             tables = asked_tables.execute(CONTENTS).fetchone()
             assert tables == model_tables.execute(CONTENTS).fetchone(), trace
             counts.update(f"{kind}{body['C'] if kind == 'E' else body if kind == 'Z' else ''}" for kind, body in expected)
     return len(pipelines)
+
+
+def state(watching: psycopg.Cursor[Any], pid: int) -> str:
+    """Return what the server itself says of a session. Its view of all sessions may lack one that changes just now."""
+    while (row := watching.execute("SELECT state FROM pg_stat_activity WHERE pid = %s", (pid,)).fetchone()) is None:
+        pass
+    return str(row[0])
 
 
 def story(pipelines: list[Pipeline]) -> str:
