@@ -176,9 +176,11 @@ def configuration(server: PostgresServer, folder: Path, **more: Any) -> Config:
 
 
 @asynccontextmanager
-async def _running(config: Config, folder: Path, policy: Any, options: Mapping[str, Any]) -> AsyncIterator[Proxy]:
+async def _running(
+    config: Config, folder: Path, policy: Any, settings: Mapping[str, Any], options: Mapping[str, Any]
+) -> AsyncIterator[Proxy]:
     tls = server_context(config.tls, config) if config.tls is not None else None
-    async with open_desk(folder, issuers=config.identity.issuers) as desk:
+    async with open_desk(folder, issuers=config.identity.issuers, **settings) as desk:
         classifier = SqlClassifier()
         gate = Gate(policies=policy, classifier=classifier, approvals=desk.inbox, transcripts=desk.transcripts, clock=desk.clock)
         listener = PostgresListener(
@@ -196,8 +198,15 @@ async def _running(config: Config, folder: Path, policy: Any, options: Mapping[s
 
 
 @contextmanager
-def running_proxy(config: Config, folder: Path, policy: Any, **options: Any) -> Iterator[Proxy]:
-    """Run a proxy in a thread of its own until the block ends."""
+def running_proxy(
+    config: Config,
+    folder: Path,
+    policy: Any,
+    *,
+    desk: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Iterator[Proxy]:
+    """Run a proxy in a thread of its own until the block ends. `desk` are settings of its desk, `options` of its listener."""
     started: list[Proxy] = []
     failed: list[BaseException] = []
     up = threading.Event()
@@ -205,7 +214,7 @@ def running_proxy(config: Config, folder: Path, policy: Any, **options: Any) -> 
     done = asyncio.Event()
 
     async def main() -> None:
-        async with _running(config, folder, policy, options) as proxy:
+        async with _running(config, folder, policy, desk or {}, options) as proxy:
             started.append(proxy)
             up.set()
             await done.wait()

@@ -31,6 +31,7 @@ class WireClient:
 
     def __init__(self, port: int, *, source: str = "127.0.0.1") -> None:
         self.socket: socket.socket = socket.create_connection(("127.0.0.1", port), timeout=30, source_address=(source, 0))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.process = 0
         self.secret = b""
         self.errors: list[dict[str, str]] = []

@@ -7,6 +7,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -18,6 +19,7 @@ from harness.wire_client import WireClient, message, startup
 from interlock.clock import system_entropy
 from interlock.errors import EvidenceError
 from interlock.evidence.events import EventDraft
+from interlock.policy.model import Decision, Facts
 
 pytestmark = pytest.mark.interop
 
@@ -40,6 +42,13 @@ BROKEN: dict[str, bytes] = {
     "length over 2^31": lengths(b"Q", 0xFFFFFFFF, b"SELECT 1\0") + SMUGGLED,
     "Query over its cap": lengths(b"Q", 1024 * 1024 + 1, b"SELECT 1\0"),
     "Bind over its cap": lengths(b"B", 64 * 1024 * 1024 + 1),
+    "Parse over its cap": lengths(b"P", 1024 * 1024 + 1, b"\0SELECT 1\0"),
+    "Describe over its cap": lengths(b"D", 10_001, b"S"),
+    "CopyData of four gigabytes": lengths(b"d", 0xFFFFFFFF, b"1\tx\n") + SMUGGLED,
+    "CopyData over its cap": lengths(b"d", 0x40000000, b"1\tx\n") + SMUGGLED,
+    "CopyData below four": lengths(b"d", 3) + SMUGGLED,
+    "CopyDone with a body": message(b"c", b"x") + SMUGGLED,
+    "Terminate with a body": message(b"X", SMUGGLED),
     "Sync with a body": lengths(b"S", 8, b"\0\0\0\0") + SMUGGLED,
     "bytes behind the NUL of a Query": message(b"Q", b"SELECT 1\0DELETE FROM t\0"),
     "Query without a NUL": message(b"Q", b"SELECT 1"),
@@ -51,6 +60,16 @@ BROKEN: dict[str, bytes] = {
     "Bind with more values than bytes": message(b"B", b"\0\0" + struct.pack("!HH", 0, 0xFFFF)),
     "Bind with a format of 2": message(b"B", b"\0\0" + struct.pack("!HHHH", 1, 2, 0, 0)),
     "Bind with two formats for one value": message(b"B", b"\0\0" + struct.pack("!HHHHiH", 2, 0, 0, 1, -1, 0)),
+    "Bind with a value of 2^31 bytes": message(b"B", b"\0\0" + struct.pack("!HHIH", 0, 1, 0x80000000, 0)),
+    "Bind with a value of 2^32 bytes less two": message(b"B", b"\0\0" + struct.pack("!HHIH", 0, 1, 0xFFFFFFFE, 0)),
+    "Bind with 65535 formats": message(b"B", b"\0\0" + struct.pack("!HHH", 0xFFFF, 0, 0)),
+    "Bind with 65535 formats of results": message(b"B", b"\0\0" + struct.pack("!HHH", 0, 0, 0xFFFF)),
+    "Bind with bytes behind its end": message(b"B", b"\0\0" + struct.pack("!HHH", 0, 0, 0) + SMUGGLED),
+    "Bind with a name that has no end": message(b"B", b"x" * 40),
+    "Parse with more types than bytes": message(b"P", b"\0SELECT 1\0" + struct.pack("!H", 0xFFFF)),
+    "Parse with a name of 2000 bytes": message(b"P", b"n" * 2000 + b"\0SELECT 1\0" + struct.pack("!H", 0)),
+    "CopyFail without a NUL": message(b"f", b"why"),
+    "replication inside a session": message(b"W", b"\0\0\0"),
     "Parse with bytes behind its end": message(b"P", b"\0SELECT 1\0" + struct.pack("!H", 0) + b"x"),
     "Parse with a NUL in its text": message(b"P", b"\0SELECT 1\0DELETE FROM t\0" + struct.pack("!H", 0)),
     "Describe of neither": message(b"D", b"X\0"),
@@ -67,10 +86,20 @@ def test_broken_messages_end_the_connection(wire: WireClient, server: PostgresSe
     assert server.run("SELECT count(*) FROM t") == "10"
 
 
-def test_a_query_inside_copy_ends_the_connection(wire: WireClient, server: PostgresServer) -> None:
-    wire.send(WireClient.query("COPY bulk FROM STDIN"))
-    assert wire.read()[0] == "G"
-    wire.send(message(b"d", b"1\tx\n") + WireClient.query("SELECT 1"))
+COMMANDS = {
+    "Query": WireClient.query("SELECT 1"), "Parse": WireClient.parse("", "SELECT 1"), "Bind": WireClient.bind("", ""),
+    "Execute": WireClient.execute(""), "Describe": WireClient.describe("P", ""), "Close": WireClient.close("P", ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("extended", [False, True], ids=["simple", "extended"])
+@pytest.mark.parametrize("what", COMMANDS)
+def test_a_command_inside_copy_ends_the_connection(wire: WireClient, server: PostgresServer, what: str, extended: bool) -> None:
+    text = "COPY bulk FROM STDIN"
+    wire.send(WireClient.extended(text) + WireClient.FLUSH if extended else WireClient.query(text))
+    while wire.read()[0] != "G":
+        pass
+    wire.send(message(b"d", b"1\tx\n") + COMMANDS[what])
     assert wire.fatal()["C"] == "08P01"
     assert server.run("SELECT count(*) FROM bulk") == "0"
 
@@ -78,6 +107,38 @@ def test_a_query_inside_copy_ends_the_connection(wire: WireClient, server: Postg
 def test_copy_data_when_nothing_copies_reaches_nobody(wire: WireClient) -> None:
     wire.send(message(b"d", SMUGGLED) + message(b"c") + WireClient.query("SELECT 1"))
     assert wire.until_ready() == ["T", "D", "C", "ZI"]
+
+
+def carrier(passenger: bytes) -> tuple[bytes, int]:
+    """Return harmless messages that carry `passenger` in a value, and how many bytes come before it."""
+    head = WireClient.parse("", "SELECT $1::bytea")
+    whole = head + WireClient.bind("", "", [passenger], binary=True) + WireClient.SYNC
+    return whole, whole.index(passenger)
+
+
+def test_a_copy_that_fails_inside_a_message_smuggles_nothing(wire: WireClient, server: PostgresServer) -> None:
+    """The attack: begin a CopyData, let the COPY fail, end it. Were the end dropped because nothing copies any more, the
+    server would take the next bytes for it, and find a DELETE in the middle of a value."""
+    harmless, before = carrier(SMUGGLED)
+    wire.send(WireClient.query("COPY bulk FROM STDIN"))
+    assert wire.read()[0] == "G"
+    wire.send(message(b"d", b"no number\tx\n") + lengths(b"d", 4 + 10 + before, b"1\tbegun..."[:10]))
+    assert wire.until_ready() == ["E22P02", "ZI"]
+    wire.send(b"x" * before + harmless)
+    assert wire.until_ready() == ["1", "2", "ZI"]
+    assert server.run("SELECT count(*) FROM t") == "10"
+
+
+def test_a_message_that_the_server_skips_inside_smuggles_nothing(wire: WireClient, server: PostgresServer) -> None:
+    """The same by an error in the extended protocol, which comes while the CopyData is on its way."""
+    harmless, before = carrier(SMUGGLED)
+    wire.send(WireClient.bind("", "nobody") + WireClient.query("COPY bulk FROM STDIN") + lengths(b"d", 4 + before))
+    assert wire.read()[0] == "E"
+    wire.send(b"x" * before + message(b"c") + WireClient.SYNC)
+    assert wire.until_ready() == ["ZI"]
+    wire.send(harmless)
+    assert wire.until_ready() == ["1", "2", "ZI"]
+    assert server.run("SELECT count(*) FROM t") == "10"
 
 
 def test_a_message_in_single_bytes_is_the_same_message(wire: WireClient) -> None:
@@ -138,6 +199,47 @@ def test_truncated_and_silent_clients_leave_at_the_deadline(server: PostgresServ
                 client.fatal()  # returns when the proxy has closed
 
 
+def test_more_than_one_statement_in_a_parse_is_an_ordinary_error(wire: WireClient, server: PostgresServer) -> None:
+    wire.send(WireClient.extended("SELECT 1; DELETE FROM t") + WireClient.SYNC + WireClient.query("SELECT 1"))
+    assert wire.until_ready() == ["E42601", "ZI"]
+    assert wire.until_ready() == ["T", "D", "C", "ZI"]
+    assert server.run("SELECT count(*) FROM t") == "10"
+
+
+def test_a_refusals_portal_can_be_named_by_nobody(wire: WireClient, proxy: Proxy, server: PostgresServer) -> None:
+    """The attack: find the name that a refusal stands under, declare a cursor of it, and have the next refusal run that."""
+    wire.send(WireClient.query("BEGIN") + WireClient.query("SAVEPOINT s") + WireClient.query("DROP TABLE t"))
+    assert [wire.until_ready()[-1] for _ in range(3)] == ["ZT", "ZT", "ZE"]
+    seen = server.run(f"SELECT query FROM pg_stat_activity WHERE pid = {wire.process}", user="postgres")
+    assert seen.startswith("interlock_refused_")
+    wire.send(WireClient.query("ROLLBACK TO s") + WireClient.query(f"DECLARE {seen} CURSOR FOR SELECT 'mine'"))
+    assert [wire.until_ready()[-1] for _ in range(2)] == ["ZT", "ZT"]
+    wire.send(WireClient.bind("", "nobody") + WireClient.SYNC)
+    assert wire.until_ready() == ["E26000", "ZE"]
+
+
+def test_a_storm_of_cancel_requests_stops_nobody(proxy: Proxy, table: str) -> None:
+    """Guesses of a key beyond the limit are not even looked up; the sessions that they aim at go on, and so does the listener."""
+    with WireClient.connect(proxy.port, "claude", "orders", proxy.password) as mine:
+        mine.send(WireClient.query("SELECT count(*) FROM generate_series(1, 3000000)"))
+        for guess in range(150):
+            with WireClient(proxy.port) as stranger:
+                stranger.send(struct.pack("!IIi", 16, 80877102, mine.process) + struct.pack("!I", guess))
+                assert stranger.fatal() == {}
+        assert mine.until_ready() == ["T", "D", "C", "ZI"]
+        mine.send(WireClient.query("SELECT 1"))
+        assert mine.until_ready() == ["T", "D", "C", "ZI"]
+
+
+@pytest.mark.parametrize("size", [4, 16, 12 + 4, 12 + 256, 12 + 257, 11])
+def test_cancel_requests_of_any_size_are_answered_by_closing(proxy: Proxy, size: int) -> None:
+    with WireClient(proxy.port) as client:
+        client.send(struct.pack("!II", max(size, 8), 80877102) + bytes(max(size - 8, 0)))
+        assert client.fatal().get("C", "08P01") == "08P01"
+    with psycopg.connect(proxy.dsn()) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
 def test_cancel_keys_open_nothing_but_their_own_session(proxy: Proxy, table: str) -> None:
     with WireClient.connect(proxy.port, "claude", "orders", proxy.password) as mine:
         other = bytes(b ^ 0xFF for b in mine.secret)
@@ -178,15 +280,66 @@ def test_guesses_of_cancel_keys_are_limited() -> None:
     assert cancelled == [True, True]
 
 
-POISONS = ["SET client_encoding = 'LATIN1'", "SET standard_conforming_strings = off", "SET NAMES 'SJIS'"]
+POISONS = {
+    "GBK": "SET client_encoding = 'GBK'", "SJIS by NAMES": "SET NAMES 'SJIS'", "LATIN1": "SET client_encoding = 'LATIN1'",
+    "strings": "SET standard_conforming_strings = off", "GBK by a function": "SELECT set_config('client_encoding', 'GBK', false)",
+    "GBK by a block": "DO $$ BEGIN PERFORM set_config('client_encoding', 'GBK', false); END $$",
+    "strings by a view": "UPDATE pg_settings SET setting = 'off' WHERE name = 'standard_conforming_strings'",
+}  # fmt: skip
+DISGUISED = {"GBK": "SELECT E'中\\' ; DELETE FROM t --'", "strings": "SELECT '\\'' ; DELETE FROM t; --'"}
+"""One SELECT to us, and a DELETE behind it to a server under that setting."""
 
 
-@pytest.mark.parametrize("text", POISONS)
-def test_a_setting_that_makes_text_ambiguous_ends_the_session(wire: WireClient, text: str) -> None:
-    wire.send(WireClient.query(text))
-    fields = wire.fatal()
+@pytest.fixture(scope="module")
+def permissive(server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    """A policy that allows everything but DELETE, also what can't be read."""
+    folder = tmp_path_factory.mktemp("permissive")
+
+    class Permissive(VerbPolicy):
+        def decide(self, facts: Facts) -> Decision:
+            return super().decide(replace(facts, analysis=replace(facts.analysis, opaque=())))
+
+    with running_proxy(configuration(server, folder), folder, Permissive(deny=frozenset({"delete"}))) as running:
+        yield running
+
+
+@pytest.mark.parametrize("extended", [False, True], ids=["simple", "extended"])
+@pytest.mark.parametrize("what", POISONS)
+def test_a_setting_that_makes_text_ambiguous_ends_the_session(
+    permissive: Proxy, server: PostgresServer, table: str, what: str, extended: bool
+) -> None:
+    text = POISONS[what]
+    with WireClient.connect(permissive.port, "claude", "orders", permissive.password) as wire:
+        wire.send(WireClient.extended(text) + WireClient.SYNC if extended else WireClient.query(text))
+        fields = wire.fatal()
     assert (fields["S"], fields["C"]) == ("FATAL", "42501")
     assert "session-poisoned" in fields["D"]
+
+
+@pytest.mark.parametrize("way", ["simple", "extended", "without a Sync", "a Query without a Sync"])
+@pytest.mark.parametrize("what", DISGUISED)
+def test_nothing_that_was_sent_behind_such_a_setting_is_read_by_its_rules(
+    permissive: Proxy, server: PostgresServer, table: str, what: str, way: str
+) -> None:
+    """The attack: setting and disguised text in one packet, so that the text is decided before the server has reported."""
+    setting, disguised = POISONS[what], DISGUISED[what]
+    sent = {
+        "simple": WireClient.query(setting) + WireClient.query(disguised),
+        "extended": WireClient.extended(setting) + WireClient.SYNC + WireClient.query(disguised),
+        "without a Sync": WireClient.extended(setting) + WireClient.extended(disguised) + WireClient.SYNC,
+        "a Query without a Sync": WireClient.extended(setting) + WireClient.query(disguised),
+    }[way]
+    with WireClient.connect(permissive.port, "claude", "orders", permissive.password) as wire:
+        wire.send(sent)
+        assert "session-poisoned" in wire.fatal()["D"]
+    assert server.run("SELECT count(*) FROM t") == "10"
+    assert "DELETE FROM t" not in server.log.split("SET ")[-1]
+
+
+def test_a_setting_that_stays_as_it_is_ends_nothing(permissive: Proxy, table: str) -> None:
+    with WireClient.connect(permissive.port, "claude", "orders", permissive.password) as wire:
+        wire.send(WireClient.extended("SET client_encoding = 'UTF8'") + WireClient.extended("SELECT 1") + WireClient.SYNC)
+        assert wire.until_ready() == ["1", "2", "C", "1", "2", "D", "C", "ZI"]
 
 
 def test_a_broken_transcript_releases_nothing_and_ends_the_session(

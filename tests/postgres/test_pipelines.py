@@ -1,4 +1,4 @@
-"""Pipelines with a refusal inside, in the eight states of postgres.md: the client's transaction state and the server's own
+"""Pipelines with a refusal inside, in every state that a session can be in: the client's transaction state and the server's own
 never differ, and what ran is what a server would have run had the refused statement failed there."""
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from psycopg import errors
 
 from harness.gate import Proxy
 from harness.postgres_server import PostgresServer
-from harness.wire_client import WireClient
+from harness.wire_client import WireClient, message
 
 pytestmark = pytest.mark.interop
 
@@ -50,6 +50,39 @@ STATES: dict[str, tuple[list[bytes], bytes, list[str], str]] = {
     ),
     "extended followed by Query": ([], run(ADDED) + WireClient.query(DENIED), ["1", "2", "C", "E42501", "ZI"], "I"),
     "two refusals before one Sync": ([], run(DENIED) + run(DENIED) + SYNC, ["E42501", "ZI"], "I"),
+    "a Query, idle": ([], WireClient.query(DENIED), ["E42501", "ZI"], "I"),
+    "a Query in a transaction": ([b"BEGIN"], WireClient.query(DENIED), ["E42501", "ZE"], "E"),
+    "a Query in a failed one": ([b"BEGIN", b"SELECT 1/0"], WireClient.query(DENIED), ["E42501", "ZE"], "E"),
+    "a Query after a savepoint": (
+        [b"BEGIN", ADDED.encode(), b"SAVEPOINT s"], WireClient.query(DENIED) + WireClient.query("ROLLBACK TO s"),
+        ["E42501", "ZE", "C", "ZT"], "T",
+    ),
+    "a batch in autocommit": ([], WireClient.query(f"{ADDED}; {DENIED}; {ADDED}"), ["E42501", "ZI"], "I"),
+    "a batch that begins": ([], WireClient.query(f"BEGIN; {ADDED}; {DENIED}"), ["E42501", "ZI"], "I"),
+    "after COPY": (
+        [], WireClient.query("COPY bulk FROM STDIN") + message(b"d", b"1\tx\n") + message(b"c") + WireClient.query(DENIED)
+        + run(DENIED) + SYNC, ["G", "C", "ZI", "E42501", "ZI", "E42501", "ZI"], "I",
+    ),
+    "after a COPY that failed": (
+        [], WireClient.query("COPY bulk FROM STDIN") + message(b"d", b"x\n") + message(b"c") + run(DENIED) + SYNC,
+        ["G", "E22P02", "ZI", "E42501", "ZI"], "I",
+    ),
+    "a new Parse of the unnamed statement": (
+        [], WireClient.parse("", ADDED) + SYNC + WireClient.parse("", DENIED) + SYNC + WireClient.bind("", "") + SYNC,
+        ["1", "ZI", "E42501", "ZI", "E26000", "ZI"], "I",
+    ),
+    "the unnamed statement behind a refused Query": (
+        [], WireClient.parse("", ADDED) + SYNC + WireClient.query(DENIED) + WireClient.bind("", "") + SYNC,
+        ["1", "ZI", "E42501", "ZI", "E26000", "ZI"], "I",
+    ),
+    "a Parse of a name that is taken": (
+        [], WireClient.parse("a", "SELECT 1") + WireClient.parse("a", DENIED) + SYNC + WireClient.bind("", "a") + SYNC,
+        ["1", "E42501", "ZI", "2", "ZI"], "I",
+    ),
+    "a Query behind an error and another Query": (
+        [], run("SELECT 1/0") + WireClient.query("SELECT 1") + WireClient.query(DENIED) + run("SELECT 1") + SYNC,
+        ["1", "E22012", "ZI"], "I",
+    ),
     "an earlier error clears the refusal": ([], run("SELECT 1/0") + run(DENIED) + SYNC, ["1", "E22012", "ZI"], "I"),
     "a refused Query behind an error": ([], run("SELECT 1/0") + WireClient.query(DENIED) + SYNC, ["1", "E22012", "ZI"], "I"),
 }  # fmt: skip
@@ -167,6 +200,40 @@ def test_close_and_describe_work_through_the_tables(wire: WireClient) -> None:
     assert wire.until_ready() == ["3", "ZI"]
     wire.send(WireClient.bind("", "s") + SYNC)
     assert wire.until_ready() == ["E26000", "ZI"]
+
+
+@pytest.mark.parametrize("text", ["DEALLOCATE ALL", "DISCARD ALL"])
+def test_what_drops_every_statement_spares_the_unnamed_one(wire: WireClient, text: str) -> None:
+    wire.send(WireClient.parse("", "SELECT 7") + WireClient.parse("s", text) + SYNC)
+    wire.send(WireClient.bind("", "s") + WireClient.execute("") + SYNC + WireClient.bind("", "") + WireClient.execute("") + SYNC)
+    assert [wire.until_ready()[-1] for _ in range(2)] == ["ZI", "ZI"]
+    assert wire.until_ready() == ["2", "D", "C", "ZI"]
+
+
+def test_closing_all_portals_spares_the_one_that_does_it(wire: WireClient) -> None:
+    wire.send(WireClient.extended("CLOSE ALL") + WireClient.execute("") + SYNC)
+    assert wire.until_ready() == ["1", "2", "C", "E55000", "ZI"]
+
+
+def test_a_held_cursor_outlives_its_transaction(wire: WireClient) -> None:
+    wire.send(WireClient.query("BEGIN; DECLARE c CURSOR WITH HOLD FOR SELECT id FROM t ORDER BY id; COMMIT"))
+    assert wire.until_ready()[-1] == "ZI"
+    wire.send(WireClient.execute("c", 2) + SYNC + WireClient.query("FETCH 1 FROM c") + WireClient.query("CLOSE c"))
+    assert wire.until_ready() == ["D", "D", "s", "ZI"]
+    assert wire.until_ready() == ["T", "D", "C", "ZI"]
+    assert wire.until_ready() == ["C", "ZI"]
+
+
+def test_a_string_that_first_leaves_a_failed_transaction_is_asked_about(
+    proxy: Proxy, wire: WireClient, server: PostgresServer
+) -> None:
+    wire.send(
+        WireClient.query("BEGIN") + WireClient.query("SELECT 1/0") + WireClient.query("ROLLBACK; DELETE FROM t WHERE id = 1")
+    )
+    assert [wire.until_ready()[-1] for _ in range(2)] == ["ZT", "ZE"]
+    proxy.approve()
+    assert wire.until_ready() == ["C", "C", "ZI"]
+    assert server.run("SELECT count(*) FROM t") == "9"
 
 
 def test_pgbench_runs_in_every_query_mode(proxy: Proxy, server: PostgresServer, table: str) -> None:

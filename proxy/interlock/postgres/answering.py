@@ -15,10 +15,15 @@ from interlock.postgres.results import Results
 from interlock.postgres.statements import SessionNames, Statement
 from interlock.postgres.watch import ParameterWatch
 from interlock.postgres.wire import answers
+from interlock.postgres.wire.answers import RefusedNames
 from interlock.postgres.wire.frame import ServerFrames
-from interlock.postgres.wire.pipeline import Act, Asked, Pipeline, Step
+from interlock.postgres.wire.pipeline import Act, Asked, Pipeline
 
 _COMMAND_COMPLETE, _COPY_DONE, _ERROR, _PARAMETER_STATUS, _SUSPENDED = b"CcESs"
+
+
+_REFUSED_CODES = ("34000", "42601")
+"""How a server fails on what stands for a refused message: a portal that does not exist, a text that does not parse."""
 
 
 class PoisonedError(InterlockError):
@@ -37,17 +42,16 @@ class Answering:
         names: SessionNames,
         results: Results,
         watch: ParameterWatch,
-        refused_portal: str,
+        refused: RefusedNames,
         idle: Callable[[], None],
     ) -> None:
         self._pipeline = pipeline
         self._names = names
         self._results = results
         self._watch = watch
-        self._refused_portal = refused_portal
+        self._refused = refused
         self._idle = idle
         self._frames = ServerFrames()
-        self._copied_in = [0, 0]
 
     @property
     def at_boundary(self) -> bool:
@@ -59,10 +63,12 @@ class Answering:
         """Nothing of the server's stream is kept or under way."""
         return self._frames.at_rest
 
-    def copied_in(self, size: int, messages: int) -> None:
-        """Count CopyData on its way to the server."""
-        self._copied_in[0] += size
-        self._copied_in[1] += messages
+    def copied_in(self, size: int, *, first: bool) -> None:
+        """Count CopyData on its way to the server. It belongs to the message that was sent last, if that is a COPY at all."""
+        asked = self._pipeline.last
+        if asked is not None:
+            asked.copied_bytes += size
+            asked.copied_messages += first
 
     def take(self, data: bytes) -> bytes:
         """Apply one read; return what the client gets. Raise RemoteProtocolError, PoisonedError, EvidenceError."""
@@ -120,8 +126,8 @@ class Answering:
         self._count_copy(head)
         if copying_out:
             self._results.copied(head.ref, "out", *self._frames.take_copied())
-        if head.step is Step.REFUSED and head.refusal is not None:
-            ours = code == "34000" and self._refused_portal in fields.get("M", "")
+        if head.refusal is not None:
+            ours = code in _REFUSED_CODES and any(name in fields.get("M", "") for name in self._refused)
             return answers.error(head.refusal) if ours else None
         if head.ref is not None:
             self._results.failed(head.ref, code)
@@ -130,7 +136,8 @@ class Answering:
         return None
 
     def _count_copy(self, head: Asked) -> None:
-        """A COPY FROM of this statement has ended: record what passed."""
-        if self._copied_in[1]:
-            self._results.copied(head.ref, "in", *self._copied_in)
-            self._copied_in = [0, 0]
+        """A COPY FROM of this statement has ended: record what passed. What came when nothing copied, the server drops."""
+        if head.copies_in:
+            self._results.copied(head.ref, "in", head.copied_bytes, head.copied_messages)
+            head.copies_in = False
+            head.copied_bytes = head.copied_messages = 0

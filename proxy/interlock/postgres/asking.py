@@ -22,15 +22,23 @@ from interlock.approvals.wording import Refusal
 from interlock.commands.model import Command, Kind, Wire
 from interlock.errors import SENTENCES, InterlockError, LocalProtocolError, Reason, RemoteProtocolError
 from interlock.postgres import refusals
-from interlock.postgres.answering import Answering
+from interlock.postgres.answering import Answering, PoisonedError
 from interlock.postgres.catalog import SchemaChange, schema_change
 from interlock.postgres.results import Results
 from interlock.postgres.schema import SchemaView
-from interlock.postgres.statements import Portal, Recurrence, SessionNames, Statement, mentions_names
+from interlock.postgres.statements import (
+    Portal,
+    Recurrence,
+    SessionNames,
+    Statement,
+    ends_transaction,
+    mentions_names,
+    unsettles,
+)
 from interlock.postgres.stretches import Stretches, values
 from interlock.postgres.waiting import HeldClient
 from interlock.postgres.wire import answers, requests
-from interlock.postgres.wire.answers import ErrorFields
+from interlock.postgres.wire.answers import ErrorFields, RefusedNames
 from interlock.postgres.wire.frame import CopyPiece, Frame
 from interlock.postgres.wire.names import OUTSIDE, Lookup
 from interlock.postgres.wire.pipeline import Asked, Pipeline, Step
@@ -55,7 +63,10 @@ class Turns(Protocol):
 
 
 class Asking:
-    """Handles the client's messages one at a time. `out` gathers what goes to the server."""
+    """Handles the client's messages one at a time. `out` gathers what goes to the server.
+
+    `unsettled`: a setting was changed that the server reports only at the next Sync, and reads by at once.
+    """
 
     def __init__(
         self,
@@ -64,7 +75,7 @@ class Asking:
         *,
         caller: HeldClient,
         settings: tuple[tuple[str, str], ...],
-        refused_portal: str,
+        refused: RefusedNames,
         pipeline: Pipeline,
         names: SessionNames,
         schema: SchemaView,
@@ -79,7 +90,7 @@ class Asking:
         self._turns = turns
         self._caller = caller
         self._settings = settings
-        self._refused_portal = refused_portal
+        self._refused = refused
         self._pipeline = pipeline
         self._names = names
         self._schema = schema
@@ -88,6 +99,8 @@ class Asking:
         self._stretches = stretches
         self._draining: Callable[[], None] | None = None
         self._ended = False
+        self._copy_passes = False
+        self.unsettled = False
 
     def take(self, frame: Frame | CopyPiece) -> None:
         """Handle one message. Raise RemoteProtocolError and other InterlockErrors: the session ends."""
@@ -125,11 +138,7 @@ class Asking:
 
     def _queried(self, frame: Frame, text: bytes, outcome: Outcome) -> None:
         if not isinstance(outcome, gate.Release):
-            if self._pipeline.unsynced and not self._pipeline.drained:
-                # A Query behind a failed message of the same stretch is skipped, and so must its refusal be.
-                self._after_drain(partial(self._refuse_query, outcome))
-            else:
-                self._refuse_query(outcome)
+            self._refuse(outcome, Step.REFUSED_QUERY, requests.encode_query(self._refused.text.encode()))
             return
         analysis = outcome.analysis
         idle = not (len(self._pipeline) or self._pipeline.in_transaction)
@@ -137,13 +146,8 @@ class Asking:
         self._pipeline.ask(Asked(Step.QUERY, outcome.decision, changes, statements=analysis.statements))
         self.out.append(frame.raw if outcome.payload == text else requests.encode_query(outcome.payload))
         self._released(outcome)
-
-    def _refuse_query(self, outcome: Refusal | ErrorFields) -> None:
-        if self._pipeline.skipping:
-            return
-        self._refuse(outcome)
-        self._pipeline.ask(Asked(Step.SYNC))
-        self.out.append(requests.SYNC)
+        if self._settings and (analysis.opaque or unsettles(analysis.names)):
+            self._after_drain(lambda: None)  # the server reports its settings before it is ready: `watch` decides
 
     def _parse(self, frame: Frame) -> None:
         parsed = requests.parse(frame.raw)
@@ -159,7 +163,8 @@ class Asking:
 
     def _parsed(self, frame: Frame, parsed: requests.Parse, command: Command, outcome: Outcome) -> None:
         if not isinstance(outcome, gate.Release):
-            self._refuse(outcome)
+            failing = requests.Parse(parsed.name, self._refused.text.encode(), ())
+            self._refuse(outcome, instead=requests.encode_parse(failing))
             return
         text = outcome.payload
         statement = Statement(text, parsed.oids)
@@ -239,10 +244,11 @@ class Asking:
             case Portal():
                 changes = self._names.apply(
                     portal.actions, text=portal.text.encode(), release=portal.release,
-                    stretch=self._pipeline.stretch, idle=False,
+                    stretch=self._pipeline.stretch, idle=False, running=asked.portal,
                 )  # fmt: skip
                 self._pipeline.ask(Asked(Step.EXECUTE, portal.release, changes))
                 self.out.append(frame.raw)
+                self.unsettled = self.unsettled or (bool(self._settings) and unsettles(portal.actions))
 
     def _describe(self, frame: Frame) -> None:
         named = requests.named(frame.raw)
@@ -267,13 +273,22 @@ class Asking:
         if not self._pipeline.copy_in:  # COPY swallows a Sync
             self._pipeline.ask(Asked(Step.SYNC))
         self.out.append(frame.raw)
+        if self.unsettled:
+            self.unsettled = False
+            self._after_drain(lambda: None)
 
     def _flush_request(self, frame: Frame) -> None:
         self.out.append(frame.raw)
 
     def _copy_data(self, piece: CopyPiece) -> None:
-        if len(self._pipeline) and not self._pipeline.skipping:
-            self._answering.copied_in(piece.size, piece.first)
+        """Pass a CopyData on, or none of it: the server waits for the rest of one that has begun, whatever failed since.
+
+        Were its end dropped, the server would take the next bytes for it, and read a message out of somebody's value.
+        """
+        if piece.first:
+            self._copy_passes = len(self._pipeline) > 0 and not self._pipeline.skipping
+        if self._copy_passes:
+            self._answering.copied_in(piece.size, first=piece.first)
             self.out.append(piece.raw)
 
     def _copy_end(self, frame: Frame) -> None:
@@ -295,17 +310,22 @@ class Asking:
     # -- deciding and refusing ----------------------------------------------------------------------------------------
 
     def _out_of_turn(self) -> bool:
-        """Whether the server would skip this message anyway. Raise RemoteProtocolError inside COPY IN."""
+        """Whether the server would skip this message anyway. Raise RemoteProtocolError inside COPY IN.
+
+        Raise PoisonedError behind a setting that the server reports only at the next Sync, and reads by at once.
+        """
         if self._pipeline.copy_in:
             raise RemoteProtocolError("a command inside COPY FROM STDIN")
+        if self.unsettled:
+            raise PoisonedError("a setting that decides how text is read must be followed by a Sync")
         return self._pipeline.skipping
 
     def _names_unsettled(self, text: bytes) -> bool:
         return not self._names.settled and not self._pipeline.drained and mentions_names(text)
 
     def _reserved(self, name: str) -> bool:
-        if name.startswith(answers.REFUSED_PORTAL):
-            self._refuse(refusals.as_the_server("42939", f"names that begin with {answers.REFUSED_PORTAL} are reserved"))
+        if name.startswith(answers.REFUSED):
+            self._refuse(refusals.as_the_server("42939", f"names that begin with {answers.REFUSED} are reserved"))
             return True
         if self._names.full:
             self._refuse(Refusal(Reason.LIMIT_REACHED, "too many prepared statements or portals: close some"))
@@ -321,6 +341,7 @@ class Asking:
             self._pause(partial(self._decide_again, command, then))
             return
         self._caller.request = None
+        self._caller.begins_anew = answer.analysis is not None and ends_transaction(answer.analysis)
         self.busy = True
         self._turns.flush()
         self.waiting = asyncio.get_running_loop().create_task(self._outcome(answer))
@@ -366,13 +387,17 @@ class Asking:
             return
         self._turns.go_on()
 
-    def _refuse(self, outcome: Refusal | ErrorFields) -> None:
-        """Let the server fail in place of the refused message (postgres.md): it aborts and skips by itself."""
+    def _refuse(self, outcome: Refusal | ErrorFields, step: Step = Step.REFUSED, instead: bytes = b"") -> None:
+        """Let the server fail in place of the refused message (postgres.md): it aborts and skips by itself.
+
+        What is sent is of the refused message's kind where that makes a difference to the server: a Query and a Parse of
+        a text that nothing can parse, for all else an Execute of a portal that can't exist.
+        """
         fields = refusals.refused(outcome) if isinstance(outcome, Refusal) else outcome
         if self._pipeline.skipping:
             return
-        self._pipeline.ask(Asked(Step.REFUSED, refusal=fields))
-        self.out.append(requests.encode_execute(self._refused_portal))
+        self._pipeline.ask(Asked(step, refusal=fields))
+        self.out.append(instead or requests.encode_execute(self._refused.portal))
 
     def _released(self, release: gate.Release) -> None:
         self._schema.released(release.analysis)

@@ -33,7 +33,7 @@ from interlock.postgres.stretches import Stretches
 from interlock.postgres.waiting import HeldClient
 from interlock.postgres.watch import ParameterWatch
 from interlock.postgres.wire import answers, requests
-from interlock.postgres.wire.answers import ErrorFields
+from interlock.postgres.wire.answers import ErrorFields, RefusedNames
 from interlock.postgres.wire.frame import ClientFrames
 from interlock.postgres.wire.pipeline import Pipeline
 
@@ -70,7 +70,8 @@ class PostgresSession:
         self._cancel_server = cancel_server
         self._estimator = estimator
         self._ended: Callable[[PostgresSession, str], None] = lambda _session, _why: None
-        refused_portal = answers.REFUSED_PORTAL + entropy(16).hex()
+        # Two names: a text may be seen in pg_stat_activity, and whoever knows the portal's name could DECLARE it.
+        refused = RefusedNames(answers.REFUSED + entropy(16).hex(), answers.REFUSED + entropy(16).hex())
         self._frames = ClientFrames()
         self._pipeline = Pipeline()
         self._results = Results(session.record)
@@ -79,7 +80,7 @@ class PostgresSession:
             names=names,
             results=self._results,
             watch=self.watch,
-            refused_portal=refused_portal,
+            refused=refused,
             idle=schema.settled,
         )
         self._stretches = Stretches(session, pipeline=self._pipeline, names=names, schema=schema, results=self._results)
@@ -88,7 +89,7 @@ class PostgresSession:
             self,
             caller=self._caller,
             settings=settings,
-            refused_portal=refused_portal,
+            refused=refused,
             pipeline=self._pipeline,
             names=names,
             schema=schema,
@@ -179,7 +180,7 @@ class PostgresSession:
             self._pipeline.at_rest
             and self._frames.at_rest
             and self._answering.at_rest
-            and not (self._asking.busy or self.relay.server_full)
+            and not (self._asking.busy or self._asking.unsettled or self.relay.server_full)
         )
 
     def client_left(self) -> None:
@@ -225,7 +226,7 @@ class PostgresSession:
     def transaction_open(self) -> bool:
         return self._pipeline.in_transaction
 
-    async def drained(self) -> bool:
+    async def drained(self, *, begins_anew: bool) -> bool:
         if not self._pipeline.drained:
             self.relay.to_server(requests.FLUSH)
             self._drain_future = asyncio.get_running_loop().create_future()
@@ -233,7 +234,7 @@ class PostgresSession:
                 await self._drain_future
             finally:
                 self._drain_future = None
-        failed = self._pipeline.status == "E" and not self._pipeline.unsynced
+        failed = self._pipeline.status == "E" and not self._pipeline.unsynced and not begins_anew
         return not (self._pipeline.skipping or failed)
 
     async def estimate(self, command: Command, analysis: Analysis) -> str | None:

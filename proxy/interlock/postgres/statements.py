@@ -13,16 +13,26 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from interlock.commands.model import NameAction, ShellContext, SqlContext
+from interlock.commands.model import Analysis, NameAction, ShellContext, SqlContext
 from interlock.postgres.wire.names import Lookup, Names
 from interlock.postgres.wire.pipeline import Consequence
 from interlock.repeats import Repeat
 
 _MENTIONS_NAMES = re.compile(rb"(?i)\b(?:execute|fetch|move|close|deallocate)\b")
 _TRANSACTION = frozenset(("begin", "commit", "rollback", "savepoint"))
+_ENDS_FAILURE = ("commit", "rollback", "rollback to")
+_DECIDES: dict[str, tuple[str, ...]] = {
+    "client_encoding": ("utf8", "utf-8"),
+    "standard_conforming_strings": ("on", "true", "yes", "1"),
+    "session_authorization": (),
+}
+"""The settings that `watch` ends a session for, each with what they are anyway."""
 _EVERYTHING = ("", "all")
 _SEARCH_PATH = ("", "all", "search_path")
-_HOLD = re.compile(rb"(?i)\bhold\b")
+_MAY_HOLD = re.compile(rb"(?i)\b(?:hold|execute)\b")
+"""EXECUTE of a prepared DECLARE does not say how it declares. A cursor that is thought to live on fails at the server."""
+_UNNAMED = ""
+"""DEALLOCATE ALL and DISCARD ALL spare the unnamed statement, as CLOSE ALL does the portal that it runs in."""
 
 MAX_NAMES = 10_000
 """Statements and portals a session may have open, each."""
@@ -31,6 +41,17 @@ MAX_NAMES = 10_000
 def mentions_names(text: bytes) -> bool:
     """Whether the text may refer to a statement or cursor by name. True too often is harmless: it costs a drain."""
     return _MENTIONS_NAMES.search(text) is not None
+
+
+def ends_transaction(analysis: Analysis) -> bool:
+    """Whether a text begins by ending the transaction or going back in it, and so ends its failure."""
+    first = analysis.effects[0] if analysis.effects else None
+    return first is not None and first.verb == "transaction" and first.detail in _ENDS_FAILURE
+
+
+def unsettles(actions: Sequence[NameAction]) -> bool:
+    """Whether these give a setting another value that decides how later text is read, or for whom it runs."""
+    return any(a.kind == "set" and a.text.lower() not in _DECIDES.get(a.name.lower(), (a.text.lower(),)) for a in actions)
 
 
 class Recurrence:
@@ -140,9 +161,9 @@ class SessionNames:
         return self._context
 
     def apply(
-        self, actions: Sequence[NameAction], *, text: bytes, release: int, stretch: int, idle: bool
+        self, actions: Sequence[NameAction], *, text: bytes, release: int, stretch: int, idle: bool, running: str | None = None
     ) -> tuple[Consequence, ...]:
-        """Enter what a released text does to names.
+        """Enter what a released text does to names. `running` is the portal it runs in, None for a Query.
 
         `idle`: nothing is in flight and no transaction is open. Only then does a RESET or DISCARD last: inside a
         transaction a ROLLBACK could take it back.
@@ -159,16 +180,16 @@ class SessionNames:
                 case "prepare":
                     changes.append(self.statements.enter(name, Statement(action.text.encode()), stretch))
                 case "declare":
-                    portal = Portal(action.text, release, holdable=_HOLD.search(text) is not None)
+                    portal = Portal(action.text, release, holdable=_MAY_HOLD.search(text) is not None)
                     changes.append(self.portals.enter(name, portal, stretch))
                 case "deallocate":
-                    changes += self._remove(self.statements, name, stretch)
+                    changes += self._remove(self.statements, name, stretch, _UNNAMED)
                 case "close":
-                    changes += self._remove(self.portals, name, stretch)
+                    changes += self._remove(self.portals, name, stretch, running)
                 case "discard":
                     if name.lower() in _EVERYTHING:
-                        changes += self.statements.enter_all_absent(stretch)
-                        changes += self.portals.enter_all_absent(stretch)
+                        changes += self.statements.enter_all_absent(stretch, spared=_UNNAMED)
+                        changes += self.portals.enter_all_absent(stretch, spared=running)
                         trusted |= {"search_path", "temp"}
                     elif name.lower() in ("temp", "temporary"):
                         trusted.add("temp")
@@ -202,5 +223,5 @@ class SessionNames:
                 del self._taints[what]
 
     @staticmethod
-    def _remove(table: Names[Any], name: str, stretch: int) -> list[Consequence]:
-        return [table.enter(name, Lookup.ABSENT, stretch)] if name else list(table.enter_all_absent(stretch))
+    def _remove(table: Names[Any], name: str, stretch: int, spared: str | None) -> list[Consequence]:
+        return [table.enter(name, Lookup.ABSENT, stretch)] if name else list(table.enter_all_absent(stretch, spared=spared))

@@ -19,8 +19,8 @@ class Waiting(Protocol):
     @property
     def transaction_open(self) -> bool: ...
 
-    async def drained(self) -> bool:
-        """Flush, wait for every earlier answer, and say whether the transaction can still go on."""
+    async def drained(self, *, begins_anew: bool) -> bool:
+        """Flush, wait for every earlier answer, and say whether a command can still run, or whether it `begins_anew`."""
         ...
 
     async def estimate(self, command: Command, analysis: Analysis) -> str | None:
@@ -33,13 +33,17 @@ class Waiting(Protocol):
 
 
 class HeldClient:
-    """Implements `ports.Caller`. `request` is the last request the client was told of, `said` the agent's own reason."""
+    """Implements `ports.Caller`. `request` is the last request the client was told of, `said` the agent's own reason.
+
+    `begins_anew`: the command that waits ends the transaction before it does anything else, so it runs in a failed one too.
+    """
 
     def __init__(self, session: Waiting, max_hold: float, said: str = "") -> None:
         self._session = session
         self._max_hold = max_hold
         self.request: str | None = None
         self.said = said
+        self.begins_anew = False
 
     @property
     def max_hold(self) -> float | None:
@@ -56,7 +60,7 @@ class HeldClient:
         raise InputError("a Postgres command has no standard input")
 
     async def ready_to_wait(self) -> Refusal | None:
-        if await self._session.drained():
+        if await self._session.drained(begins_anew=self.begins_anew):
             return None
         return Refusal(Reason.TRANSACTION_FAILED, SENTENCES[Reason.TRANSACTION_FAILED])
 

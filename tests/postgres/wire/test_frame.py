@@ -80,6 +80,18 @@ def test_any_split_of_the_servers_bytes_relays_them_whole_and_in_order(messages:
     assert (sum(b for b, _ in counted), sum(n for _, n in counted)) == (sum(len(m) - 5 for m in copied), len(copied))
 
 
+def test_what_a_long_message_needed_is_not_asked_of_the_short_ones_behind_it() -> None:
+    """Bytes that come while the session is busy, behind a message that once was incomplete."""
+    long, sync = message(ord("Q"), b"x" * 90 + b"\0"), message(ord("S"))
+    frames = ClientFrames()
+    frames.feed(long[:50])
+    assert frames.next() is None
+    frames.feed(long[50:] + sync)
+    assert frames.next() == Frame(ord("Q"), long)
+    frames.feed(sync)
+    assert [frames.next(), frames.next(), frames.next()] == [Frame(ord("S"), sync), Frame(ord("S"), sync), None]
+
+
 @given(st.integers(0, 255), st.integers(0, 2**32 - 1))
 def test_no_length_outside_its_bounds_is_ever_waited_for(kind: int, length: int) -> None:
     frames = ClientFrames()

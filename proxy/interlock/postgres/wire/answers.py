@@ -7,13 +7,21 @@ Must not know: why something is refused, identity, sockets.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from interlock.errors import RemoteProtocolError
 from interlock.postgres.wire.frame import LENGTH
 from interlock.postgres.wire.requests import message
 
-REFUSED_PORTAL = "interlock_refused_"
-"""Prefix of the portal that can't exist. Clients can't use names that begin so."""
+REFUSED = "interlock_refused_"
+"""Prefix of the name that can't exist and that no text begins with. Clients can't use names that begin so."""
+
+
+class RefusedNames(NamedTuple):
+    """What stands for the refused messages of one session: a portal that can't exist, a text that can't be parsed."""
+
+    portal: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,8 +106,9 @@ class Names(Generic[T]):
         self._slots[name] = [_Slot(meaning, OUTSIDE, False)]
         self.version += bool(name)
 
-    def enter_all_absent(self, stretch: int) -> list[Change[T]]:
-        return [self.enter(name, Lookup.ABSENT, stretch) for name in list(self._slots)]
+    def enter_all_absent(self, stretch: int, *, spared: str | None) -> list[Change[T]]:
+        """Enter that every name is gone but `spared`."""
+        return [self.enter(name, Lookup.ABSENT, stretch) for name in list(self._slots) if name != spared]
 
     def forget_settled(self, keep: Callable[[T], bool]) -> None:
         """Drop every settled name that is not kept: the transaction that held them has ended."""

@@ -8,8 +8,8 @@ Theory of operation. Every message that gets an answer is entered when it is sen
 each belongs to the head of the queue. `ANSWERS` says what an answer does to the head; a pair that is not in the table is
 a server that breaks the protocol, and the session ends.
 
-A refusal is the server's own error: in place of the refused message an Execute of a portal that can't exist is sent and
-entered as REFUSED with what is to be said. The server fails on it, aborts the transaction, skips to Sync and answers
+A refusal is the server's own error: in place of the refused message one is sent that can't succeed, and entered as REFUSED
+(a Query: REFUSED_QUERY) with what is to be said. The server fails on it, aborts the transaction, skips to Sync and answers
 ReadyForQuery itself; only the text of that one ErrorResponse is replaced. When something earlier in the stretch failed,
 the server never reaches the refusal and it is dropped with everything that was skipped.
 """
@@ -24,6 +24,9 @@ from typing import Protocol
 from interlock.errors import RemoteProtocolError
 from interlock.postgres.wire.answers import ErrorFields
 
+STATUSES = frozenset("ITE")
+"""Idle, in a transaction, in a failed one."""
+
 
 class Step(Enum):
     """A message that was sent and is not settled."""
@@ -36,6 +39,7 @@ class Step(Enum):
     QUERY = auto()
     SYNC = auto()
     REFUSED = auto()
+    REFUSED_QUERY = auto()
     COPY_END = auto()  # CopyDone or CopyFail: has no answer of its own
 
     __hash__ = object.__hash__  # members are looked up for every message; Enum's own hash is a call
@@ -85,6 +89,8 @@ ANSWERS: dict[tuple[Step, str], Act] = {
     (Step.CLOSE, "E"): Act.SKIP,
     (Step.EXECUTE, "E"): Act.SKIP,
     (Step.REFUSED, "E"): Act.SKIP,
+    (Step.REFUSED_QUERY, "E"): Act.FAIL,
+    (Step.REFUSED_QUERY, "Z"): Act.READY,
 }
 _BY_CODE = {(step, ord(kind)): act for (step, kind), act in ANSWERS.items()}
 
@@ -105,10 +111,14 @@ class Consequence(Protocol):
 class Asked:
     """One entry of the queue. `ref` is the seq of the recorded release; `changes` what it did to names.
 
-    `statement` is set for a Describe of a statement: whose parameter types the answer tells.
+    `statement` is set for a Describe of a statement: whose parameter types the answer tells. `copies_in` says that the server
+    reads CopyData for it, `copied_bytes` and `copied_messages` what was sent behind it.
     """
 
-    __slots__ = ("changes", "failed", "ref", "refusal", "skipped_refs", "statement", "statements", "step")
+    __slots__ = (
+        "changes", "copied_bytes", "copied_messages", "copies_in", "failed", "ref", "refusal", "skipped_refs", "statement",
+        "statements", "step",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -128,6 +138,8 @@ class Asked:
         self.statements = statements
         self.failed = False
         self.skipped_refs: Sequence[int] = ()
+        self.copies_in = False
+        self.copied_bytes = self.copied_messages = 0
 
 
 class Pipeline:
@@ -170,6 +182,10 @@ class Pipeline:
     def head(self) -> Asked | None:
         return self._queue[0] if self._queue else None
 
+    @property
+    def last(self) -> Asked | None:
+        return self._queue[-1] if self._queue else None
+
     def unanswered(self) -> list[int]:
         """Return the refs of releases that have no result yet."""
         return [asked.ref for asked in self._queue if asked.ref is not None and asked.step in (Step.QUERY, Step.EXECUTE)]
@@ -181,7 +197,7 @@ class Pipeline:
             self.skipping = False
             self.stretch += 1
             self._unsynced = 0
-        elif step is Step.QUERY:
+        elif step is Step.QUERY or step is Step.REFUSED_QUERY:
             self._unsynced = 0
         elif step is not Step.COPY_END:
             self._unsynced += 1
@@ -243,7 +259,9 @@ class Pipeline:
         return act, head
 
     def ready(self, status: str) -> None:
-        """Take the transaction status that ReadyForQuery carries."""
+        """Take the transaction status that ReadyForQuery carries. Raise RemoteProtocolError when there is no such status."""
+        if status not in STATUSES:
+            raise RemoteProtocolError(f"the server is ready with the status {status!r}")
         self.status = status
 
     def _skip(self, head: Asked) -> None:
@@ -265,6 +283,7 @@ class Pipeline:
         self.copying = "in"
         queue = self._queue
         head = queue.popleft()
+        head.copies_in = True
         while queue and queue[0].step is Step.SYNC:
             queue.popleft()
             self._unsynced = 1
