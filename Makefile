@@ -3,6 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 STAMP := .venv/.installed
+unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of processes: compile once
 
 .PHONY: help setup setup-test demo test check unit bench compat docs fuzz fuzz-shell fuzz-coverage sabotage format clean
 
