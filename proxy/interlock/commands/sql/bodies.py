@@ -18,97 +18,35 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from enum import Enum
 from itertools import pairwise
-from typing import Any
 
 from google.protobuf.message import DecodeError, Message
-from postgast import PgQueryError, parse, parse_plpgsql, scan
+from postgast import PgQueryError, parse, scan
 from postgast import pg_query_pb2 as pb
-from postgast.pg_query_pb2 import Token
 
 from interlock.commands.model import Effect, SqlContext, Unreadable
 from interlock.commands.sql import names
 from interlock.commands.sql.bounds import GRAMMAR_NUMERALS_SINCE, NESTING, nesting
 from interlock.commands.sql.characters import readable
+from interlock.commands.sql.plpgsql import (
+    DEEPEST_BODY,
+    NUMBERS,
+    OTHERS,
+    STATEMENTS,
+    Field,
+    NotOpenedError,
+    Tree,
+    depth_of,
+    tree_of,
+    words_of,
+)
 from interlock.commands.sql.walk import Walk
 
-LARGEST_BODY = 16 * 1024
-DEEPEST_BODY = 32
-"""Blocks, loops, IF and CASE inside of each other."""
-
-Tree = dict[str, Any]
-
-
-class Field(Enum):
-    """What a field of a statement holds."""
-
-    FACT = "nothing that runs"
-    EXPRESSION = "what SELECT could compute"
-    QUERY = "a statement of SQL"
-    ASSIGNMENT = "target := expression"
-    NODES = "statements, or parts of one"
-    NODE = "one of those"
-
-
-_FACT, _EXPRESSION, _QUERY = Field.FACT, Field.EXPRESSION, Field.QUERY
-_ASSIGNMENT, _NODES, _NODE = Field.ASSIGNMENT, Field.NODES, Field.NODE
-_LINE = {"lineno": _FACT}
-_LOOP = _LINE | {"label": _FACT, "body": _NODES}
-_INTO = {"into": _FACT, "strict": _FACT, "target": _FACT}
-
-_STATEMENTS: dict[str, dict[str, Field]] = {
-    "PLpgSQL_stmt_block": _LOOP | {"exceptions": _NODE},
-    "PLpgSQL_exception_block": {"exc_list": _NODES},
-    "PLpgSQL_exception": _LINE | {"conditions": _FACT, "action": _NODES},
-    "PLpgSQL_stmt_assign": _LINE | {"varno": _FACT, "expr": _ASSIGNMENT},
-    "PLpgSQL_stmt_if": _LINE | {"cond": _EXPRESSION, "then_body": _NODES, "elsif_list": _NODES, "else_body": _NODES},
-    "PLpgSQL_if_elsif": _LINE | {"cond": _EXPRESSION, "stmts": _NODES},
-    "PLpgSQL_stmt_case": _LINE
-    | {"t_expr": _EXPRESSION, "t_varno": _FACT, "case_when_list": _NODES, "have_else": _FACT, "else_stmts": _NODES},
-    "PLpgSQL_case_when": _LINE | {"expr": _EXPRESSION, "stmts": _NODES},
-    "PLpgSQL_stmt_loop": _LOOP,
-    "PLpgSQL_stmt_while": _LOOP | {"cond": _EXPRESSION},
-    "PLpgSQL_stmt_fori": _LOOP
-    | {"var": _FACT, "lower": _EXPRESSION, "upper": _EXPRESSION, "step": _EXPRESSION, "reverse": _FACT},
-    "PLpgSQL_stmt_fors": _LOOP | {"var": _FACT, "query": _QUERY},
-    "PLpgSQL_stmt_foreach_a": _LOOP | {"varno": _FACT, "slice": _FACT, "expr": _EXPRESSION},
-    "PLpgSQL_stmt_exit": _LINE | {"is_exit": _FACT, "label": _FACT, "cond": _EXPRESSION},
-    "PLpgSQL_stmt_return": _LINE,
-    "PLpgSQL_stmt_raise": _LINE | {"elog_level": _FACT, "condname": _FACT, "message": _FACT, "params": _NODES, "options": _NODES},
-    "PLpgSQL_raise_option": _LINE | {"opt_type": _FACT, "expr": _EXPRESSION},
-    "PLpgSQL_stmt_assert": _LINE | {"cond": _EXPRESSION, "message": _EXPRESSION},
-    "PLpgSQL_stmt_execsql": _LINE | _INTO | {"sqlstmt": _QUERY},
-    "PLpgSQL_stmt_perform": _LINE | {"expr": _QUERY},
-    "PLpgSQL_stmt_getdiag": _LINE | {"is_stacked": _FACT, "diag_items": _FACT},
-}
-"""Statements that are understood, and what each of their fields holds."""
-
-_OTHERS = {
-    "PLpgSQL_stmt_dynexecute": "EXECUTE",
-    "PLpgSQL_stmt_dynfors": "EXECUTE",
-    "PLpgSQL_stmt_commit": "COMMIT",
-    "PLpgSQL_stmt_rollback": "ROLLBACK",
-    "PLpgSQL_stmt_call": "CALL",
-    "PLpgSQL_stmt_open": "OPEN",
-    "PLpgSQL_stmt_forc": "FOR",
-    "PLpgSQL_stmt_fetch": "FETCH",
-    "PLpgSQL_stmt_close": "CLOSE",
-}
-"""Statements that leave the block opaque, by the word that shows where."""
-
 _ROWS = frozenset(("select_stmt", "insert_stmt", "update_stmt", "delete_stmt", "merge_stmt"))
-_COMMENTS: frozenset[int] = frozenset((Token.SQL_COMMENT, Token.C_COMMENT))
-_NUMBERS = frozenset((Token.ICONST, Token.FCONST))
 _PLAIN_NUMERAL = re.compile(r"[0-9.]+([eE][-+]?[0-9]+)?")
 _OPENS, _CLOSES = frozenset("(["), frozenset(")]")
-_DEEPER = frozenset(("begin", "loop", "if", "case"))
 _ENDS_TYPE = frozenset((":=", "=", "default", "not", "collate", ";"))
 _GIVEN = frozenset(("sqlstate", "sqlerrm"))
-
-
-class NotOpenedError(Exception):
-    """The block can't be read. The words say what of it."""
 
 
 def open_block(walk: Walk, body: str) -> None:
@@ -118,6 +56,8 @@ def open_block(walk: Walk, body: str) -> None:
         block.read()
     except NotOpenedError as error:
         walk.hide("code-block", str(error))
+    except (ValueError, KeyError):
+        walk.hide("code-block", "a tree of another shape")
     inner = block.inner
     if inner.tainted != walk.tainted or inner.names:
         walk.hide("code-block", "what names mean changes inside")  # a loop may come back to what was read before
@@ -153,16 +93,16 @@ class _Block:
         written = (self._body, self._body.replace("'", "''"))
         if not any(form.encode() in self._walk.statement for form in written):
             raise NotOpenedError("a body that is written with escapes")
-        words = _words(self._body)
+        words = words_of(self._body)
         self._numerals()
         if not words or words[0].startswith("#"):
             raise NotOpenedError("a pragma")
         if "alias" in (word.lower().strip('"') for word in words):
             raise NotOpenedError("ALIAS")
         self._labels.update(_name(after) for word, after in pairwise(words) if word == "<<")
-        if _depth(words) > DEEPEST_BODY:
+        if depth_of(words) > DEEPEST_BODY:
             raise NotOpenedError("nested too deep")
-        tree, spread = _tree(self._body), _tree("\n".join(words))
+        tree, spread = tree_of(self._body), tree_of("\n".join(words))
         if [_unplaced(datum) for datum in tree["datums"]] != [_unplaced(datum) for datum in spread["datums"]]:
             raise NotOpenedError("variables")
         self._variables.update(_refname(datum) for datum in tree["datums"])
@@ -178,7 +118,7 @@ class _Block:
         """Numbers that servers before 16 read otherwise; the body is a literal to whoever looks for them outside."""
         version = self.inner.catalog.server_version if self.inner.catalog is not None else 0
         if version < GRAMMAR_NUMERALS_SINCE:
-            for word in _words(self._body, _NUMBERS):
+            for word in words_of(self._body, NUMBERS):
                 if _PLAIN_NUMERAL.fullmatch(word) is None:
                     self.inner.hide("numeral-of-newer-grammar", word)
 
@@ -222,7 +162,7 @@ class _Block:
             if kind == "PLpgSQL_expr":
                 self._sql(f"SELECT {_text(node)}")
                 continue
-            known = _STATEMENTS.get(kind)
+            known = STATEMENTS.get(kind)
             if known is None:
                 self._unknown(kind, fields)
                 continue
@@ -242,7 +182,7 @@ class _Block:
                         self._nodes([value])
 
     def _unknown(self, kind: str, fields: Tree) -> None:
-        word = _OTHERS.get(kind, kind)
+        word = OTHERS.get(kind, kind)
         self.inner.hide("dynamic-statement" if word == "EXECUTE" else "code-block", f"{word} in line {fields.get('lineno', 0)}")
         self._nodes(fields.get("params", []))
         self._nodes(fields.get("body", []))
@@ -293,49 +233,6 @@ class _Block:
         relations = self.inner.catalog.relations if self.inner.catalog is not None else {}
         found = (relations.get((effect.schema, effect.object.removeprefix(f"{effect.schema}."))) for effect in effects)
         return {column for relation in found if relation is not None for column in relation.columns}
-
-
-def _tree(body: str) -> Tree:
-    mark = "body"
-    while f"${mark}" in body:
-        mark += "_"
-    try:
-        functions = parse_plpgsql(f"DO ${mark}${body}${mark}$")
-    except (PgQueryError, ValueError, RecursionError) as error:
-        raise NotOpenedError("what the grammar of PL/pgSQL does not know") from error
-    if len(functions) != 1 or set(functions[0]) != {"PLpgSQL_function"}:
-        raise NotOpenedError("several blocks")
-    function = functions[0]["PLpgSQL_function"]
-    if set(function) - {"datums", "action", "new_varno", "old_varno"} or "action" not in function:
-        raise NotOpenedError("the block")
-    return dict(function)
-
-
-def _words(body: str, only: frozenset[int] = frozenset()) -> list[str]:
-    raw = body.encode()
-    if len(raw) > LARGEST_BODY:
-        raise NotOpenedError("too long")
-    try:
-        tokens = scan(body).tokens
-    except PgQueryError as error:
-        raise NotOpenedError("what does not lex") from error
-    return [
-        raw[token.start : token.end].decode()
-        for token in tokens
-        if (token.token in only if only else token.token not in _COMMENTS)
-    ]
-
-
-def _depth(words: list[str]) -> int:
-    deepest = depth = 0
-    before = ""
-    for word in map(str.lower, words):
-        if word in _DEEPER and before != "end":
-            depth += 1
-        elif word == "end":
-            depth -= 1
-        deepest, before = max(deepest, depth), word
-    return deepest
 
 
 def _name(word: str) -> str:
