@@ -16,7 +16,7 @@ from interlock.commands.programs.options import Operand, Problem, parse
 from interlock.commands.programs.schema import Program
 from interlock.commands.shell.wrappers import WRAPPERS
 
-_PLAIN_SPECIALS = frozenset(("", "echo", "printf", "test"))
+_PLAIN_SPECIALS = frozenset(("", "echo", "printf", "test", "curl"))  # of curl, options alone are special
 
 _TOKEN = re.compile(
     rb"(?P<blank>[ \t]+)"
