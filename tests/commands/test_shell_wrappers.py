@@ -151,7 +151,7 @@ OPAQUE = [
     ("docker exec --privileged web ls", "unknown-option"),
     ("strace rm x", "unknown-program"),
     ("chroot /mnt rm x", "unknown-program"),
-    ("script -c 'rm x'", "unknown-program"),
+    ("script -c 'rm x'", "unknown-operand"),
     # The shell's own words are no programs: what looks for a program finds another one of that name, or none.
     ("nice eval 'rm x'", "unknown-program"),
     ("timeout 5 command ls", "unknown-program"),

@@ -102,7 +102,7 @@ class SqlContext:
     tainted: bool = False
     temporary: bool = True
     unpinned: bool = False
-    assume_tables: bool = False  # only `explain` without a target sets this
+    assume_tables: bool = False  # where there is no session: `explain` without a target, and SQL inside of shell text
 
 
 @dataclass(frozen=True, slots=True)

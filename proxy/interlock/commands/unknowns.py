@@ -50,6 +50,8 @@ WORDS: Mapping[str, str] = {
     "interpreter-code": "code in another language",
     "script-file": "it runs a script whose content is not known here",
     "sql-inline": "SQL inside of a shell command",
+    "psql-command": "a command of psql's own, which can run programs and read and write files",
+    "psql-variable": "a variable of psql, which becomes a part of the SQL",
     "interactive-editor": "an editor, which can run anything",
     "pager": "a pager, which can run anything",
     "remote-session": "a session on another machine",

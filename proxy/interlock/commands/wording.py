@@ -8,6 +8,7 @@ sentence early. Says what `Analysis` says and no more; knows neither who asks no
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 from interlock.commands.display import inline
 from interlock.commands.model import Analysis, Effect, Opaque, Wire
@@ -40,11 +41,19 @@ def unknowns(analysis: Analysis) -> tuple[str, ...]:
 
 def sentence(effect: Effect, wire: Wire, accounts: Mapping[tuple[str, ...], str] | None = None) -> str:
     """Return the sentence of one effect. `accounts` tells as whom a wrapper (sudo, su) runs what is inside."""
-    sql = wire is Wire.POSTGRES
+    sql = wire is Wire.POSTGRES or _PSQL in effect.via
     words = (SQL_WORDS if sql else SHELL_WORDS).get(effect.verb)
     if words is None:
         return f"does something that has no words here, to {name(effect)}"
-    return words(effect) + (_around_sql(effect) if sql else _around(effect, accounts or {}))
+    if wire is Wire.POSTGRES:
+        return words(effect) + _around_sql(effect.via)
+    outer = effect.via.index(_PSQL) + 1 if sql else len(effect.via)
+    around = _around(replace(effect, via=effect.via[:outer]), accounts or {})
+    return words(effect) + around + _around_sql(effect.via[outer:])
+
+
+_PSQL = "psql"
+"""It starts nothing: what is said to go through it is SQL."""
 
 
 def unknown(opaque: Opaque) -> str:
@@ -125,5 +134,5 @@ _SQL_AROUND = {
 }
 
 
-def _around_sql(effect: Effect) -> str:
-    return "".join(dict.fromkeys(_SQL_AROUND.get(part, f", within {inline(part)}") for part in effect.via))
+def _around_sql(via: tuple[str, ...]) -> str:
+    return "".join(dict.fromkeys(_SQL_AROUND.get(part, f", within {inline(part)}") for part in via))

@@ -11,8 +11,18 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from interlock.commands.model import Stdin
-from interlock.commands.programs import archives, builtins, conditions, processes, repositories, scripts, searches, transfers
-from interlock.commands.programs.options import Operand, Option, parse
+from interlock.commands.programs import (
+    archives,
+    builtins,
+    conditions,
+    processes,
+    remotes,
+    repositories,
+    scripts,
+    searches,
+    transfers,
+)
+from interlock.commands.programs.options import Grammar, Operand, Option, parse
 
 if TYPE_CHECKING:
     from interlock.commands.programs.rules import _Run
@@ -123,11 +133,34 @@ def exit_status(run: _Run, program: Program, first: int) -> None:
             run.opaque("arithmetic", word)
 
 
+FLOCK = Grammar(
+    frozenset("-s -x -e -u -n -o -F --shared --exclusive --unlock --nonblock --close --no-fork --verbose".split()),
+    frozenset("-w -E --timeout --wait --conflict-exit-code".split()),
+    permute=False,
+)
+"""Of util-linux. `-c` is none of them: it stands behind the file."""
+
+
+def flock(run: _Run, program: Program, first: int) -> None:
+    """The file is made when it is not there; a number alone is a descriptor that is already open."""
+    items = parse(run.argv, FLOCK, first=first)
+    run.options(program, items)
+    operands = [i for i in items if isinstance(i, Operand)]
+    if len(operands) > 1:
+        run.path("write", operands[0].value, detail="touch")
+        run.add("execute", "flock", detail="wrapper")
+    elif operands and operands[0].value.isdecimal():
+        run.add("read", "arguments")
+    else:
+        run.opaque("no-command", "flock")
+
+
 SPECIALS: dict[str, Special] = {
     "find": searches.find, "test": conditions.test, "tar": archives.tar, "zip": archives.zip_, "dd": dd,
     "ps": processes.ps, "kill": processes.kill, "lsof": processes.lsof,
     "sed": scripts.sed, "awk": scripts.awk, "jq": scripts.jq,
-    "curl": transfers.curl, "copies": transfers.copies, "git": repositories.git,
+    "curl": transfers.curl,
+    "ssh": remotes.ssh, "psql": remotes.psql, "flock": flock, "copies": transfers.copies, "git": repositories.git,
     "chmod": chmod, "cd": cd, "echo": echo, "date": date, "printf": printf, "exit": exit_status, "sysctl": sysctl,
     "shell-state": builtins.shell_state, "read": builtins.read,
 }  # fmt: skip

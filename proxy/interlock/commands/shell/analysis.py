@@ -19,11 +19,12 @@ from interlock.commands.bounds import EFFECTS, TooMany, bounded, refused
 from interlock.commands.model import Analysis, Effect, HeldInput, Opaque, ShellContext, Stdin, Unreadable
 from interlock.commands.programs.pagers import pages
 from interlock.commands.programs.rules import Outcome, Place, Rules, identity
-from interlock.commands.shell import characters, rendering, tree
+from interlock.commands.shell import characters, queries, rendering, tree
 from interlock.commands.shell.effective import Blind, Effective, Input, effective, repeats
 from interlock.commands.shell.grammars import Asking, Parse
+from interlock.commands.shell.inner import Inner
 from interlock.commands.shell.syntax import Redirection, Script, Simple, Word
-from interlock.commands.shell.wrappers import READ_BY_XARGS, SHELLS, WRAPPERS, Inner, unwrap
+from interlock.commands.shell.wrappers import READ_BY_XARGS, SHELLS, WRAPPERS, unwrap
 from interlock.errors import Reason
 
 PARSER = "shfmt+bash"
@@ -139,6 +140,7 @@ class _Analyst:
         self.readers = 0  # commands that read the standard input of the whole
         self.fed: Counter[str] = Counter()  # readers of one here-document
         self.run: set[str] = set()  # here-documents that a shell executes
+        self.assumed: dict[str, None] = {}  # names in SQL that were taken for tables of `public`
         self.directories: tuple[str, ...] = (asked.cwd,)
         self.replaced: dict[int, str] = {}
         self._homes = False  # a `~` was met that stands for the account's home
@@ -165,7 +167,7 @@ class _Analyst:
         stdin = Stdin.DATA if self.opaque and self.stdin is Stdin.IGNORED and self._unsure() else self.stdin
         return Analysis(
             effects=tuple(self.effects), opaque=tuple(self.opaque), sent=sent, stdin=stdin,
-            statements=len(script.body), parser=PARSER,
+            statements=len(script.body), parser=PARSER, assumed=tuple(self.assumed),
         )  # fmt: skip
 
     def _unsure(self) -> bool:
@@ -232,7 +234,9 @@ class _Analyst:
 
     def _reader(self, source: Effective) -> str:
         """Return the shell that parses a text at this place: the innermost one around it, or the account's."""
-        inside = [name for name in source.via if name in SHELLS]
+        inside = [name for name in source.via if name in SHELLS or name in _HANDED_ON]
+        if inside and inside[-1] == "ssh":
+            return "unknown"
         return "sh" if inside and inside[-1] != "bash" else "bash" if inside else self.asked.context.shell.rpartition("/")[2]
 
     # -- commands -------------------------------------------------------------------------------------------------
@@ -261,6 +265,8 @@ class _Analyst:
         inner = unwrap(name, argv, found.feeder) if name in WRAPPERS else None
         if inner is None or isinstance(inner, list):
             self._evaluate(argv, place, found)
+        if name == "psql" and name in self.rules.table:
+            self._queries(argv, found)
         if name == "cd" and len(argv) > 1:
             self._moved(argv[-1].lstrip("~").lstrip("/") if found.words[-1].home else argv[-1], found)
         for one in inner if isinstance(inner, list) else [inner] if inner is not None else []:
@@ -268,7 +274,7 @@ class _Analyst:
 
     def _inner(self, name: str, inner: Inner, argv: list[str], found: Effective, depth: int) -> Asking[None]:
         via = (*found.via, name)
-        if inner.name != "find":
+        if not inner.name:
             base = Effect("execute", name, name, tuple(argv), found.via, found.origin, host=found.host, detail="wrapper")
             if inner.privilege:
                 base = replace(base, verb="privilege", object=inner.privilege, via=via, detail="")
@@ -289,6 +295,14 @@ class _Analyst:
         )  # fmt: skip
         if inner.host:
             below = replace(below, host=inner.host, origin="remote")
+        here = self.directories
+        if inner.host:
+            self.directories = ("",)  # where it begins there is not where this account is
+        yield from self._below(name, inner, below, found, depth)
+        if inner.host:
+            self.directories = here
+
+    def _below(self, name: str, inner: Inner, below: Effective, found: Effective, depth: int) -> Asking[None]:
         if inner.argv is not None:
             words = found.words[inner.argv[0] : inner.argv[1]]
             if inner.optional:
@@ -429,6 +443,37 @@ class _Analyst:
                 for effect in self.rules.path_effects(verb, path, replace(base, detail=detail), place):
                     self._effect(effect)
 
+    def _queries(self, argv: list[str], found: Effective) -> None:
+        """SQL that psql is given. Whatever it does, the command has said already that a person must see it."""
+        base = Effect("interpret", "", "psql", tuple(argv), found.via, _deeper(found), host=found.host)
+        given = queries.given(argv, self.rules.table["psql"].grammar)
+        for text in given.texts:
+            if not any(text in (word.static or "") for word in found.words):
+                continue  # what stands there is not the text
+            if found.items and "{}" in text:
+                self.say("placeholder-in-code", text, found)
+            self._query(queries.read(text, base, typed=False), found)
+        if given.stdin and (typed := self._input(found)) is not None:
+            kind = "here-doc" if found.input is Input.TEXT else "stdin"
+            below = replace(base, origin=kind if found.origin == "direct" else found.origin)
+            self._query(queries.read(typed, below, typed=True), found)
+
+    def _query(self, query: queries.Found, found: Effective) -> None:
+        for effect in query.effects:
+            self._effect(effect)
+        for reason, text in query.opaque:
+            self.say(reason, text, found)
+        self.assumed.update(dict.fromkeys(query.assumed))
+
+    def _input(self, found: Effective) -> str | None:
+        """Return what a command reads, when that is known."""
+        if found.input is Input.TEXT:
+            return found.text if found.text != _SCRIPT else None
+        if found.input is Input.INHERITED and self.asked.stdin is not None:
+            held = characters.check(self.asked.stdin.data) if self.asked.stdin.data.strip() else ""
+            return held if isinstance(held, str) else None
+        return None
+
     def _look_alikes(self, found: Effective, argv: list[str]) -> None:
         """Letters of other scripts are fine in arguments, never in a command name or an option."""
         if not argv[0].isascii():
@@ -467,7 +512,10 @@ _PLAIN_WORD = re.compile(r"[A-Za-z0-9_./:@%+,-]+")
 """A word that every shell reads as itself, however often."""
 
 _BUILTINS = frozenset("eval exec builtin command".split())
-_PARSES = SHELLS | {"eval", "command", "builtin", "watch", "su"}
+_HANDED_ON = frozenset("ssh at batch".split())
+"""What hands a text to a shell that is not the account's own: of another machine, or `sh`, later."""
+
+_PARSES = SHELLS | _HANDED_ON | {"eval", "command", "builtin", "watch", "su", "script"}
 """What is around a command that a shell finds; other wrappers look for a program."""
 
 _OTHER_HOME = frozenset("sudo doas su".split())

@@ -13,31 +13,8 @@ from dataclasses import dataclass, field
 from interlock.commands.programs.options import Grammar, Operand, Option, Problem, parse
 from interlock.commands.programs.searches import FIND_EXEC, find_roots
 from interlock.commands.shell.effective import inert
-
-
-@dataclass(frozen=True, slots=True)
-class Inner:
-    """What a wrapper runs. Exactly one of `argv_at` (index of the inner argv[0]) and `script_at` (index of shell text).
-
-    `argv` overrides the slice (busybox applets, `find -exec … ;`). `closed_input` says that standard input does not
-    reach the inner command. `privilege` is the account it runs as, when another.
-    """
-
-    argv: tuple[int, int] | None = None  # slice of the outer argv
-    script: int | None = None  # index of a word that a shell parses
-    joined: tuple[int, int] | None = None  # slice that is joined with blanks and parsed by a shell
-    reads_script: bool = False  # a shell that reads commands from standard input
-    name: str = ""
-    privilege: str = ""
-    host: str = ""
-    verb: str = ""  # effect verb of the wrapper itself; default `execute`
-    object: str = ""
-    closed_input: bool = False
-    items: tuple[str, ...] = ()
-    mark: str = ""  # another way to write `{}`
-    more: int = 0  # how many further `{}` stand behind the words: what is found may be several
-    optional: bool = False  # with nothing found the command may run without any of them
-    opaque: tuple[tuple[str, str], ...] = ()
+from interlock.commands.shell.inner import Inner
+from interlock.commands.shell.launchers import LAUNCHERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +57,15 @@ _PLAIN: Mapping[str, _Plain] = {
     "builtin": _Plain(),
     # With -a and -l a program of many names (busybox, uutils) is another one, and dash has none of the three.
     "exec": _Plain(),
+    "prlimit": _Plain(
+        "--raw --noheadings --verbose",
+        "",
+        "-c -d -e -f -i -l -m -n -q -r -s -t -u -v -x -y --core --data --nice --fsize --sigpending --memlock --rss --nofile"
+        " --msgqueue --rtprio --stack --cpu --nproc --as --locks --rttime",
+    ),
+    "systemd-inhibit": _Plain("--no-pager --no-legend", "--what --who --why --mode"),
+    "tini": _Plain("-s -v -g -w", "-p -e"),
+    "dumb-init": _Plain("-c -v --single-child --verbose", "-r --rewrite"),
     "busybox": _Plain(),
     "toybox": _Plain(),
     "xargs": _Plain(
@@ -89,7 +75,7 @@ _PLAIN: Mapping[str, _Plain] = {
     ),
 }
 SHELLS = frozenset("sh bash dash ash ksh zsh mksh".split())
-WRAPPERS = frozenset(_PLAIN) | SHELLS | {"su", "find", "watch", "kubectl", "docker", "podman", "eval"}
+WRAPPERS = frozenset(_PLAIN) | SHELLS | frozenset(LAUNCHERS) | {"su", "find", "watch", "kubectl", "docker", "podman", "eval"}
 _SHELL_OPTIONS = frozenset("errexit nounset pipefail noglob xtrace verbose noclobber allexport posix noexec notify".split())
 
 
@@ -115,6 +101,8 @@ def unwrap(name: str, argv: Sequence[str], feeder: Sequence[str] = ()) -> Inner 
             return _kubectl(argv)
         case "docker" | "podman":
             return _docker(argv)
+    if (launcher := LAUNCHERS.get(name)) is not None:
+        return launcher(argv)
     plain = _PLAIN.get(name)
     return _plain(name, plain, argv) if plain is not None else None
 
