@@ -35,7 +35,7 @@ SQL = {
     "TRUNCATE public.orders": ["empties public.orders at once: every row is gone"],
     "SELECT 1": ["computes a result without reading any table"],
     "DROP TABLE public.orders": ["drops table public.orders, with what is in it"],
-    "DO $$begin end$$": ["runs a block of code, which is not looked into (language plpgsql)"],
+    "DO $$begin end$$": ["runs a block of code (language plpgsql)"],
     "COPY public.orders TO PROGRAM 'sh'": ["runs a program on the database server: sh"],
     "BEGIN": ["opens a transaction"],
     "PREPARE p AS DELETE FROM public.orders": [

@@ -95,6 +95,7 @@ WORDS: Mapping[str, str] = {
     "user-cast": "a conversion with code of its own",
     "type-of-column": "a column whose type has code of its own",
     "code-block": "a block of code",
+    "dynamic-statement": "a statement that is computed while a block of code runs",
     "function-body": "the body of a function",
     "library": "a library that is loaded into the server",
     "runs-scripts": "it runs an extension's scripts",

@@ -129,6 +129,7 @@ _SQL_AROUND = {
     "fetch": ", through a cursor",
     "create table as": ", to fill a new table",
     "merge": ", as a part of MERGE",
+    "do": ", inside of the block of code",
     "definition": ", inside of what is defined",
 }
 

@@ -127,7 +127,7 @@ def test_the_effect_is_seen(ask: Ask, text: str, verb: str, name: str) -> None:
         ("EXECUTE nobody", "unknown-prepared-statement"),
         ("FETCH ALL FROM nobody", "unknown-cursor"),
         ("DELETE FROM t WHERE CURRENT OF nobody", "unknown-cursor"),
-        ("DO $$ BEGIN END $$", "code-block"),
+        ("DO $$ BEGIN COMMIT; END $$", "code-block"),
         ("CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'select 1'", "function-body"),
         ("CREATE EXTENSION hstore", "runs-scripts"),
         ("REFRESH MATERIALIZED VIEW mv", "stored-query"),

@@ -24,6 +24,7 @@ from interlock.commands.sql import definitions, expressions, queries, session, s
 from interlock.commands.sql.advice import advice
 from interlock.commands.sql.bounds import (
     AUTOMATIC_BYTES,
+    GRAMMAR_NUMERALS_SINCE,
     IN_PROCESS_BYTES,
     LARGEST_BYTES,
     MEASURED_FROM,
@@ -36,10 +37,9 @@ from interlock.commands.sql.walk import USES_NAMES, Walk
 from interlock.errors import Reason
 
 PARSER = "libpg_query 18"
-GRAMMAR_NUMERALS_SINCE = 160_000
-"""server_version_num of the first server that reads `1_000` and `0x1F` as the numbers they look like."""
 
 _HANDLED_BY = (definitions, expressions, queries, session, settings)  # importing them fills the table of handlers
+_BLOCK = re.compile(rb"(?i)(?<![a-z0-9_])do(?![a-z0-9_]|\s+(?:update|nothing)\b)")
 _NEW_NUMERAL = re.compile(r"[0-9]_[0-9]|0[xXoObB]_?[0-9a-fA-F]")
 _PLAIN_NUMERAL = re.compile(rb"[0-9.]+([eE][-+]?[0-9]+)?")
 
@@ -100,8 +100,11 @@ def _read(text: bytes, context: SqlContext, kind: Kind) -> Analysis:
 
 
 def in_process(text: bytes) -> bool:
-    """Tell whether the text is small enough to be analysed on the event loop."""
-    return len(text) <= IN_PROCESS_BYTES
+    """Tell whether the text may be analysed on the event loop: it is small, and opens no code block.
+
+    The parser of PL/pgSQL is C code that was made for text which a server has accepted.
+    """
+    return len(text) <= IN_PROCESS_BYTES and _BLOCK.search(text) is None
 
 
 def context_key(context: SqlContext) -> Hashable:

@@ -25,6 +25,8 @@ MEASURED_FROM = 2 * 1024
 """Shorter texts can't nest deeply enough to harm the C library: the decoder's own limit answers for them."""
 NESTING = 64
 TERMS = 1_000
+GRAMMAR_NUMERALS_SINCE = 160_000
+"""server_version_num of the first server that reads `1_000` and `0x1F` as the numbers they look like."""
 
 _CHAINING_WORDS = """NOT NOT_LA IS ISNULL NOTNULL LIKE ILIKE SIMILAR BETWEEN IN_P COLLATE AT OVERLAPS OPERATOR ESCAPE ANY ALL
     SOME TYPECAST EQUALS_GREATER LESS_EQUALS GREATER_EQUALS NOT_EQUALS COLON_EQUALS DOT_DOT""".split()

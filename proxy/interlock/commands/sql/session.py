@@ -13,6 +13,7 @@ from postgast import PgQueryError, parse
 from postgast import pg_query_pb2 as pb
 
 from interlock.commands.sql import names
+from interlock.commands.sql.bodies import open_block
 from interlock.commands.sql.bounds import AUTOMATIC_BYTES, MEASURED_FROM, NESTING, nesting
 from interlock.commands.sql.catalog import Function
 from interlock.commands.sql.settings import constant, options
@@ -238,14 +239,19 @@ def load(walk: Walk, message: pb.LoadStmt) -> None:
 
 
 def do(walk: Walk, message: pb.DoStmt) -> None:
-    """A code block is text in another language; it is not opened here."""
-    language = "plpgsql"
+    """A code block is text in another language; PL/pgSQL is opened."""
+    language, bodies = "plpgsql", []
     for wrapper in message.args:
         option = wrapper.def_elem
         if option.defname == "language":
-            language = (constant(option.arg) or "").lower()
-    walk.emit("do", detail=f"language {language}")
-    walk.hide("code-block", language)
+            language = constant(option.arg) or ""
+        elif option.defname == "as":
+            bodies.append(constant(option.arg))
+    walk.emit("do", detail=f"language {language.lower()}")
+    if language == "plpgsql" and len(bodies) == 1 and bodies[0] is not None and not walk.explaining:
+        open_block(walk, bodies[0])
+    else:
+        walk.hide("code-block", language.lower())
     walk.name("temp-ddl")  # it may have made temporary objects or set the search_path
 
 

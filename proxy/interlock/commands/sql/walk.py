@@ -13,7 +13,7 @@ Knows the shape of trees. Must not know policy.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -165,6 +165,10 @@ class Walk:
             verb = "explain"
             facts = {k: v for k, v in facts.items() if k in ("schema", "relation_kind")}
         self._entries.append(Effect(verb, name, via=self.via, **facts))
+
+    def adopt(self, effects: Iterable[Effect]) -> None:
+        """Add effects that another walk has completed."""
+        self._entries.extend(effects)
 
     def read(self, scope: Scope, reference: Reference) -> None:
         """Add a select on a relation; its facts are complete once the statement is."""

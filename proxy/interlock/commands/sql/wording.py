@@ -117,7 +117,7 @@ def _call(effect: Effect) -> str:
 def _do(effect: Effect) -> str:
     if effect.detail == "load":
         return f"loads a library into the server: {name(effect)}"
-    return f"runs a block of code, which is not looked into{detailed(effect)}"
+    return f"runs a block of code{detailed(effect)}"
 
 
 def _set(effect: Effect) -> str:
