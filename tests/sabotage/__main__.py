@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
 COPIED = ("proxy", "policies", "tests", "deploy", "docs", "pyproject.toml", "README.md", "Makefile", "CHANGELOG.md")
 PYTEST_FAILED = 1
+NEVER_ENDED = -1
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,12 @@ def run(tree: Path, *words: str, seconds: float = 300) -> int:
     """Run Python in `tree`, whose package comes before the installed one. Compiled files are kept for the copies of the tree."""
     environment = {**os.environ, "PYTHONPATH": str(tree / "proxy"), "DEMO_APPROVE": "auto"}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    done = subprocess.run(
-        [sys.executable, *words], cwd=tree, env=environment, capture_output=True, text=True, check=False, timeout=seconds
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, *words], cwd=tree, env=environment, capture_output=True, text=True, check=False, timeout=seconds
+        )
+    except subprocess.TimeoutExpired:
+        return NEVER_ENDED
     return done.returncode
 
 
@@ -105,7 +109,9 @@ def judge(patch: Patch, clean: Path, *, passes: bool) -> str | None:
         target.write_text(source.replace(patch.old, patch.new))
         status = run_test(tree, patch)
         if status != PYTEST_FAILED:
-            return f"its test did not fail on the sabotaged tree (exit {status})"
+            return (
+                f"its test did not fail on the sabotaged tree ({'it never ended' if status == NEVER_ENDED else f'exit {status}'})"
+            )
     return None
 
 
