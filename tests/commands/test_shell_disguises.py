@@ -5,10 +5,12 @@ Each was allowed without a person once. The shipped packs decide, so a gap in th
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -131,3 +133,21 @@ def test_a_text_that_bash_reads_otherwise_is_opaque(grammars: Any) -> None:
         analysis: Analysis = done.value
     assert [o.reason for o in analysis.opaque] == ["grammars-disagree"]
     assert analysis.sent is None
+
+
+@pytest.mark.parametrize("word", ["'$(touch made)'", "'`touch made`'", "'$x'2", "'~/x'", "'*'", "'a b'", "'{a,b}'", "~/x"])
+def test_what_bash_expands_a_second_time_behind_a_doubled_redirection_is_not_taken_by_its_quotes(
+    analyse: Analyse, tmp_path: Path, word: str
+) -> None:
+    for text in (f"echo hi >&{word}", f"echo hi 1>& {word}", f"{{ uptime; }} >&{word}"):
+        analysis = analyse(text)
+        assert "redirection" in {hidden.reason for hidden in analysis.opaque}, text
+        assert analysis.sent is None
+    if "touch" in word:  # the truth: what stands in quotes runs
+        subprocess.run(["bash", "-c", f"echo hi >&{word}"], cwd=tmp_path, check=False, capture_output=True)
+        assert (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("text", ["echo hi >& log.txt", "echo hi >&'log.txt'", "ls >&2", "ls >&-", "echo hi &>'$(touch made)'"])
+def test_what_is_expanded_once_is_known(analyse: Analyse, text: str) -> None:
+    assert analyse(text).static, text

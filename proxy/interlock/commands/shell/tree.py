@@ -59,6 +59,11 @@ _DYNAMIC: Final = {
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
+_EXPANDED_TWICE = re.compile(r"[A-Za-z_./@%+,:=][A-Za-z0-9_./@%+,:=-]*")
+"""What `>&WORD` may name. bash expands the word, drops its quotes, and expands what is left once more: `>&'$(touch x)'`
+runs touch (5.2). `&>WORD` is expanded once."""
+
+
 class NestingError(Exception):
     """The text is nested deeper than MAX_NESTING."""
 
@@ -265,7 +270,11 @@ class _Reader:
                 return self._both(">" if op == "&>" else ">>", word)
             case ">&" if word.static is None or not re.fullmatch(r"[0-9]|-", word.static):
                 self.dialect = True
-                if fd is not None or "\\" in word.source or (word.static is not None and re.match(r"[0-9-]", word.static)):
+                if (
+                    fd is not None
+                    or "\\" in word.source
+                    or (word.static is not None and not _EXPANDED_TWICE.fullmatch(word.static))
+                ):
                     return (Redirection(op, fd, word, reason="redirection"),)
                 return self._both(">", word)
             case "<&" if word.static is None or not re.fullmatch(r"[0-9]|-", word.static):
