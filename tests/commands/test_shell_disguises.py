@@ -135,7 +135,7 @@ def test_a_text_that_bash_reads_otherwise_is_opaque(grammars: Any) -> None:
     assert analysis.sent is None
 
 
-@pytest.mark.parametrize("word", ["'$(touch made)'", "'`touch made`'", "'$x'2", "'~/x'", "'*'", "'a b'", "'{a,b}'", "~/x"])
+@pytest.mark.parametrize("word", ["'$(touch made)'", "'`touch made`'", "'$x'2", "'~/x'", "'*'", "'a b'", "'{a,b}'", "~/x", "o5-"])
 def test_what_bash_expands_a_second_time_behind_a_doubled_redirection_is_not_taken_by_its_quotes(
     analyse: Analyse, tmp_path: Path, word: str
 ) -> None:

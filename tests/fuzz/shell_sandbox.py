@@ -63,7 +63,7 @@ _UNSAFE = re.compile(r"(?<!~)/|kill|ulimit|command\b.*-[a-zA-Z]*p|suspend|enable
 _HARMLESS_ESCAPES = re.compile(r"\\(?:x41|101|u00e9)(?![0-9A-Fa-f])")
 _QUOTES = re.compile(r"""['"$\n\\]""")
 
-_ENDLESS = re.compile(r"while(?!\s+(?:false|read|! *true)\b)|until(?!\s+(?:true|:|ls)\b)")
+_ENDLESS = re.compile(r"while(?!\s+(?:false|read(?:[ \t]+\w+)*|! *true)\s*[;\n]\s*do\b)|until(?!\s+(?:true|:|ls)\s*[;\n]\s*do\b)")
 
 
 def ends(text: str) -> bool:

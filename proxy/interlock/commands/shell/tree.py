@@ -59,9 +59,9 @@ _DYNAMIC: Final = {
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
-_EXPANDED_TWICE = re.compile(r"[A-Za-z_./@%+,:=][A-Za-z0-9_./@%+,:=-]*")
+_EXPANDED_TWICE = re.compile(r"[A-Za-z_./@%+,:=][A-Za-z0-9_./@%+,:=-]*(?<!-)")
 """What `>&WORD` may name. bash expands the word, drops its quotes, and expands what is left once more: `>&'$(touch x)'`
-runs touch (5.2). `&>WORD` is expanded once."""
+runs touch (5.2). A word that ends in `-` is a descriptor to move. `&>WORD` is expanded once."""
 
 
 class NestingError(Exception):
