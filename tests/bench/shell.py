@@ -71,7 +71,8 @@ async def measure() -> None:
                 begun = time.perf_counter()
                 analysis = await analyzer.classify(Command(Wire.SSH, Kind.EXEC, text, context=ShellContext("bash")))
                 spent = (time.perf_counter() - begun) * 1000
-            reason = analysis.unreadable.reason.value if analysis.unreadable else analysis.opaque[0].reason
+            hidden = analysis.opaque[0].reason if analysis.opaque else "known"
+            reason = analysis.unreadable.reason.value if analysis.unreadable else hidden
             print(
                 f"{name}: {reason} after {spent:.0f} ms; a turn of the loop at most {max(held, default=0) * 1000:.2f} ms of CPU"
             )
