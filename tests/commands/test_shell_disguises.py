@@ -5,6 +5,7 @@ Each was allowed without a person once. The shipped packs decide, so a gap in th
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -151,3 +152,12 @@ def test_what_bash_expands_a_second_time_behind_a_doubled_redirection_is_not_tak
 @pytest.mark.parametrize("text", ["echo hi >& log.txt", "echo hi >&'log.txt'", "ls >&2", "ls >&-", "echo hi &>'$(touch made)'"])
 def test_what_is_expanded_once_is_known(analyse: Analyse, text: str) -> None:
     assert analyse(text).static, text
+
+
+def test_a_word_is_never_sent_as_the_script_of_another_that_is_gone(analyse: Analyse) -> None:
+    text = "ash -ec 'dash -c '\\''echo'\\'' n' n # it's\nsh -c -- 'cat if % <>o8 ='"
+    for _ in range(20):
+        sent = analyse(text).sent
+        assert sent is not None
+        inner = shlex.split(sent.splitlines()[1])[-1]
+        assert shlex.split(inner)[:4] == ["cat", "if", "%", "="]

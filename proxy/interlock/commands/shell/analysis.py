@@ -142,7 +142,7 @@ class _Analyst:
         self.run: set[str] = set()  # here-documents that a shell executes
         self.assumed: dict[str, None] = {}  # names in SQL that were taken for tables of `public`
         self.directories: tuple[str, ...] = (asked.cwd,)
-        self.replaced: dict[int, str] = {}
+        self.replaced: dict[int, tuple[Word, str]] = {}
         self._homes = False  # a `~` was met that stands for the account's home
         self._alone = True
         self._texts = 1
@@ -345,7 +345,7 @@ class _Analyst:
         if script is None or not script.body:
             return
         try:
-            self.replaced[id(word)] = rendering.render(script, self.replaced)
+            self.replaced[id(word)] = word, rendering.render(script, self.replaced)
         except rendering.NotStaticError as error:
             if not self.opaque:
                 self.say("unknown-construct", str(error))

@@ -27,8 +27,9 @@ from interlock.commands.shell.syntax import (
     Word,
 )
 
-Replaced = Mapping[int, str]
-"""Words (by `id`) that are sent as another text: the re-rendered script of a `sh -c`."""
+Replaced = Mapping[int, tuple[Word, str]]
+"""Words (by `id`) that are sent as another text: the re-rendered script of a `sh -c`. Each entry holds its word: the `id` of
+one that is gone comes to mean another, and that would be sent as what the first one was."""
 
 
 class NotStaticError(Exception):
@@ -152,8 +153,8 @@ class _Printer:
 
     def _word(self, word: Word) -> str:
         replaced = self._replaced.get(id(word))
-        if replaced is not None:
-            return single_quoted(replaced)
+        if replaced is not None and replaced[0] is word:
+            return single_quoted(replaced[1])
         if word.static is None:
             raise NotStaticError(word.reason)
         if word.home:
