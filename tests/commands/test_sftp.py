@@ -46,6 +46,7 @@ def test_a_text_is_either_the_one_form_of_an_operation_or_nothing(text: str) -> 
     [
         "sftp get", "sftp get a b", "sftp  get a", "sftp get 'a'", "sftp get a create=yes create=yes",
         "sftp get a mode=1 create=yes", "sftp fetch a", "get a", "sftp get a unknown=1", "sftp rename a", "sftp get a; rm b",
+        "sftp put a mode=zz", "sftp put a mode=", "sftp put a create=no", "sftp setstat a size=-1", "sftp setstat a owner=root:0",
     ],
 )  # fmt: skip
 def test_any_other_text_is_refused(text: str) -> None:

@@ -11,6 +11,7 @@ the same path (`cat`, `tee`, `rm`, `chmod`): a rule on paths holds for both ways
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -33,6 +34,13 @@ _PATHS = {
 
 _OPTIONS = ("create", "exclusive", "truncate", "read", "replace", "mode", "owner", "size", "times", "resolved", "resolved-to")
 """In the order in which they stand in the text."""
+
+_VALUES = {
+    **dict.fromkeys(("create", "exclusive", "truncate", "read", "replace"), re.compile("yes")),
+    "mode": re.compile("[0-7]{4}"), "owner": re.compile("[0-9]{1,10}:[0-9]{1,10}"), "size": re.compile("[0-9]{1,20}"),
+    "times": re.compile("[0-9]{1,10},[0-9]{1,10}"),
+    **dict.fromkeys(("resolved", "resolved-to"), re.compile("(?s:.+)")),
+}  # fmt: skip
 
 _WRITES = frozenset({"put", "append"})
 _SET_ID = 0o7000
@@ -83,7 +91,7 @@ def parse(text: str) -> FileOperation | None:
     options = tuple((name, value) for name, sep, value in (word.partition("=") for word in words[2 + count :]) if sep)
     read = FileOperation(words[1], tuple(words[2 : 2 + count]), options)
     known = [name for name, _ in options]
-    ordered = known == [name for name in _OPTIONS if name in known]
+    ordered = known == [name for name in _OPTIONS if name in known] and all(_VALUES[name].fullmatch(v) for name, v in options)
     return read if ordered and len(read.paths) == count and read.text == text.encode("utf-8", "surrogateescape") else None
 
 
