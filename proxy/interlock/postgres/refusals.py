@@ -19,6 +19,7 @@ SQLSTATES: dict[Reason, str] = {
     Reason.APPROVAL_EDITED: "55P03",
     Reason.SYNTAX_ERROR: "42601",
     Reason.NOT_UTF8: "22021",
+    Reason.REQUEST_NOT_OFFERED: "0A000",
     Reason.TOO_LARGE: "54000",
     Reason.LIMIT_REACHED: "54000",
     Reason.TRANSACTION_FAILED: "25P02",
@@ -51,6 +52,14 @@ def refused(refusal: Refusal) -> ErrorFields:
         f"interlock: {refusal.message}",
         json.dumps(refusal.detail(), ensure_ascii=False, separators=(",", ":")),
         refusal.hint,
+    )
+
+
+def function_call() -> ErrorFields:
+    """Render the answer to a FunctionCall, whatever it calls."""
+    message = "functions are not called by message here: call them in SQL, as in SELECT lo_get(16403)"
+    return refused(
+        Refusal(Reason.REQUEST_NOT_OFFERED, message, "psql's \\lo_import, \\lo_export and libpq's PQfn need this message.")
     )
 
 

@@ -258,6 +258,10 @@ def encode_execute(portal: str, limit: int = 0) -> bytes:
     return message(b"E", portal.encode() + b"\0" + _SIGNED.pack(limit))
 
 
+IMPOSSIBLE_CALL = message(b"F", Struct("!IHHH").pack(0, 0, 0, 0))
+"""A FunctionCall of the function with OID 0, which there never is."""
+
+
 def encode_password(secret: bytes) -> bytes:
     return message(b"p", secret)
 
