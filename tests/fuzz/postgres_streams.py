@@ -65,6 +65,7 @@ class NoCatalog:
 
     current = None
     loading = False
+    idle_limit = None
 
     def refresh(self, *, certain: bool) -> None:
         pass
