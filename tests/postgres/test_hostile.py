@@ -221,13 +221,14 @@ CALLS = {
 
 @pytest.mark.parametrize("what", CALLS)
 def test_a_function_call_is_refused_whatever_it_says_and_the_session_goes_on(
-    wire: WireClient, server: PostgresServer, what: str
+    proxy: Proxy, wire: WireClient, server: PostgresServer, what: str
 ) -> None:
     """lo_creat by its OID: no text names it, so nothing of it may reach the server."""
     before = server.run("SELECT count(*) FROM pg_largeobject_metadata", user="postgres")
     wire.send(message(b"F", CALLS[what]) + WireClient.query("SELECT 1"))
     assert wire.until_ready() == ["E0A000", "ZI"]
     assert "request-not-offered" in wire.errors[-1]["D"]
+    assert proxy.of("channel.refuse")[-1]["function"] == 957
     assert wire.until_ready() == ["T", "D", "C", "ZI"]
     assert server.run("SELECT count(*) FROM pg_largeobject_metadata", user="postgres") == before
     assert server.run("SELECT count(*) FROM t") == "10"

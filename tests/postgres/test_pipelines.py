@@ -262,19 +262,3 @@ def test_pgbench_runs_in_every_query_mode(proxy: Proxy, server: PostgresServer, 
             input=script, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         assert "number of transactions actually processed: 40/40" in done.stdout, done.stderr
-
-
-def test_a_portal_of_before_the_revocation_runs_no_more(proxy: Proxy, wire: WireClient, server: PostgresServer) -> None:
-    """What was bound (and approved) while the session was good must not wait there for the day after."""
-    wire.send(WireClient.query("BEGIN"))
-    wire.until_ready()
-    wire.send(WireClient.parse("", "SELECT id FROM t ORDER BY id") + WireClient.bind("p", "") + WireClient.execute("p", 1) + SYNC)
-    assert "D" in wire.until_ready()
-
-    async def revoke() -> None:
-        proxy.gate.revoke(frozenset({proxy.desk.entry("claude").identity}), frozenset())
-
-    proxy.run(revoke())
-    wire.send(WireClient.execute("p", 1) + SYNC)
-    answers = wire.until_ready()
-    assert answers == ["E28000", "ZE"]

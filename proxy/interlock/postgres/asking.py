@@ -250,10 +250,10 @@ class Asking:
                 self.out.append(frame.raw)
                 self.unsettled = self.unsettled or (bool(self._settings) and unsettles(portal.actions))
 
-    def _function_call(self, _frame: Frame) -> None:
+    def _function_call(self, frame: Frame) -> None:
         """A function by its OID, behind the back of every text: never offered. The session goes on."""
         if not self._out_of_turn():
-            log.warning("postgres.function_call_refused", session=self._session.id)
+            self._session.record(refusals.not_offered(requests.called(frame.raw)))
             self._refuse(refusals.function_call(), Step.REFUSED_CALL, requests.IMPOSSIBLE_CALL)
 
     def _describe(self, frame: Frame) -> None:

@@ -296,6 +296,7 @@ class PostgresListener:
             raise
         self._sessions.add(session)
         opened.on_kill = partial(self._killed, session)
+        opened.on_revoke = partial(self._revoked, session)
         session.start(client, server)
         session.relay.to_client(greeting)
 
@@ -303,6 +304,12 @@ class PostgresListener:
     def _killed(session: PostgresSession, why: str) -> None:
         reason = Reason.SESSION_KILLED
         session.end(str(reason), refusals.fatal(reason, f"an operator ended this session: {why}"))
+
+    @staticmethod
+    def _revoked(session: PostgresSession) -> None:
+        """What runs at the server is cancelled, and what comes from there (a result, a notification) reaches nobody."""
+        reason = Reason.DISABLED_PRINCIPAL
+        session.end(str(reason), refusals.fatal(reason, "the access that this session was opened with was taken back"))
 
     def _ended(self, process: int, secret: bytes, session: PostgresSession, why: str) -> None:
         self._keys.withdraw(process, secret)

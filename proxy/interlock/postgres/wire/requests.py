@@ -233,6 +233,11 @@ FLUSH = message(b"H")
 TERMINATE = message(b"X")
 
 
+def called(raw: bytes) -> int:
+    """Return the OID of the function that a FunctionCall names. Nothing else of it is read: it is never sent."""
+    return int.from_bytes(raw[5:9], "big")
+
+
 def encode_query(text: bytes) -> bytes:
     return message(b"Q", text + b"\0")
 
