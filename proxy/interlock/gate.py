@@ -473,6 +473,8 @@ class Gate:
         self.drafts = Drafts()
         self.draining = False
         self._live: set[Session] = set()
+        self.on_revoke: list[Callable[[frozenset[Identity], frozenset[str]], object]] = []
+        """Told of every revocation: whoever keeps something of a principal beyond its sessions."""
 
     @property
     def live(self) -> int:
@@ -532,6 +534,8 @@ class Gate:
             principal = session.principal
             if identities & principal.excluded() or principal.credential.ident in credentials:
                 session.revoke()
+        for told in self.on_revoke:
+            told(identities, credentials)
 
     def renew(
         self,
