@@ -21,6 +21,7 @@ from interlock.listening import bound
 from interlock.ssh import algorithms, credentials
 from interlock.ssh.connection import Authenticator, ClientConnection, House, Owner
 from interlock.ssh.limits import Doorkeeper, Limits
+from interlock.ssh.tunnel import Adopt
 from interlock.ssh.upstream import host_keys_path, read_host_keys
 
 log = structlog.get_logger()
@@ -41,14 +42,16 @@ class SshListener:
         clock: Clock,
         entropy: Entropy,
         limits: Limits | None = None,
+        postgres: Adopt | None = None,
     ) -> None:
+        """`postgres`: takes the tunnels that name a Postgres target; without it they are refused."""
         bounds = limits or Limits()
         ready = {
             target.name: credentials.load(config, target, clock=clock, entropy=entropy)
             for target in config.targets
             if target.protocol == "ssh"
         }
-        self._house = House(config, gate, authenticator, ready, clock, entropy, bounds, Doorkeeper(bounds), set())
+        self._house = House(config, gate, authenticator, ready, clock, entropy, bounds, Doorkeeper(bounds), set(), postgres)
         self._server: asyncio.Server | None = None
         self.port = 0
         self.host_key = ""
