@@ -155,17 +155,18 @@ class Daemon:
         await channels.webhook()
 
         ssh = postgres = None
-        if config.listen.ssh:
-            ssh_listener = SshListener(config, self.gate, authenticator, clock=clock, entropy=self._entropy)
-            await ssh_listener.start()
-            self._stops.append(("ssh", ssh_listener.close))
-            self._ssh = ssh_listener
-            ssh = _at(config.listen.ssh, ssh_listener.port)
+        adopt = None
         if config.listen.postgres:
             pg_listener = PostgresListener(config, self.gate, authenticator, clock=clock, entropy=self._entropy, tls_context=tls)
             await pg_listener.start()
             self._stops.append(("postgres", pg_listener.close))
-            postgres = _at(config.listen.postgres, pg_listener.port)
+            postgres, adopt = _at(config.listen.postgres, pg_listener.port), pg_listener.adopt
+        if config.listen.ssh:
+            ssh_listener = SshListener(config, self.gate, authenticator, clock=clock, entropy=self._entropy, postgres=adopt)
+            await ssh_listener.start()
+            self._stops.append(("ssh", ssh_listener.close))
+            self._ssh = ssh_listener
+            ssh = _at(config.listen.ssh, ssh_listener.port)
 
         def parts(*, local: bool) -> Parts:
             return Parts(
