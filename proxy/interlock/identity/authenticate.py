@@ -18,9 +18,10 @@ from interlock.config import Issuer
 from interlock.errors import AuthenticationError, EvidenceError, Reason
 from interlock.evidence.events import EventDraft, Json, Recorder
 from interlock.identity.certificate import ClientCertificate
+from interlock.identity.claims import VerifiedToken
 from interlock.identity.directory import Directory
 from interlock.identity.entries import Entry
-from interlock.identity.oidc import TokenVerifier, VerifiedToken
+from interlock.identity.oidc import TokenVerifier
 from interlock.identity.passphrase import Passphrases
 from interlock.identity.principal import Assurance, Credential, CredentialKind, Identity, Kind, Principal
 from interlock.identity.registration import RESERVED_PREFIX
