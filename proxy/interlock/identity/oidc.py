@@ -56,6 +56,11 @@ class TokenVerifier:
             for issuer in issuers:
                 self._client(issuer.ca)  # now: reading what the system trusts takes longer than a login may hold the loop
 
+    @property
+    def any_once(self) -> bool:
+        """Whether any issuer's tokens are good for one use."""
+        return any(issuer.once for issuer in self._issuers.values())
+
     def _client(self, ca: Path | None) -> httpx.AsyncClient:
         """Return the client that trusts `ca` alone, or what the system trusts."""
         if ca not in self._clients:
