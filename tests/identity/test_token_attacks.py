@@ -196,7 +196,9 @@ class TestLogged:
         attacks = [
             issuer.token({**good, "exp": now - 999}), issuer.token({**good, "iat": now + 999}),
             issuer.token({**good, "aud": "x"}), issuer.token({**good, "hasgroups": True}), issuer.token(good, key=rsa_key(1)),
-            issuer.token(good, headers={"kid": "x"}), issuer.token(good, headers={"typ": "JWT"}).rpartition(".")[0] + ".AAAA", issuer.token({**good, "p": "x" * MAX_TOKEN}),
+            issuer.token(good, headers={"kid": "x"}),
+            issuer.token(good, headers={"typ": "JWT"}).rpartition(".")[0] + ".AAAA",
+            issuer.token({**good, "p": "x" * MAX_TOKEN}),
             jwt.encode(good, "s" * 40, "HS256", headers={"kid": "k1"}), jwt.encode(good, None, "none"),
             issuer.token({**good, "nonce": "n"}, headers={"typ": "JWT"}), "not-a-token-but-a-secret", "a.b.c",
         ]  # fmt: skip

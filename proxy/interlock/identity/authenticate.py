@@ -41,9 +41,11 @@ PASSPHRASE_LIFETIME = timedelta(minutes=5)
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """Who a token stands for; `may_act` is who alone may act for them, when the token says so (RFC 8693 §4.4)."""
+    """Who a token stands for. `own` are identities that the token itself proved, `may_act` is who alone may act for its
+    subject, when it says so (RFC 8693 §4.4)."""
 
     principal: Principal
+    own: frozenset[Identity] = frozenset()
     may_act: Identity | None = None
 
 
@@ -122,7 +124,7 @@ class Authenticator:
         except AuthenticationError as error:
             self.refused("token", error.code, source=source)
             raise
-        return Proven(found, token.may_act)
+        return Proven(found, frozenset({token.actors[0] if token.actors else token.identity}), token.may_act)
 
     async def _first_use(self, token: VerifiedToken) -> bool:
         """Take a token of one use. Of two that come at once, on one node or on two, one is the first."""
