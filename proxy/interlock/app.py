@@ -73,6 +73,7 @@ class Daemon:
         self._entropy = entropy
         self._stops: list[tuple[str, Stop]] = []
         self.addresses: Addresses | None = None
+        self._ssh: SshListener | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
 
@@ -160,6 +161,7 @@ class Daemon:
             ssh_listener = SshListener(config, self.gate, authenticator, clock=clock, entropy=self._entropy)
             await ssh_listener.start()
             self._stops.append(("ssh", ssh_listener.close))
+            self._ssh = ssh_listener
             ssh = _at(config.listen.ssh, ssh_listener.port)
         if config.listen.postgres:
             pg_listener = PostgresListener(config, self.gate, authenticator, clock=clock, entropy=self._entropy, tls_context=tls)
@@ -201,7 +203,13 @@ class Daemon:
         return Addresses(ssh, postgres, http_at, socket)
 
     async def reload(self) -> None:
-        """Load the policies anew, whole; a bad file changes nothing and is logged with its place."""
+        """Load the policies anew, whole; a bad file changes nothing and is logged with its place.
+
+        Connections to SSH targets are made anew after it, whatever came of the policies: what they rest on (host keys, the
+        target's own settings) may be why somebody reloads.
+        """
+        if self._ssh is not None:
+            self._ssh.lines.retire_all()
         try:
             loaded = self._policies.reload()
         except InterlockError as error:

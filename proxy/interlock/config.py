@@ -262,6 +262,18 @@ class Credentials(Strict):
                 reference.resolve(base)
 
 
+class Reuse(Strict):
+    """How one connection to an ssh target serves the allowed commands of one principal.
+
+    `sessions` at once must be below the target's MaxSessions (10 where sshd_config is silent); `idle: 0s` closes it with its
+    last command; after `age` no command begins on it, and never after its certificate has ended.
+    """
+
+    sessions: Annotated[int, Field(ge=1, le=64)] = 8
+    idle: Annotated[Seconds, Field(ge=0, le=3600)] = 60
+    age: Annotated[Seconds, Field(gt=0, le=86400)] = 600
+
+
 class TargetConfig(Strict):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
     protocol: Literal["ssh", "postgres"]
@@ -271,6 +283,7 @@ class TargetConfig(Strict):
     account: str = ""
     host_keys: Path | SecretRef | None = None
     shell: Literal["bash", "posix", "unknown", "fish", "tcsh", "csh"] = "unknown"
+    reuse: Reuse = Reuse()
     database: str = ""
     role: str = ""
     search_path: str = "public, pg_temp"

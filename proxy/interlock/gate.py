@@ -79,6 +79,7 @@ class Session:
         self._killed = ""
         self.opened = gate.clock.now()
         self.on_kill: Callable[[str], None] | None = None
+        self.on_revoke: Callable[[], None] | None = None
         self._renewed_until: datetime | None = None
         self._released = 0
         self._refused = 0
@@ -147,8 +148,14 @@ class Session:
         await self.recorder.close({"reason": reason, **totals, **(fields or {})})
 
     def revoke(self) -> None:
-        """Refuse every later command: the principal, its owner or its credential is not valid any more."""
+        """Refuse every later command: the principal, its owner or its credential is not valid any more.
+
+        Refusing is not enough where what was released earlier goes on by itself (a COPY, a large result, notifications):
+        a front end in which it does sets `on_revoke` and ends the connection.
+        """
         self._revoked = True
+        if self.on_revoke is not None:
+            self.on_revoke()
 
     def kill(self, why: str) -> None:
         """End the session at once, for everybody: nothing later is released, and its connection is closed."""
@@ -466,6 +473,8 @@ class Gate:
         self.drafts = Drafts()
         self.draining = False
         self._live: set[Session] = set()
+        self.on_revoke: list[Callable[[frozenset[Identity], frozenset[str]], object]] = []
+        """Told of every revocation: whoever keeps something of a principal beyond its sessions."""
 
     @property
     def live(self) -> int:
@@ -521,10 +530,12 @@ class Gate:
 
     def revoke(self, identities: frozenset[Identity], credentials: frozenset[str]) -> None:
         """Stop the live sessions of these identities, of whoever acts for or is owned by them, and of these credentials."""
-        for session in self._live:
+        for session in list(self._live):
             principal = session.principal
             if identities & principal.excluded() or principal.credential.ident in credentials:
                 session.revoke()
+        for told in self.on_revoke:
+            told(identities, credentials)
 
     def renew(
         self,

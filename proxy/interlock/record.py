@@ -165,6 +165,8 @@ def _plain(command: Command, analysis: Analysis) -> dict[str, Json]:
     }
     if command.env:
         fields["env"] = dict(command.env)
+    if analysis.secrets:
+        fields["secret_binds"] = list(analysis.secrets)
     return fields
 
 

@@ -8,7 +8,7 @@ import asyncssh
 import pytest
 from asyncssh.packet import Boolean, String, UInt32
 
-from harness.openssh_server import free_port
+from harness.loopback import free_port
 from harness.ssh_bench import SshBench, until
 from interlock.evidence.events import EventDraft
 from interlock.ssh.requests import TABLE, Row, Scope, Told, find

@@ -38,10 +38,12 @@ from interlock.gate import Gate, Session
 from interlock.identity.principal import Principal
 from interlock.policy.model import SessionFacts, Target
 from interlock.ssh import address, algorithms, records, refusals, requests
+from interlock.ssh.acks import acknowledge
 from interlock.ssh.channel import ClientChannel, ClientSession
-from interlock.ssh.credentials import Credentials
+from interlock.ssh.dialling import Dialler
 from interlock.ssh.exec import Execution
 from interlock.ssh.limits import Doorkeeper, Limits, plain_address, source_of
+from interlock.ssh.lines import Lines
 from interlock.ssh.relay import ClientSide
 from interlock.ssh.requests import Scope, Told
 from interlock.ssh.sftp.session import FileSession
@@ -67,7 +69,8 @@ class House:
     config: Config
     gate: Gate
     authenticator: Authenticator
-    credentials: dict[str, Credentials]
+    diallers: dict[str, Dialler]
+    lines: Lines
     clock: Clock
     entropy: Entropy
     limits: Limits
@@ -188,6 +191,8 @@ class ClientConnection(asyncssh.SSHServerConnection):
             self.over.set_result(None)
 
     def _killed(self, why: str) -> None:
+        if self._upstream is not None:
+            self._upstream.retire()
         self.leave(Refusal(Reason.SESSION_KILLED, f"an operator ended this session: {why}"))
 
     def leave(self, refusal: Refusal) -> None:
@@ -200,6 +205,10 @@ class ClientConnection(asyncssh.SSHServerConnection):
     def internal_error(self, exc_info: Any = None, error_logger: Any = None) -> None:
         self._why = str(Reason.PROTOCOL_VIOLATION)
         super().internal_error(exc_info, error_logger)
+
+    def data_received(self, data: bytes, datatype: int | None = None) -> None:
+        acknowledge(self._transport, len(data))
+        super().data_received(data, datatype)
 
     def pause_writing(self) -> None:
         """The socket is full: a client with a huge window that does not read must not fill our memory."""
@@ -332,7 +341,8 @@ class ClientConnection(asyncssh.SSHServerConnection):
             return opened
         self._gate_session, self._target, self._address = opened, config, wanted
         opened.on_kill = self._killed
-        self._upstream = Upstream(self._house.config, config, account, self._house.credentials[config.name], self._house.limits)
+        house = self._house
+        self._upstream = Upstream(opened, house.diallers[config.name], house.lines, account, house.limits)
         return None
 
     def _transport_facts(self) -> dict[str, Json]:

@@ -34,6 +34,9 @@ class Limits:
     stdin_idle: float = 10.0
     stdin_total: float = 120.0
     connect: float = 15.0  # to the target, with authentication
+    answer: float = 10.0  # of the target to a channel that is opened, before anything is sent on it
+    lines: int = 4000  # connections to targets, of all clients together
+    idle_lines: int = 500  # of these, that wait for another command; the one that has waited longest goes first
     keepalive: float = 30.0
     keepalive_count: int = 4
 

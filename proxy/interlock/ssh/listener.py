@@ -20,8 +20,9 @@ from interlock.gate import Gate
 from interlock.listening import bound
 from interlock.ssh import algorithms, credentials
 from interlock.ssh.connection import Authenticator, ClientConnection, House, Owner
+from interlock.ssh.dialling import Dialler, host_keys_path, read_host_keys
 from interlock.ssh.limits import Doorkeeper, Limits
-from interlock.ssh.upstream import host_keys_path, read_host_keys
+from interlock.ssh.lines import Lines
 
 log = structlog.get_logger()
 
@@ -43,12 +44,16 @@ class SshListener:
         limits: Limits | None = None,
     ) -> None:
         bounds = limits or Limits()
-        ready = {
-            target.name: credentials.load(config, target, clock=clock, entropy=entropy)
+        diallers = {
+            target.name: Dialler(config, target, credentials.load(config, target, clock=clock, entropy=entropy), bounds)
             for target in config.targets
             if target.protocol == "ssh"
         }
-        self._house = House(config, gate, authenticator, ready, clock, entropy, bounds, Doorkeeper(bounds), set())
+        self.lines = Lines(bounds, clock=clock, entropy=entropy)
+        self._house = House(
+            config, gate, authenticator, diallers, self.lines, clock, entropy, bounds, Doorkeeper(bounds), set()
+        )  # fmt: skip
+        gate.on_revoke.append(self.lines.revoke)
         self._server: asyncio.Server | None = None
         self.port = 0
         self.host_key = ""
@@ -109,6 +114,7 @@ class SshListener:
         for connection in connections:
             connection.leave(Refusal(Reason.SHUTTING_DOWN, SENTENCES[Reason.SHUTTING_DOWN]))
         await asyncio.gather(*(connection.over for connection in connections))
+        await self.lines.close()
         if self._server is not None:
             await self._server.wait_closed()
             self._server = None
