@@ -143,7 +143,9 @@ class Daemon:
         self.gate = Gate(policies=policies, classifier=Analyzer(pool), approvals=inbox, transcripts=transcripts, clock=clock)
         http = httpx.AsyncClient(follow_redirects=False, trust_env=False)
         self._stops.append(("http client", http.aclose))
-        authenticator = Authenticator(directory, issuers=config.identity.issuers, journal=journal, clock=clock)
+        authenticator = Authenticator(
+            directory, issuers=config.issuers, journal=journal, clock=clock, replays=store.deliveries, entropy=self._entropy
+        )
         self._stops.append(("authenticator", authenticator.close))
         self._directory = directory
         directory.subscribe(self._directory_changed)

@@ -30,7 +30,7 @@ from interlock.clock import Clock
 from interlock.commands.model import Analysis, BindValue, Command, HeldInput, Kind, SqlContext, Stdin
 from interlock.errors import SENTENCES, EvidenceError, InputError, InterlockError, Reason
 from interlock.evidence.events import Draft, EventDraft, Json, Recorder
-from interlock.identity.principal import Identity, Principal
+from interlock.identity.principal import Authority, Identity, Principal
 from interlock.policy.model import Decision, Facts, ReviewTerms, SessionFacts, Target, Verdict
 from interlock.ports import Approvals, Caller, Classifier, PolicySource, Ticket, Transcripts
 from interlock.record import Drafts, answered, blocked, decided, described, forwarded, requested, where, who
@@ -544,15 +544,18 @@ class Gate:
         *,
         acting_for: tuple[Identity, ...] = (),
         groups: frozenset[str] | None = None,
+        behind: tuple[Authority, ...] = (),
     ) -> None:
         """A new credential of `identity`, for the same chain, renews its live sessions until it ends itself.
 
-        `groups` are those that the credential itself brings: a session that has more is not prolonged by one with less.
+        `groups` and `behind` are what the credential itself brings: a session with more is not prolonged by one with less.
         """
         for session in self._live:
             holder = session.principal
             same = holder.identity == identity and holder.acting_for == acting_for
-            if same and (groups is None or holder.groups <= groups):
+            now = {one.identity: one.groups for one in behind}
+            chain = all(one.groups <= now.get(one.identity, frozenset()) for one in holder.behind)
+            if same and chain and (groups is None or holder.groups <= groups):
                 session.renew(until)
 
     async def open(

@@ -24,6 +24,7 @@ ROUTES: dict[tuple[str, str], tuple[str, Any]] = {
     ("GET", "/healthz"): (OPEN, None),
     ("GET", "/readyz"): (OPEN, None),
     ("POST", "/v1/step-up"): (OPEN, {"handle": "bob", "passphrase": PASSPHRASE}),
+    ("POST", "/v1/token"): (OPEN, None),
     ("GET", "/v1/whoami"): (OWN, None),
     ("GET", "/v1/targets"): (OWN, None),
     ("GET", "/v1/approvals"): (OWN, None),

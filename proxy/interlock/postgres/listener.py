@@ -230,7 +230,9 @@ class PostgresListener:
         where, principal = admitted.address, admitted.principal
         if (until := principal.credential.expires) is not None:
             # The same subject has a new credential: what it has open lasts as long as this one (postgres.md).
-            self._gate.renew(principal.identity, until, acting_for=principal.acting_for, groups=principal.groups)
+            self._gate.renew(
+                principal.identity, until, acting_for=principal.acting_for, groups=principal.groups, behind=principal.behind
+            )
         target = connector.target
         role, database = where.role or target.role, where.database or target.database
         parameters = server_parameters(admitted.startup, target, role=role, database=database, principal=admitted.principal)
