@@ -27,7 +27,7 @@ from interlock.references import referenced
 LATER = frozenset(
     (
         "evidence.log_key", "evidence.replay_identity", "evidence.retain", "evidence.witness", "identity.groups_max_age",
-        "identity.ssh_ca", "listen.proxy_protocol_from", "objects",
+        "listen.proxy_protocol_from", "objects",
     )
 )  # fmt: skip
 """Keys of the contract whose controls this version can't enforce. Asking for one refuses to start; none is ignored."""
@@ -141,8 +141,63 @@ class CaKey(Strict):
     key: SecretRef
 
 
+class OidcClient(Strict):
+    """One registration at the provider. Without client_secret it is a public client."""
+
+    client_id: Annotated[str, Field(min_length=1, max_length=255)]
+    client_secret: SecretRef | None = None
+
+
+class LoginConfig(Strict):
+    """How people log in at one of identity.issuers. `cli` is the registration for browsers on a person's own machine,
+    `device` the one for codes (`cli` unless the provider wants another), `web` the console's."""
+
+    issuer: str
+    scopes: Annotated[str, Field(max_length=512)] = "openid profile email"
+    handle_claim: Annotated[str, Field(max_length=255)] = "preferred_username"
+    lifetime: Annotated[Seconds, Field(gt=0, le=86400)] = 28800
+    register_people: bool = True
+    cli: OidcClient | None = None
+    device: OidcClient | None = None
+    web: OidcClient | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> LoginConfig:
+        if "openid" not in self.scopes.split():
+            raise ValueError("scopes: must hold openid, or the provider says nothing about who logged in")
+        if self.cli is None and self.device is None and self.web is None:
+            raise ValueError("identity.login needs cli:, device: or web: with the client_id that the provider gave")
+        return self
+
+    @property
+    def device_client(self) -> OidcClient | None:
+        return self.device or self.cli
+
+
+class SshCaConfig(Strict):
+    """The authority of logins: its certificates are trusted by this proxy and by nobody else."""
+
+    key: SecretRef
+    user_ttl: Annotated[Seconds, Field(ge=60, le=28800)] = 28800
+    agent_ttl: Annotated[Seconds, Field(ge=60, le=3600)] = 900
+
+
 class IdentityConfig(Strict):
     issuers: list[Issuer] = []
+    login: LoginConfig | None = None
+    ssh_ca: SshCaConfig | None = None
+
+    @model_validator(mode="after")
+    def _known_issuer(self) -> IdentityConfig:
+        if self.login is not None:
+            issuer = next((known for known in self.issuers if known.name == self.login.issuer), None)
+            if issuer is None or issuer.kind != "human":
+                raise ValueError("identity.login.issuer must be the name of one of identity.issuers, of kind: human")
+        return self
+
+    @property
+    def login_issuer(self) -> Issuer | None:
+        return next((known for known in self.issuers if self.login is not None and known.name == self.login.issuer), None)
 
 
 class Credentials(Strict):
@@ -395,6 +450,8 @@ class Config(Strict):
                 if address is not None and not is_loopback(split_address(address)[0]):
                     raise ValueError(f"listen.{kind} without tls: may bind loopback only; add tls: or use 127.0.0.1")
         self._check_postgres_auth()
+        if self.identity.login is not None and self.identity.login.web is not None and not self.public_url:
+            raise ValueError("identity.login.web needs public_url:, the address that the provider sends browsers back to")
         if self.vault is None and any(isinstance(t.credentials.source, VaultRef) for t in self.targets):
             raise ValueError("a vault: reference needs vault: {address: https://…, token: file:…}")
         open_to_all = self.listen.postgres is not None and not is_loopback(split_address(self.listen.postgres)[0])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import structlog
@@ -20,6 +21,8 @@ from interlock.evidence.events import EventDraft, Json, Recorder
 from interlock.identity.certificate import ClientCertificate
 from interlock.identity.directory import Directory
 from interlock.identity.entries import Entry
+from interlock.identity.issuance import Issuance
+from interlock.identity.logins import Logins
 from interlock.identity.oidc import TokenVerifier, VerifiedToken
 from interlock.identity.passphrase import Passphrases
 from interlock.identity.principal import Assurance, Credential, CredentialKind, Identity, Kind, Principal
@@ -27,7 +30,7 @@ from interlock.identity.registration import RESERVED_PREFIX
 from interlock.identity.scram import ScramCredentials
 from interlock.identity.sshkey import fingerprint
 from interlock.identity.throttle import Throttle, ThrottledError
-from interlock.identity.tokens import looks_like_token
+from interlock.identity.tokens import LOGIN_PREFIX, looks_like_token
 
 log = structlog.get_logger()
 
@@ -46,8 +49,12 @@ class Authenticator:
         issuers: Sequence[Issuer] = (),
         passphrases: Passphrases | None = None,
         verifier: TokenVerifier | None = None,
+        logins: Logins | None = None,
+        issuance: Issuance | None = None,
     ) -> None:
         self._directory = directory
+        self._logins = logins
+        self._issuance = issuance
         self._clock = clock
         self._journal = journal
         self._passphrases = passphrases or Passphrases()
@@ -73,14 +80,26 @@ class Authenticator:
             return None
         return entry.principal(Credential(CredentialKind.SSH_KEY, fingerprint(blob)))
 
+    def ssh_certificate(self, authority: bytes, serial: str, key: str, principals: Sequence[str]) -> Principal | None:
+        """Return whose login certificate this is: signed by `authority`, for the key with this fingerprint.
+
+        Changes nothing, like `ssh_key`: a certificate that was only offered proves nothing.
+        """
+        return self._issuance.accept(authority, serial, key, principals) if self._issuance is not None else None
+
     # -- tokens -------------------------------------------------------------------------------------------------------
 
     async def token(self, secret: str, *, source: str = "") -> Principal:
-        """Return who an opaque token (`ilk_…`) or a JWT of a configured issuer stands for. Raise AuthenticationError."""
+        """Return who an opaque token (`ilk_…`), a login (`ils_…`) or a JWT of a configured issuer stands for.
+
+        Raise AuthenticationError.
+        """
         self._check_source(source, "token")
         try:
             if secret.startswith("ilk_"):
                 return self._opaque(secret)
+            if secret.startswith(LOGIN_PREFIX) and self._logins is not None:
+                return self._logins.resolve(secret)
             return self._delegated(await self._verifier.verify(secret))
         except AuthenticationError as error:
             self.refused("token", error.code, source=source)
@@ -174,7 +193,8 @@ class Authenticator:
         if entry is None or row is None or (row.expires is not None and row.expires <= self._clock.now()):
             raise AuthenticationError("the password was not accepted")
         _active(entry)
-        return entry.principal(Credential(CredentialKind.SCRAM, row.id, row.expires))
+        principal = entry.principal(Credential(CredentialKind.SCRAM, row.id, row.expires))
+        return replace(principal, groups=principal.groups | self._logins.groups_of(row.id)) if self._logins else principal
 
     # -- client certificates ------------------------------------------------------------------------------------------
 

@@ -26,6 +26,8 @@ class CredentialKind(StrEnum):
     SCRAM = "scram"
     JWT = "jwt"
     CERTIFICATE = "certificate"
+    LOGIN = "login"
+    SSH_CERTIFICATE = "ssh-certificate"
     PASSPHRASE = "passphrase"
     PEER = "unix-peer"
 

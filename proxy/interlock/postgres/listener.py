@@ -299,9 +299,8 @@ class PostgresListener:
         session.relay.to_client(greeting)
 
     @staticmethod
-    def _killed(session: PostgresSession, why: str) -> None:
-        reason = Reason.SESSION_KILLED
-        session.end(str(reason), refusals.fatal(reason, f"an operator ended this session: {why}"))
+    def _killed(session: PostgresSession, refusal: Refusal) -> None:
+        session.end(str(refusal.reason), refusals.fatal(refusal.reason, refusal.message))
 
     def _ended(self, process: int, secret: bytes, session: PostgresSession, why: str) -> None:
         self._keys.withdraw(process, secret)

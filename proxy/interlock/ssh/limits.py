@@ -21,6 +21,7 @@ class Limits:
     strangers_per_source: int = 250
     handshake: float = 15.0  # from accept to the end of the first key exchange
     login: float = 60.0  # from accept to the end of authentication
+    confirmation: float = 600.0  # for a person who confirms a code at the identity provider
     login_failures: int = 20  # a stock client offers each key of its agent; sshd's own default is 6
     channels: int = 64
     channel_requests: int = 64  # before something runs

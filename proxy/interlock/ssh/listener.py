@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 import asyncssh
 import structlog
@@ -17,9 +18,11 @@ from interlock.clock import Clock, Entropy
 from interlock.config import Config, TargetConfig
 from interlock.errors import SENTENCES, ConfigError, Reason, TargetError
 from interlock.gate import Gate
+from interlock.identity.signin import SignIn
 from interlock.listening import bound
 from interlock.ssh import algorithms, credentials
 from interlock.ssh.connection import Authenticator, ClientConnection, House, Owner
+from interlock.ssh.host_authority import HostAuthority
 from interlock.ssh.limits import Doorkeeper, Limits
 from interlock.ssh.upstream import host_keys_path, read_host_keys
 
@@ -41,6 +44,8 @@ class SshListener:
         clock: Clock,
         entropy: Entropy,
         limits: Limits | None = None,
+        signin: SignIn | None = None,
+        host_authority: HostAuthority | None = None,
     ) -> None:
         bounds = limits or Limits()
         ready = {
@@ -48,7 +53,8 @@ class SshListener:
             for target in config.targets
             if target.protocol == "ssh"
         }
-        self._house = House(config, gate, authenticator, ready, clock, entropy, bounds, Doorkeeper(bounds), set())
+        self._house = House(config, gate, authenticator, ready, clock, entropy, bounds, Doorkeeper(bounds), set(), signin)
+        self._host_authority = host_authority
         self._server: asyncio.Server | None = None
         self.port = 0
         self.host_key = ""
@@ -71,10 +77,13 @@ class SshListener:
         path = config.path(config.node.data_dir) / HOST_KEY
         key = await asyncio.to_thread(credentials.own_host_key, path)
         self.host_key = key.export_public_key().decode().strip()
+        # With its certificate a key is offered both ways, so that clients that know only the key go on to work.
+        authority = self._host_authority
+        proofs: list[Any] = [key if authority is None else (key, authority.certify(key, self._house.clock.now()))]
         options = asyncssh.SSHServerConnectionOptions(
             server_factory=Owner,
             server_version="Interlock",
-            server_host_keys=[key],
+            server_host_keys=proofs,
             config=None,
             authorized_client_keys=None,
             gss_host=None,
