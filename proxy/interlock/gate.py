@@ -76,9 +76,9 @@ class Session:
         self._gate = gate
         self._closed = False
         self._revoked = False
-        self._killed = ""
+        self._killed: Refusal | None = None
         self.opened = gate.clock.now()
-        self.on_kill: Callable[[str], None] | None = None
+        self.on_kill: Callable[[Refusal], None] | None = None
         self.on_revoke: Callable[[], None] | None = None
         self._renewed_until: datetime | None = None
         self._released = 0
@@ -159,9 +159,16 @@ class Session:
 
     def kill(self, why: str) -> None:
         """End the session at once, for everybody: nothing later is released, and its connection is closed."""
-        self._killed = why
+        self._close(Refusal(Reason.SESSION_KILLED, f"an operator ended this session: {why}"))
+
+    def end(self, why: str) -> None:
+        """End the session at once for its credential's sake: whoever asks is told to log in, not to ask an operator."""
+        self._close(Refusal(Reason.LOGIN_ENDED, why, SENTENCES[Reason.LOGIN_ENDED]))
+
+    def _close(self, refusal: Refusal) -> None:
+        self._killed = self._killed or refusal
         if self.on_kill is not None:
-            self.on_kill(why)
+            self.on_kill(refusal)
 
     def renew(self, until: datetime) -> None:
         """The same subject obtained a new credential: the session lasts as long as that one (postgres.md)."""
@@ -178,8 +185,8 @@ class Session:
         """Conditions of the session itself that end the path before policy is asked."""
         if self._closed or self._gate.draining:
             return Refusal(Reason.SHUTTING_DOWN, SENTENCES[Reason.SHUTTING_DOWN])
-        if self._killed:
-            return Refusal(Reason.SESSION_KILLED, f"an operator ended this session: {self._killed}")
+        if self._killed is not None:
+            return self._killed
         if self._revoked:
             return Refusal(Reason.DISABLED_PRINCIPAL, SENTENCES[Reason.DISABLED_PRINCIPAL])
         now = now or self._gate.clock.now()
@@ -536,6 +543,12 @@ class Gate:
                 session.revoke()
         for told in self.on_revoke:
             told(identities, credentials)
+
+    def end(self, credentials: frozenset[str], why: str) -> None:
+        """Close the live sessions that one of these credentials opened, at once."""
+        for session in list(self._live):
+            if session.principal.credential.ident in credentials:
+                session.end(why)
 
     def renew(
         self,
