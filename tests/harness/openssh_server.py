@@ -17,6 +17,8 @@ from typing import Any
 
 import asyncssh
 
+from interlock.ssh.enrolment import question
+
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:" + os.environ.get("PATH", ""))
 
 
@@ -70,7 +72,14 @@ class OpenSshServer:
         return f"[127.0.0.1]:{self.port} {self.host_key.export_public_key().decode()}"
 
     def ran(self) -> list[str]:
-        """Return the commands that the target's shell was started with, in order."""
+        """Return the commands that the target's shell was started with, in order, but for the proxy's own question."""
+        return [text for text in self._commands() if text != question(self.account)]
+
+    def asked(self) -> int:
+        """Return how often the proxy has asked the account for its shell."""
+        return self._commands().count(question(self.account))
+
+    def _commands(self) -> list[str]:
         path = self.directory / "commands"
         return [text.decode() for text in path.read_bytes().split(b"\0")[:-1]] if path.exists() else []
 

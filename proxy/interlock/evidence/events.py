@@ -57,6 +57,7 @@ TYPES: dict[str, str] = {
     "config.change": "Configuration or policy was loaded.",
     "login": "A login or step-up, also a failed one.",
     "message.given_up": "A channel could not deliver a message: which, after how many attempts, and why.",
+    "account": "The proxy asked an account of an SSH target for its login shell and charset, and what it said.",
     "catalog": "The proxy read a Postgres target's catalog for itself.",
 }
 
