@@ -143,7 +143,9 @@ class Daemon:
         self.gate = Gate(policies=policies, classifier=Analyzer(pool), approvals=inbox, transcripts=transcripts, clock=clock)
         http = httpx.AsyncClient(follow_redirects=False, trust_env=False)
         self._stops.append(("http client", http.aclose))
-        authenticator = Authenticator(directory, issuers=config.identity.issuers, journal=journal, clock=clock)
+        authenticator = Authenticator(
+            directory, issuers=config.issuers, journal=journal, clock=clock, replays=store.deliveries, entropy=self._entropy
+        )
         self._stops.append(("authenticator", authenticator.close))
         self._directory = directory
         directory.subscribe(self._directory_changed)
@@ -155,17 +157,18 @@ class Daemon:
         await channels.webhook()
 
         ssh = postgres = None
-        if config.listen.ssh:
-            ssh_listener = SshListener(config, self.gate, authenticator, clock=clock, entropy=self._entropy)
-            await ssh_listener.start()
-            self._stops.append(("ssh", ssh_listener.close))
-            self._ssh = ssh_listener
-            ssh = _at(config.listen.ssh, ssh_listener.port)
+        adopt = None
         if config.listen.postgres:
             pg_listener = PostgresListener(config, self.gate, authenticator, clock=clock, entropy=self._entropy, tls_context=tls)
             await pg_listener.start()
             self._stops.append(("postgres", pg_listener.close))
-            postgres = _at(config.listen.postgres, pg_listener.port)
+            postgres, adopt = _at(config.listen.postgres, pg_listener.port), pg_listener.adopt
+        if config.listen.ssh:
+            ssh_listener = SshListener(config, self.gate, authenticator, clock=clock, entropy=self._entropy, postgres=adopt)
+            await ssh_listener.start()
+            self._stops.append(("ssh", ssh_listener.close))
+            self._ssh = ssh_listener
+            ssh = _at(config.listen.ssh, ssh_listener.port)
 
         def parts(*, local: bool) -> Parts:
             return Parts(

@@ -30,7 +30,7 @@ from interlock.clock import Clock
 from interlock.commands.model import Analysis, BindValue, Command, HeldInput, Kind, SqlContext, Stdin
 from interlock.errors import SENTENCES, EvidenceError, InputError, InterlockError, Reason
 from interlock.evidence.events import Draft, EventDraft, Json, Recorder
-from interlock.identity.principal import Identity, Principal
+from interlock.identity.principal import Authority, Identity, Principal
 from interlock.policy.model import Decision, Facts, ReviewTerms, SessionFacts, Target, Verdict
 from interlock.ports import Approvals, Caller, Classifier, PolicySource, Ticket, Transcripts
 from interlock.record import Drafts, answered, blocked, decided, described, forwarded, requested, where, who
@@ -79,6 +79,7 @@ class Session:
         self._killed = ""
         self.opened = gate.clock.now()
         self.on_kill: Callable[[str], None] | None = None
+        self.on_revoke: Callable[[], None] | None = None
         self._renewed_until: datetime | None = None
         self._released = 0
         self._refused = 0
@@ -147,8 +148,14 @@ class Session:
         await self.recorder.close({"reason": reason, **totals, **(fields or {})})
 
     def revoke(self) -> None:
-        """Refuse every later command: the principal, its owner or its credential is not valid any more."""
+        """Refuse every later command: the principal, its owner or its credential is not valid any more.
+
+        Refusing is not enough where what was released earlier goes on by itself (a COPY, a large result, notifications):
+        a front end in which it does sets `on_revoke` and ends the connection.
+        """
         self._revoked = True
+        if self.on_revoke is not None:
+            self.on_revoke()
 
     def kill(self, why: str) -> None:
         """End the session at once, for everybody: nothing later is released, and its connection is closed."""
@@ -523,7 +530,7 @@ class Gate:
 
     def revoke(self, identities: frozenset[Identity], credentials: frozenset[str]) -> None:
         """Stop the live sessions of these identities, of whoever acts for or is owned by them, and of these credentials."""
-        for session in self._live:
+        for session in list(self._live):
             principal = session.principal
             if identities & principal.excluded() or principal.credential.ident in credentials:
                 session.revoke()
@@ -537,15 +544,18 @@ class Gate:
         *,
         acting_for: tuple[Identity, ...] = (),
         groups: frozenset[str] | None = None,
+        behind: tuple[Authority, ...] = (),
     ) -> None:
         """A new credential of `identity`, for the same chain, renews its live sessions until it ends itself.
 
-        `groups` are those that the credential itself brings: a session that has more is not prolonged by one with less.
+        `groups` and `behind` are what the credential itself brings: a session with more is not prolonged by one with less.
         """
         for session in self._live:
             holder = session.principal
             same = holder.identity == identity and holder.acting_for == acting_for
-            if same and (groups is None or holder.groups <= groups):
+            now = {one.identity: one.groups for one in behind}
+            chain = all(one.groups <= now.get(one.identity, frozenset()) for one in holder.behind)
+            if same and chain and (groups is None or holder.groups <= groups):
                 session.renew(until)
 
     async def open(

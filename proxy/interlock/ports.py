@@ -40,6 +40,10 @@ class Policy(Protocol):
 
     def may_open(self, principal: Principal, target: Target) -> Access: ...
 
+    def may_see(self, principal: Principal, target: Target) -> bool:
+        """Whether some account or role of the target is open to the principal; the target's own is not read."""
+        ...
+
     def decide(self, facts: Facts) -> Decision: ...
 
 

@@ -119,6 +119,10 @@ def _keep(cache: OrderedDict[_Key, _Value], key: _Key, value: _Value) -> None:
 
 def who(principal: Principal) -> dict[str, Json]:
     """Everything that a rule could read of a principal: what was decided can be decided again (policy/history.py)."""
+    behind: list[Json] = [
+        {"principal": str(one.identity), "handle": one.handle, "kind": str(one.kind), "groups": sorted(one.groups)}
+        for one in principal.behind
+    ]
     return {
         "principal": str(principal.identity),
         "handle": principal.handle,
@@ -128,6 +132,7 @@ def who(principal: Principal) -> dict[str, Json]:
         "credential": {"kind": str(principal.credential.kind), "ident": principal.credential.ident},
         "groups": sorted(principal.groups),
         "assurance": {"acr": principal.assurance.acr, "amr": list(principal.assurance.amr)},
+        **({"behind": behind} if behind else {}),
     }
 
 
@@ -160,6 +165,8 @@ def _plain(command: Command, analysis: Analysis) -> dict[str, Json]:
     }
     if command.env:
         fields["env"] = dict(command.env)
+    if analysis.secrets:
+        fields["secret_binds"] = list(analysis.secrets)
     return fields
 
 

@@ -78,6 +78,9 @@ class VerbPolicy:
     def may_open(self, principal: Principal, target: Target) -> Access:
         return Access(self.open_to(principal, target), "test/0", "no rule grants this")
 
+    def may_see(self, principal: Principal, target: Target) -> bool:
+        return self.open_to(principal, target)
+
     def decide(self, facts: Facts) -> Decision:
         self.seen.append(facts)
         verbs = {effect.verb for effect in facts.analysis.effects}

@@ -12,7 +12,7 @@ import asyncssh
 import pytest
 import pytest_asyncio
 
-from harness.openssh_server import free_port
+from harness.loopback import free_port
 from harness.ssh_bench import SshBench, finish, until
 from interlock.approvals.model import VoteVerdict
 from interlock.clock import SystemClock, system_entropy

@@ -250,6 +250,12 @@ class Asking:
                 self.out.append(frame.raw)
                 self.unsettled = self.unsettled or (bool(self._settings) and unsettles(portal.actions))
 
+    def _function_call(self, frame: Frame) -> None:
+        """A function by its OID, behind the back of every text: never offered. The session goes on."""
+        if not self._out_of_turn():
+            self._session.record(refusals.not_offered(requests.called(frame.raw)))
+            self._refuse(refusals.function_call(), Step.REFUSED_CALL, requests.IMPOSSIBLE_CALL)
+
     def _describe(self, frame: Frame) -> None:
         named = requests.named(frame.raw)
         if self._out_of_turn():
@@ -305,6 +311,7 @@ class Asking:
     _HANDLERS: ClassVar[dict[int, Callable[[Asking, Frame], None]]] = {
         ord("Q"): _query, ord("P"): _parse, ord("B"): _bind, ord("E"): _execute, ord("D"): _describe, ord("C"): _close,
         ord("S"): _sync, ord("H"): _flush_request, ord("c"): _copy_end, ord("f"): _copy_end, ord("X"): _terminate,
+        ord("F"): _function_call,
     }  # fmt: skip
 
     # -- deciding and refusing ----------------------------------------------------------------------------------------

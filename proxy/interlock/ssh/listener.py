@@ -24,6 +24,7 @@ from interlock.ssh.dialling import Dialler, host_keys_path, read_host_keys
 from interlock.ssh.enrolment import Enrolments
 from interlock.ssh.limits import Doorkeeper, Limits
 from interlock.ssh.lines import Lines
+from interlock.ssh.tunnel import Adopt
 
 log = structlog.get_logger()
 
@@ -43,7 +44,9 @@ class SshListener:
         clock: Clock,
         entropy: Entropy,
         limits: Limits | None = None,
+        postgres: Adopt | None = None,
     ) -> None:
+        """`postgres`: takes the tunnels that name a Postgres target; without it they are refused."""
         bounds = limits or Limits()
         diallers = {
             target.name: Dialler(config, target, credentials.load(config, target, clock=clock, entropy=entropy), bounds)
@@ -53,7 +56,8 @@ class SshListener:
         self.lines = Lines(bounds, clock=clock, entropy=entropy)
         self.enrolments = Enrolments(lambda: gate.transcripts.journal, clock)
         self._house = House(
-            config, gate, authenticator, diallers, self.lines, self.enrolments, clock, entropy, bounds, Doorkeeper(bounds), set()
+            config, gate, authenticator, diallers, self.lines, self.enrolments, clock, entropy, bounds, Doorkeeper(bounds), set(),
+            postgres,
         )  # fmt: skip
         gate.on_revoke.append(self.lines.revoke)
         self._server: asyncio.Server | None = None

@@ -23,6 +23,7 @@ from interlock.evidence.archive import Archive
 from interlock.gate import Gate
 from interlock.identity.authenticate import Authenticator
 from interlock.identity.directory import Directory
+from interlock.identity.exchange import Exchange
 from interlock.identity.passkeys import Registrations, relying_party
 from interlock.identity.stepup import DecisionSessions
 from interlock.policy.source import LivePolicy
@@ -41,6 +42,7 @@ from interlock.web.shown import Shown
 from interlock.web.slack import slack_router
 from interlock.web.stepup import person_router, stepup_router
 from interlock.web.teams import teams_router
+from interlock.web.token import token_router
 
 MAX_BODY = 1024 * 1024
 
@@ -103,6 +105,8 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(stepup_router(parts.authenticator, parts.deciding))
     app.include_router(sessions_router(parts.archive, parts.gate, door))
     app.include_router(person_router(door))
+    exchange = Exchange(parts.authenticator, clock=parts.clock, journal=parts.gate.transcripts.journal)
+    app.include_router(token_router(exchange))
     app.include_router(principals.router(parts.directory, door.require_scope, door.require_given))
     registrations = Registrations(relying_party(parts.config.public_url), clock=parts.clock, entropy=system_entropy)
     app.include_router(passkeys_router(parts.directory, registrations, door.require_scope))
