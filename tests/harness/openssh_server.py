@@ -39,6 +39,7 @@ class OpenSshServer:
 
     def __init__(self, *, extra: str = "", ordinary: bool = False) -> None:
         self.extra = extra
+        self.start_up = ""  # lines of the account's own start-up file
         self.port = free_port()
         self._user = _ordinary_user() if ordinary else pwd.getpwuid(os.geteuid())
         self.account = self._user.pw_name
@@ -91,7 +92,8 @@ class OpenSshServer:
         self._write("known_hosts", self.known_hosts.encode())
         self.home.mkdir(exist_ok=True)
         # Bytes, not lines: a command may hold newlines. bash reads this file when sshd starts it, and only then.
-        (self.home / ".bashrc").write_text(f"tail -zn +3 /proc/$$/cmdline | head -zn 1 >> '{self.directory / 'commands'}'\ncd\n")
+        noting = f"tail -zn +3 /proc/$$/cmdline | head -zn 1 >> '{self.directory / 'commands'}'\ncd\n"
+        (self.home / ".bashrc").write_text(noting + self.start_up)
         (self.directory / "commands").touch()
         self._write(
             "sshd_config",
