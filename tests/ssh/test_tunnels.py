@@ -181,6 +181,12 @@ async def test_any_other_place_is_refused_in_words_and_nothing_is_dialled(
         assert dialled(bench) == 0
 
 
+async def test_a_target_that_is_called_like_an_address_is_not_reached_by_a_tunnel(tmp_path: Path, target: OpenSshServer) -> None:
+    async with running(tmp_path, target, more_targets=[{"name": "127.0.0.1"}]) as bench, await bench.raw() as connection:
+        with pytest.raises(asyncssh.ChannelOpenError, match="by its name"):
+            await connection.open_connection("127.0.0.1", 22)
+
+
 async def test_what_is_not_open_and_what_does_not_exist_are_told_alike(tmp_path: Path, target: OpenSshServer) -> None:
     async with running(tmp_path, target, more_targets=[{"name": "closed"}]) as bench, await bench.raw() as connection:
         said = []
