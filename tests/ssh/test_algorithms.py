@@ -6,6 +6,8 @@ The lists here are written out and not imported: a change of ours has to be made
 from __future__ import annotations
 
 import asyncio
+import json
+import sys
 from pathlib import Path
 
 import asyncssh
@@ -94,6 +96,28 @@ async def test_a_target_is_offered_the_same(tmp_path: Path) -> None:
         await target.stop()
 
 
+async def test_ssh_audit_finds_no_failure(bench: SshBench) -> None:
+    """And no warning but that older key exchanges do not stand up to quantum computers: clients without mlkem need one."""
+    audit = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "ssh_audit.ssh_audit", "--skip-rate-test", "-j", f"127.0.0.1:{bench.listener.port}",
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    async with asyncio.timeout(120):
+        out, _ = await audit.communicate()
+    report = json.loads(out)
+    assert [row["algorithm"] for row in report["enc"]] == GCM  # it says that it is OpenSSH
+    assert report["cves"] == []
+    marked = [
+        (row["algorithm"], level, note)
+        for kind in ("kex", "key", "enc", "mac")
+        for row in report[kind]
+        for level in ("fail", "warn")
+        for note in row["notes"].get(level, ())
+    ]
+    expected = [(name, "warn", "does not provide protection against post-quantum attacks") for name in KEX if "mlkem" not in name]
+    assert marked == expected
+
+
 @pytest.mark.parametrize(
     ("option", "said"),
     [
@@ -136,4 +160,38 @@ async def test_a_target_that_has_only_old_algorithms_gets_no_command(tmp_path: P
         assert target.ran() == []
     finally:
         await bench.stop()
+        await target.stop()
+
+
+class OldServer(asyncssh.SSHServerConnection):
+    """A target from before strict key exchange."""
+
+    logins = 0
+
+    def _get_extra_kex_algs(self) -> list[bytes]:
+        return [b"ext-info-s"]
+
+    def begin_auth(self, username: str) -> bool:
+        OldServer.logins += 1
+        return True
+
+
+async def test_a_target_without_strict_key_exchange_gets_no_login(tmp_path: Path) -> None:
+    target = OpenSshServer()  # only its keys and its address
+    options = asyncssh.SSHServerConnectionOptions(
+        server_factory=asyncssh.SSHServer, server_host_keys=[target.host_key], config=None
+    )
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: OldServer(loop, options), "127.0.0.1", target.port)
+    bench = SshBench(tmp_path / "proxy", target)
+    await bench.start()
+    try:
+        done = await bench.ssh("echo in")
+        assert done.status == 255
+        assert "strict key exchange (kex-strict-*-v00@openssh.com, CVE-2023-48795) is required" in done.err
+        assert OldServer.logins == 0
+    finally:
+        await bench.stop()
+        server.close()
+        await server.wait_closed()
         await target.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,11 +14,13 @@ import pytest_asyncio
 from typer.testing import CliRunner
 
 from harness.openssh_server import OpenSshServer
+from harness.ssh_bench import SshBench, until
 from harness.ssh_whole import Whole, open_whole
 from interlock.approvals.model import VoteVerdict
 from interlock.cli import sessions
 from interlock.cli.main import build
 from interlock.evidence import cast
+from interlock.ssh import upstream
 from interlock.web.console import transcripts
 
 pytestmark = pytest.mark.interop
@@ -140,3 +143,61 @@ async def test_the_command_line_shows_nothing_of_it_raw(whole: Whole, tmp_path: 
         assert done.exit_code == 0, done.output
         assert harmless(done.output)
         assert row["id"] in done.output or "consumed by bob" in done.output
+
+
+class StallingServer(asyncssh.SSHServerConnection):
+    """A target that takes whatever it is given, begins a key exchange in the middle, and never takes part in it."""
+
+    stalling = False
+
+    def data_received(self, data: bytes, datatype: int | None = None) -> None:
+        if not self.stalling:
+            super().data_received(data, datatype)
+
+
+async def test_a_target_that_never_ends_a_key_exchange_does_not_make_us_keep_the_input(tmp_path: Path) -> None:
+    target = OpenSshServer()  # only its keys and its address
+
+    class Taker(asyncssh.SSHServer):
+        def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+            return True
+
+        def public_key_auth_supported(self) -> bool:
+            return True
+
+    async def serve(process: asyncssh.SSHServerProcess[bytes]) -> None:
+        assert await process.stdin.read(1) == b"x"
+        connection = process.channel.get_connection()
+        assert isinstance(connection, StallingServer)
+        connection.stalling = True
+        connection._send_kexinit()
+        stalled.set()
+        await asyncio.Event().wait()
+
+    stalled = asyncio.Event()
+    options = asyncssh.SSHServerConnectionOptions(
+        server_factory=Taker, server_host_keys=[target.host_key], config=None, process_factory=serve, encoding=None, window=2**31
+    )
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: StallingServer(loop, options), "127.0.0.1", target.port)
+    bench = SshBench(tmp_path / "proxy", target, credentials={"kind": "key", "key": "file:operator"})
+    await bench.start()
+    try:
+        async with await bench.raw() as connection:
+            process = await connection.create_process("wc", encoding=None)
+            process.stdin.write(b"x")
+            async with asyncio.timeout(30):
+                await stalled.wait()
+            (way,) = [found for found in gc.get_objects() if isinstance(found, upstream._Connection)]
+            await until(lambda: not way._kex_complete)
+            process.stdin.write(bytes(8_000_000))
+            waiting = [len(way._deferred_packets)]
+            for _ in range(50):
+                await asyncio.sleep(0.01)
+                waiting.append(len(way._deferred_packets))
+            assert max(waiting) < 10
+            assert process.channel.get_write_buffer_size() > 1_000_000, "it is the client that keeps it"
+    finally:
+        await bench.stop()
+        server.close()
+        await target.stop()

@@ -43,12 +43,27 @@ class _Connection(asyncssh.SSHClientConnection):
 
     def pause_writing(self) -> None:
         """The socket is full: a target with a huge window that does not read must not fill our memory."""
-        for relay in self._relays():
-            relay.input_clogged("socket")
+        self._clog("socket")
 
     def resume_writing(self) -> None:
+        self._free("socket")
+
+    def _send_kexinit(self) -> None:
+        # Until the exchange ends asyncssh keeps what we send in a list without a bound.
+        self._clog("key exchange")
+        super()._send_kexinit()
+
+    def send_newkeys(self, k: bytes, h: bytes) -> None:
+        super().send_newkeys(k, h)
+        self._free("key exchange")
+
+    def _clog(self, where: str) -> None:
         for relay in self._relays():
-            relay.input_free("socket")
+            relay.input_clogged(where)
+
+    def _free(self, where: str) -> None:
+        for relay in self._relays():
+            relay.input_free(where)
 
     def _relays(self) -> list[Relay | FarServer]:
         return [chan._session for chan in self._channels.values() if isinstance(chan._session, (Relay, FarServer))]
