@@ -20,7 +20,7 @@ from interlock.approvals.model import VoteVerdict
 from interlock.cli import sessions
 from interlock.cli.main import build
 from interlock.evidence import cast
-from interlock.ssh import upstream
+from interlock.ssh.dialling import FarConnection
 from interlock.web.console import transcripts
 
 pytestmark = pytest.mark.interop
@@ -188,7 +188,7 @@ async def test_a_target_that_never_ends_a_key_exchange_does_not_make_us_keep_the
             process.stdin.write(b"x")
             async with asyncio.timeout(30):
                 await stalled.wait()
-            (way,) = [found for found in gc.get_objects() if isinstance(found, upstream._Connection)]
+            (way,) = [found for found in gc.get_objects() if isinstance(found, FarConnection) and not found.is_closed()]
             await until(lambda: not way._kex_complete)
             process.stdin.write(bytes(8_000_000))
             waiting = [len(way._deferred_packets)]

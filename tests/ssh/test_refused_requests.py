@@ -8,7 +8,7 @@ import asyncssh
 import pytest
 from asyncssh.packet import Boolean, String, UInt32
 
-from harness.openssh_server import free_port
+from harness.loopback import free_port
 from harness.people import ALICE, person
 from harness.ssh_bench import SshBench, finish, until
 from interlock.approvals.model import VoteVerdict

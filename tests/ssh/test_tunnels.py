@@ -12,7 +12,8 @@ import asyncssh
 import pytest
 from asyncssh.packet import SSHPacket, String, UInt32
 
-from harness.openssh_server import OpenSshServer, free_port
+from harness.loopback import free_port
+from harness.openssh_server import OpenSshServer
 from harness.people import BOB, person
 from harness.ssh_bench import Finished, SshBench, finish, until
 from interlock.approvals.model import VoteVerdict

@@ -21,6 +21,7 @@ class Limits:
     strangers_per_source: int = 250
     handshake: float = 15.0  # from accept to the end of the first key exchange
     login: float = 60.0  # from accept to the end of authentication
+    confirmation: float = 600.0  # for a person who confirms a code at the identity provider
     login_failures: int = 20  # a stock client offers each key of its agent; sshd's own default is 6
     login_offers: int = 64  # keys shown or used: one that is known is no failure when it is shown only
     unsent: int = 8 * 1024 * 1024  # answers of ours that a client does not take, while all output is held back for it
@@ -38,6 +39,9 @@ class Limits:
     stdin_idle: float = 10.0
     stdin_total: float = 120.0
     connect: float = 15.0  # to the target, with authentication
+    answer: float = 10.0  # of the target to a channel that is opened, before anything is sent on it
+    lines: int = 4000  # connections to targets, of all clients together
+    idle_lines: int = 500  # of these, that wait for another command; the one that has waited longest goes first
     keepalive: float = 30.0
     keepalive_count: int = 4
 
