@@ -231,22 +231,16 @@ class ClientConnection(asyncssh.SSHServerConnection):
     def data_received(self, data: bytes, datatype: int | None = None) -> None:
         acknowledge(self._transport, len(data))
         super().data_received(data, datatype)
-        # asyncssh keeps without a bound what comes while it waits for an answer about a token.
-        if not self._recognised and len(self._inpbuf) > self._house.limits.unread:
-            self._too_much("unread")
-        elif self.clogs:
+        if self.clogs:
             self._check_unsent()
 
     def _check_unsent(self) -> None:
         """While all output is held back, only our answers can pile up: for a client that asks and does not listen."""
         waiting = self._transport.get_write_buffer_size() if self._transport is not None else 0
         if waiting > self._house.limits.unsent or len(self._deferred_packets) > self._house.limits.deferred:
-            self._too_much("unsent")
-
-    def _too_much(self, what: str) -> None:
-        log.info("ssh.client.overflowing", client=self._source, what=what)
-        self._why = str(Reason.LIMIT_REACHED)
-        self.abort()
+            log.info("ssh.client.never_listens", client=self._source)
+            self._why = str(Reason.LIMIT_REACHED)
+            self.abort()
 
     def internal_error(self, exc_info: Any = None, error_logger: Any = None) -> None:
         self._why = str(Reason.PROTOCOL_VIOLATION)
