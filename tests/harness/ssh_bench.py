@@ -40,6 +40,7 @@ class SshBench:
     limits: Limits = field(default_factory=Limits)
     more_targets: list[dict[str, Any]] = field(default_factory=list)
     gate: Any = None
+    signin: Any = None
 
     async def start(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -54,7 +55,7 @@ class SshBench:
         self.config = self._config()
         self.listener = SshListener(
             self.config, self.gate or self.memory.gate, self.authenticator, clock=SystemClock(), entropy=system_entropy,
-            limits=self.limits,
+            limits=self.limits, signin=self.signin,
         )  # fmt: skip
         await self.listener.start()
         (self.directory / "proxy_known_hosts").write_text(f"[127.0.0.1]:{self.listener.port} {self.listener.host_key}\n")

@@ -10,7 +10,6 @@ import os
 import shutil
 import socket
 import sys
-from pathlib import Path
 from typing import Annotated, Any, NoReturn
 from urllib.parse import quote
 
