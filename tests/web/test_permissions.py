@@ -16,6 +16,9 @@ OWN, READ, DECIDE, SESSIONS, ADMIN, OPEN = "own", "read", "decide", "sessions", 
 LOOK = "look"
 """A decision session of an administrator or auditor."""
 
+GIVE = "give"
+"""An administrator's decision session, or the local operator."""
+
 DIGEST = "sha256:" + "0" * 64
 DECISION = {"verdict": "approve", "digest": DIGEST}
 ROUTES: dict[tuple[str, str], tuple[str, Any]] = {
@@ -35,7 +38,7 @@ ROUTES: dict[tuple[str, str], tuple[str, Any]] = {
     ("POST", "/v1/certificate/revoke"): (ADMIN, {"serial": "0" * 16}),
     ("GET", "/v1/connect"): (OWN, None),
     ("GET", "/v1/ca"): (OWN, None),
-    ("POST", "/v1/ca/rotate"): (LOOK, {}),
+    ("POST", "/v1/ca/rotate"): (GIVE, {}),
     ("GET", "/v1/approvals"): (OWN, None),
     ("GET", "/v1/approvals/{request_id}"): (OWN, None),
     ("POST", "/v1/approvals/{request_id}/decision"): (DECIDE, DECISION),
@@ -74,8 +77,8 @@ CALLERS: dict[str, frozenset[str]] = {
     "auditor": frozenset((OWN, READ, SESSIONS)),
     "auditor, stepped up": frozenset((OWN, READ, SESSIONS, DECIDE, LOOK)),
     "admin": frozenset((OWN, READ, SESSIONS, ADMIN)),
-    "admin, stepped up": frozenset((OWN, READ, SESSIONS, ADMIN, DECIDE, LOOK)),
-    "socket": frozenset((OWN, READ, SESSIONS, ADMIN)),
+    "admin, stepped up": frozenset((OWN, READ, SESSIONS, ADMIN, DECIDE, LOOK, GIVE)),
+    "socket": frozenset((OWN, READ, SESSIONS, ADMIN, GIVE)),
 }
 
 
@@ -141,6 +144,8 @@ async def test_every_route_for_every_caller(house: House, who: str) -> None:
                 assert not refused and answer.status_code not in (405, 500), told
             elif who == "nobody":
                 assert (answer.status_code, answer.json()["reason"]) == (401, "not-authenticated"), told
+            elif scope == GIVE and ADMIN in scopes:
+                assert (answer.status_code, answer.json()["reason"]) == (401, "step-up-required"), told
             elif scope in (DECIDE, LOOK) and DECIDE not in scopes:
                 person = who not in ("agent", "socket")
                 expected = (401, "step-up-required") if person else (403, "not-a-person")
