@@ -77,6 +77,7 @@ class Daemon:
         self._entropy = entropy
         self._stops: list[tuple[str, Stop]] = []
         self.addresses: Addresses | None = None
+        self._ssh: SshListener | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
 
@@ -152,8 +153,8 @@ class Daemon:
         self._stops.append(("logins", entrance.logins.close))
         entrance.logins.subscribe(self._logins_ended)
         authenticator = Authenticator(
-            directory, issuers=config.identity.issuers, journal=journal, clock=clock, logins=entrance.logins,
-            issuance=entrance.issuance,
+            directory, issuers=config.issuers, journal=journal, clock=clock, replays=store.deliveries, entropy=self._entropy,
+            logins=entrance.logins, issuance=entrance.issuance,
         )  # fmt: skip
         self._stops.append(("authenticator", authenticator.close))
         self._directory = directory
@@ -166,20 +167,21 @@ class Daemon:
         await channels.webhook()
 
         ssh = postgres = None
-        host_key = ""
-        if config.listen.ssh:
-            ssh_listener = SshListener(
-                config, self.gate, authenticator, clock=clock, entropy=self._entropy, signin=entrance.signin,
-                host_authority=entrance.host_authority,
-            )  # fmt: skip
-            await ssh_listener.start()
-            self._stops.append(("ssh", ssh_listener.close))
-            ssh, host_key = _at(config.listen.ssh, ssh_listener.port), ssh_listener.host_key
+        adopt, host_key = None, ""
         if config.listen.postgres:
             pg_listener = PostgresListener(config, self.gate, authenticator, clock=clock, entropy=self._entropy, tls_context=tls)
             await pg_listener.start()
             self._stops.append(("postgres", pg_listener.close))
-            postgres = _at(config.listen.postgres, pg_listener.port)
+            postgres, adopt = _at(config.listen.postgres, pg_listener.port), pg_listener.adopt
+        if config.listen.ssh:
+            ssh_listener = SshListener(
+                config, self.gate, authenticator, clock=clock, entropy=self._entropy, postgres=adopt, signin=entrance.signin,
+                host_authority=entrance.host_authority,
+            )  # fmt: skip
+            await ssh_listener.start()
+            self._stops.append(("ssh", ssh_listener.close))
+            self._ssh = ssh_listener
+            ssh, host_key = _at(config.listen.ssh, ssh_listener.port), ssh_listener.host_key
 
         where = Whereabouts(
             config.public_url, ssh, postgres, " ".join(host_key.split()[:2]), entrance.host_authority.line, tls is not None
@@ -220,7 +222,13 @@ class Daemon:
         return Addresses(ssh, postgres, http_at, socket)
 
     async def reload(self) -> None:
-        """Load the policies anew, whole; a bad file changes nothing and is logged with its place."""
+        """Load the policies anew, whole; a bad file changes nothing and is logged with its place.
+
+        Connections to SSH targets are made anew after it, whatever came of the policies: what they rest on (host keys, the
+        target's own settings) may be why somebody reloads.
+        """
+        if self._ssh is not None:
+            self._ssh.lines.retire_all()
         try:
             loaded = self._policies.reload()
         except InterlockError as error:

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from interlock import platforms
 from interlock.errors import ConfigError
 from interlock.references import Secret as Secret  # noqa: PLC0414  a configuration gives these to its readers
 from interlock.references import SecretRef as SecretRef  # noqa: PLC0414  a configuration gives these to its readers
@@ -26,7 +27,7 @@ from interlock.references import referenced
 
 LATER = frozenset(
     (
-        "evidence.log_key", "evidence.replay_identity", "evidence.retain", "evidence.witness", "identity.groups_max_age",
+        "evidence.log_key", "evidence.replay_identity", "evidence.retain", "evidence.witness",
         "listen.proxy_protocol_from", "objects",
     )
 )  # fmt: skip
@@ -125,16 +126,75 @@ class Tls(Strict):
     client_ca: Path | None = None
 
 
+class Workload(Strict):
+    """Tokens with all of these claims are this agent or service of the directory. A list is any of its values."""
+
+    principal: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+    claims: Annotated[dict[str, str | list[str]], Field(min_length=1, max_length=16)]
+
+
 class Issuer(Strict):
+    """A token service that is trusted. `platform` says whose tokens these are, `workloads` who of them is whom.
+
+    `client_id` is whom its logout tokens are for, when that is not the `audience`. `single_use`: a token is good once.
+    """
+
     name: str
     issuer: str
-    audience: str
+    audience: Annotated[str, Field(min_length=1)]
     kind: Literal["human", "agent", "service"] = "human"
+    platform: platforms.Name = "generic"
     groups_claim: str = "groups"
+    subject_claim: str = ""
     jwks_url: str | None = None
+    ca: Path | None = None
     algorithms: list[str] = ["RS256", "ES256", "EdDSA"]
-    token_type: list[str] = ["at+jwt", "JWT"]
-    max_age: Seconds = 86400
+    token_type: list[str] = []
+    max_age: Annotated[Seconds, Field(gt=0)] = 86400
+    client_id: str = ""
+    trust_domain: Annotated[str, Field(pattern=r"^([a-z0-9._-]{1,255})?$")] = ""
+    single_use: bool | None = None
+    workloads: list[Workload] = []
+
+    @model_validator(mode="after")
+    def _complete(self) -> Issuer:
+        if self.kind == "human" and (self.platform in ("github-actions", "kubernetes", "spiffe") or self.workloads):
+            raise ValueError("platform: and workloads: are for kind: agent or service; people are linked by their subject")
+        if (self.platform == "spiffe") != bool(self.trust_domain):
+            raise ValueError("trust_domain: belongs to platform: spiffe, and names whose SPIFFE IDs are accepted")
+        if self.platform == "spiffe" and self.jwks_url is None:
+            raise ValueError("platform: spiffe needs jwks_url: where the keys of the trust domain are")
+        for workload in self.workloads:
+            platforms.check_workload(self.platform, workload.claims)
+        return self
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """Values of `typ` that are accepted: those that are written, or the platform's own."""
+        return tuple(self.token_type) or platforms.PLATFORMS[self.platform].types
+
+    @property
+    def subject(self) -> str:
+        """The claim that names who it is."""
+        return self.subject_claim or platforms.PLATFORMS[self.platform].subject
+
+    @property
+    def once(self) -> bool:
+        return platforms.PLATFORMS[self.platform].single_use if self.single_use is None else self.single_use
+
+    @property
+    def oldest(self) -> float:
+        """Seconds since `iat` after which a token is refused: of one use no longer than is remembered which were used."""
+        return min(self.max_age, 43_200) if self.once else self.max_age
+
+
+class Scim(Strict):
+    """Users and groups that an identity provider sends. `issuer` is a name of identity.issuers, `subject` says which
+    attribute of a user is their subject there."""
+
+    token: SecretRef
+    issuer: str
+    subject: Literal["externalId", "userName"] = "externalId"
 
 
 class CaKey(Strict):
@@ -184,16 +244,24 @@ class SshCaConfig(Strict):
 
 class IdentityConfig(Strict):
     issuers: list[Issuer] = []
+    groups_max_age: Annotated[Seconds, Field(gt=0, le=30 * 86400)] = 8 * 3600
+    scim: Scim | None = None
     login: LoginConfig | None = None
     ssh_ca: SshCaConfig | None = None
 
     @model_validator(mode="after")
-    def _known_issuer(self) -> IdentityConfig:
-        if self.login is not None:
-            issuer = next((known for known in self.issuers if known.name == self.login.issuer), None)
-            if issuer is None or issuer.kind != "human":
-                raise ValueError("identity.login.issuer must be the name of one of identity.issuers, of kind: human")
+    def _consistent(self) -> IdentityConfig:
+        for what, values in (("name", [i.name for i in self.issuers]), ("issuer", [i.issuer for i in self.issuers])):
+            if len(values) != len(set(values)):
+                raise ValueError(f"two issuers have the same {what}")
+        if self.scim is not None and not any(i.name == self.scim.issuer and i.kind == "human" for i in self.issuers):
+            raise ValueError("scim.issuer: must be the name of one of issuers: of kind human")
+        if self.login is not None and not any(i.name == self.login.issuer and i.kind == "human" for i in self.issuers):
+            raise ValueError("identity.login.issuer must be the name of one of identity.issuers, of kind: human")
         return self
+
+    def named(self, name: str) -> Issuer:
+        return next(issuer for issuer in self.issuers if issuer.name == name)
 
     @property
     def login_issuer(self) -> Issuer | None:
@@ -243,6 +311,18 @@ class Credentials(Strict):
                 reference.resolve(base)
 
 
+class Reuse(Strict):
+    """How one connection to an ssh target serves the allowed commands of one principal.
+
+    `sessions` at once must be below the target's MaxSessions (10 where sshd_config is silent); `idle: 0s` closes it with its
+    last command; after `age` no command begins on it, and never after its certificate has ended.
+    """
+
+    sessions: Annotated[int, Field(ge=1, le=64)] = 8
+    idle: Annotated[Seconds, Field(ge=0, le=3600)] = 60
+    age: Annotated[Seconds, Field(gt=0, le=86400)] = 600
+
+
 class TargetConfig(Strict):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
     protocol: Literal["ssh", "postgres"]
@@ -252,6 +332,7 @@ class TargetConfig(Strict):
     account: str = ""
     host_keys: Path | SecretRef | None = None
     shell: Literal["bash", "posix", "unknown", "fish", "tcsh", "csh"] = "unknown"
+    reuse: Reuse = Reuse()
     database: str = ""
     role: str = ""
     search_path: str = "public, pg_temp"
@@ -487,6 +568,11 @@ class Config(Strict):
         if not name:
             return issuers[0] if len(issuers) == 1 else None
         return next((issuer for issuer in issuers if issuer.name == name), None)
+
+    @property
+    def issuers(self) -> list[Issuer]:
+        """The issuers, with paths that do not depend on where the file is."""
+        return [i if i.ca is None else i.model_copy(update={"ca": self.path(i.ca)}) for i in self.identity.issuers]
 
     def target(self, name: str) -> TargetConfig | None:
         return next((t for t in self.targets if t.name == name), None)

@@ -67,6 +67,9 @@ class WordPolicy:
         granted = target.name != "closed" and target.account != "nobody"
         return Access(granted, "test/access", "granted" if granted else "no access rule opens this target for you")
 
+    def may_see(self, principal: Principal, target: Target) -> bool:
+        return target.name != "closed"
+
     def decide(self, facts: Facts) -> Decision:
         effect = facts.analysis.effects[0]
         if effect.program == "shutdown":

@@ -15,6 +15,8 @@ from interlock.approvals.model import State
 OWN, READ, DECIDE, SESSIONS, ADMIN, OPEN = "own", "read", "decide", "sessions", "admin", "open"
 LOOK = "look"
 """A decision session of an administrator or auditor."""
+GIVE = "give"
+"""An administrator in a decision session, or the local operator, who has none."""
 
 GIVE = "give"
 """An administrator's decision session, or the local operator."""
@@ -25,6 +27,7 @@ ROUTES: dict[tuple[str, str], tuple[str, Any]] = {
     ("GET", "/healthz"): (OPEN, None),
     ("GET", "/readyz"): (OPEN, None),
     ("POST", "/v1/step-up"): (OPEN, {"handle": "bob", "passphrase": PASSPHRASE}),
+    ("POST", "/v1/token"): (OPEN, None),
     ("GET", "/v1/whoami"): (OWN, None),
     ("GET", "/v1/targets"): (OWN, None),
     ("GET", "/v1/login"): (OPEN, None),
@@ -50,7 +53,7 @@ ROUTES: dict[tuple[str, str], tuple[str, Any]] = {
     ("GET", "/v1/grants"): (OWN, None),
     ("DELETE", "/v1/grants/{grant_id}"): (OWN, None),
     ("GET", "/v1/locks"): (READ, None),
-    ("DELETE", "/v1/locks/{identity}"): (ADMIN, None),
+    ("DELETE", "/v1/locks/{identity}"): (GIVE, None),
     ("GET", "/v1/glass"): (READ, None),
     ("GET", "/v1/passkeys"): (OWN, None),
     ("POST", "/v1/passkeys"): (DECIDE, {"name": "key", "credential": "{}"}),

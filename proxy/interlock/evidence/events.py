@@ -26,7 +26,7 @@ TYPES: dict[str, str] = {
     "term.resize": "The terminal changed size.",
     "pg.query": "A simple Query: its text is committed to.",
     "pg.parse": "A Parse: a decision of its own, the server only analyses.",
-    "pg.bind": "A Bind: the statement's text and its values are committed to.",
+    "pg.bind": "A Bind: the statement's text and its values are committed to. `secret_binds` are those for secret columns.",
     "pg.copy": "A COPY stream ended: direction, bytes and rows.",
     "pg.result": "The server's answer to a released command: tag, rows, SQLSTATE.",
     "command": "An SSH exec: its text is committed to.",

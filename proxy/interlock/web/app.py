@@ -23,6 +23,7 @@ from interlock.evidence.archive import Archive
 from interlock.gate import Gate
 from interlock.identity.authenticate import Authenticator
 from interlock.identity.directory import Directory
+from interlock.identity.exchange import Exchange
 from interlock.identity.issuance import Issuance
 from interlock.identity.logins import Logins
 from interlock.identity.passkeys import Registrations, relying_party
@@ -45,6 +46,7 @@ from interlock.web.shown import Shown
 from interlock.web.slack import slack_router
 from interlock.web.stepup import person_router, stepup_router
 from interlock.web.teams import teams_router
+from interlock.web.token import token_router
 from interlock.web.whereabouts import Whereabouts
 
 MAX_BODY = 1024 * 1024
@@ -119,6 +121,8 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(stepup_router(parts.authenticator, parts.deciding))
     app.include_router(sessions_router(parts.archive, parts.gate, door))
     app.include_router(person_router(door))
+    exchange = Exchange(parts.authenticator, clock=parts.clock, journal=parts.gate.transcripts.journal)
+    app.include_router(token_router(exchange))
     login = parts.login
     derive = login.logins.derive if login is not None else None
     app.include_router(principals.router(parts.directory, door.require_scope, door.require_given, derive))
