@@ -120,6 +120,16 @@ async def test_a_code_that_nobody_confirms_is_over(signin: SignIn, idp: HostileP
     assert idp.times("/token") == 0
 
 
+async def test_the_older_spelling_of_google_is_understood(signin: SignIn, idp: HostileProvider, clock: ManualClock) -> None:
+    idp.device["verification_url"] = idp.device.pop("verification_uri")
+    del idp.device["verification_uri_complete"]
+    flow = await signin.begin_device("here")
+    assert (flow.address, flow.complete) == (f"{ISSUER}/go", "")
+    idp.status = 428  # which is how it says `authorization_pending`
+    clock.advance(5)
+    assert await signin.poll(flow.flow) == Pending(5)
+
+
 async def test_nobody_guesses_a_flow(signin: SignIn, idp: HostileProvider) -> None:
     flow = await signin.begin_device("here")
     assert len(base64.urlsafe_b64decode(flow.flow + "=")) == 32
