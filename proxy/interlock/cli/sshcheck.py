@@ -30,8 +30,8 @@ ECHOED = "echo interlock"
 """What is run, and forced, to see that a command arrives as it is."""
 
 CREDENTIAL_FIX = (
-    "the account must exist there; ssh-ca: its TrustedUserCAKeys must have the public half of targets_ca, the clocks must agree and "
-    "no address translation may stand between; key, agent: its authorized_keys must have the public key"
+    "the account must exist there; ssh-ca: its TrustedUserCAKeys must have the public half of targets_ca, the clocks must agree "
+    "and no address translation may stand between; key, agent: its authorized_keys must have the public key"
 )
 
 _LINE = 255
