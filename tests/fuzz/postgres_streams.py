@@ -47,6 +47,9 @@ class TextPolicy:
     def may_open(self, _principal: object, _target: object) -> Access:
         return Access(True, "test/0", "everybody")
 
+    def may_see(self, _principal: object, _target: object) -> bool:
+        return True
+
     def decide(self, facts: Facts) -> Decision:
         text = facts.command.text
         denied = b"denied" in text or (b"late" in text and facts.command.kind is not Kind.PARSE)
