@@ -264,6 +264,20 @@ async def test_when_the_outer_connection_ends_so_does_what_is_inside(bench: SshB
     assert [session.closed is not None for session in bench.memory.transcripts.sessions] == [True]
 
 
+async def test_a_listener_that_closes_ends_what_is_inside_tunnels_and_seals_it(bench: SshBench) -> None:
+    outer = await bench.raw(user="web-1")
+    inner = await inside(bench, outer)
+    process = await inner.create_process("rm -f x")
+    request = await bench.memory.approvals.next_request()
+    async with asyncio.timeout(30):
+        await bench.listener.close()
+    assert bench.memory.approvals.returned == [request.id]
+    assert [session.closed is not None for session in bench.memory.transcripts.sessions] == [True, True]
+    assert dialled(bench) == 0
+    process.close()
+    outer.abort()
+
+
 async def test_tunnels_count_as_connections(tmp_path: Path, target: OpenSshServer) -> None:
     async with running(tmp_path, target, limits=Limits(connections_per_source=3)) as bench:
         async with await bench.raw(user="claude-ci") as outer:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import asyncssh
 import structlog
@@ -152,8 +152,7 @@ class ClientConnection(asyncssh.SSHServerConnection):
         self._counted_as = source_of(self._source)
         if not self._house.door.admit(self._counted_as):
             self._cancel_login_timer()
-            assert isinstance(transport, (asyncio.Transport, TunnelChannel))
-            transport.abort()
+            cast("asyncio.Transport", transport).abort()  # uvloop's transports are none by their type
             self.over.set_result(None)
             return
         self._admitted = True
