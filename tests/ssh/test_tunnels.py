@@ -158,6 +158,14 @@ async def test_sftp_goes_through_a_tunnel(bench: SshBench) -> None:
         assert await file.read() == b"hello\n"
 
 
+async def test_the_port_may_be_the_targets_own_and_still_nothing_is_dialled(bench: SshBench) -> None:
+    async with await bench.raw(user="claude-ci") as outer:
+        reader, _ = await outer.open_connection("web-1", bench.target.port)
+        async with asyncio.timeout(30):
+            assert (await reader.readline()).startswith(b"SSH-2.0-Interlock")
+    assert dialled(bench) == 0
+
+
 # -- what does not ---------------------------------------------------------------------------------------------------------
 
 
