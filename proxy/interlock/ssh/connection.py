@@ -31,7 +31,6 @@ from asyncssh.public_key import SSHOpenSSHCertificate, SSHX509CertificateChain
 
 from interlock.approvals.wording import Refusal
 from interlock.clock import Clock, Entropy, ulid
-from interlock.commands.model import ShellContext
 from interlock.config import Config, TargetConfig
 from interlock.errors import SENTENCES, AuthenticationError, EvidenceError, InterlockError, Reason
 from interlock.evidence.events import EventDraft, Json
@@ -44,6 +43,7 @@ from interlock.ssh import address, algorithms, certificates, records, refusals, 
 from interlock.ssh.acks import acknowledge
 from interlock.ssh.channel import ClientChannel, ClientSession
 from interlock.ssh.dialling import Dialler
+from interlock.ssh.enrolment import Enrolments
 from interlock.ssh.exec import Execution
 from interlock.ssh.limits import Doorkeeper, Limits, plain_address, source_of
 from interlock.ssh.lines import Lines
@@ -89,6 +89,7 @@ class House:
     authenticator: Authenticator
     diallers: dict[str, Dialler]
     lines: Lines
+    enrolments: Enrolments
     clock: Clock
     entropy: Entropy
     limits: Limits
@@ -402,7 +403,7 @@ class ClientConnection(Outflow):
         self._gate_session, self._target, self._address = opened, config, wanted
         opened.on_kill = self._killed
         house = self._house
-        self._upstream = Upstream(opened, house.diallers[config.name], house.lines, account, house.limits)
+        self._upstream = Upstream(opened, house.diallers[config.name], house.lines, house.enrolments, account, house.limits)
         return None
 
     def _transport_facts(self) -> dict[str, Json]:
@@ -532,7 +533,7 @@ class ClientConnection(Outflow):
         assert upstream is not None
         return Execution(
             channel, text, env, session=session, upstream=upstream, client=client, limits=self._house.limits,
-            context=self._shell_context(), said=said,
+            context=upstream.context(), said=said,
         )  # fmt: skip
 
     def files(self, channel: int, client: ClientSide, said: str) -> FileSession:
@@ -540,13 +541,6 @@ class ClientConnection(Outflow):
         assert session is not None
         assert upstream is not None
         return FileSession(channel, session=session, upstream=upstream, client=client, limits=self._house.limits, said=said)
-
-    def _shell_context(self) -> ShellContext:
-        """The enrolled shell is that of the configured account; of another account's shell nothing is known."""
-        assert self._target is not None
-        assert self._address is not None
-        own = self._address.account in ("", self._target.account)
-        return ShellContext(shell=self._target.shell if own else "unknown", utf8_locale=True)
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run work of this connection; it is cancelled and awaited when the connection ends."""

@@ -174,7 +174,7 @@ class Execution:
 
     async def _carry_out(self, release: Release) -> None:
         try:
-            route = await self._upstream.reach(release)
+            route = await self._upstream.reach(release, self._context)
         except TargetError as error:
             self._refuse(Refusal(error.code, str(error), error.next_step, request=release.request))
             return
