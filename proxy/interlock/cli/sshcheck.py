@@ -207,14 +207,13 @@ def _login_failed(error: TargetError, at: int) -> list[Finding]:
         return [Finding(STEPS[at], Status.FAILED, str(error), error.next_step)]
     match error.code:
         case Reason.TARGET_IDENTITY:
-            ahead, fix = 1, "check its key there (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub), then add it to host_keys"
+            ahead, fix = 1, "check its key there (ssh-keygen -lf), then add it to host_keys"
         case Reason.TARGET_CREDENTIAL:
-            ahead, fix = (
-                2,
-                (
-                    "the account must exist there; ssh-ca: its TrustedUserCAKeys must have the public half of targets_ca, the clocks "
-                    "must agree and no address translation may stand between; key, agent: its authorized_keys must have the public key"
-                ),
+            ahead = 2
+            fix = (
+                "the account must exist there; ssh-ca: its TrustedUserCAKeys must have the public half of targets_ca, the "
+                "clocks must agree and no address translation may stand between; key, agent: its authorized_keys must "
+                "have the public key"
             )
         case _:
             ahead, fix = 0, error.next_step
