@@ -27,7 +27,7 @@ from interlock.references import referenced
 
 LATER = frozenset(
     (
-        "evidence.log_key", "evidence.replay_identity", "evidence.retain", "evidence.witness", "identity.ssh_ca",
+        "evidence.log_key", "evidence.replay_identity", "evidence.retain", "evidence.witness",
         "listen.proxy_protocol_from", "objects",
     )
 )  # fmt: skip
@@ -136,7 +136,7 @@ class Workload(Strict):
 class Issuer(Strict):
     """A token service that is trusted. `platform` says whose tokens these are, `workloads` who of them is whom.
 
-    `client_id` is whom its logout tokens are for, when that is not the `audience`. `single_use`: a token is good once.
+    `single_use`: a token is good once.
     """
 
     name: str
@@ -151,7 +151,6 @@ class Issuer(Strict):
     algorithms: list[str] = ["RS256", "ES256", "EdDSA"]
     token_type: list[str] = []
     max_age: Annotated[Seconds, Field(gt=0)] = 86400
-    client_id: str = ""
     trust_domain: Annotated[str, Field(pattern=r"^([a-z0-9._-]{1,255})?$")] = ""
     single_use: bool | None = None
     workloads: list[Workload] = []
@@ -201,10 +200,53 @@ class CaKey(Strict):
     key: SecretRef
 
 
+class OidcClient(Strict):
+    """One registration at the provider. Without client_secret it is a public client."""
+
+    client_id: Annotated[str, Field(min_length=1, max_length=255)]
+    client_secret: SecretRef | None = None
+
+
+class LoginConfig(Strict):
+    """How people log in at one of identity.issuers. `cli` is the registration for browsers on a person's own machine,
+    `device` the one for codes (`cli` unless the provider wants another), `web` the console's."""
+
+    issuer: str
+    scopes: Annotated[str, Field(max_length=512)] = "openid profile email"
+    handle_claim: Annotated[str, Field(max_length=255)] = "preferred_username"
+    lifetime: Annotated[Seconds, Field(gt=0, le=86400)] = 28800
+    register_people: bool = True
+    cli: OidcClient | None = None
+    device: OidcClient | None = None
+    web: OidcClient | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> LoginConfig:
+        if "openid" not in self.scopes.split():
+            raise ValueError("scopes: must hold openid, or the provider says nothing about who logged in")
+        if self.cli is None and self.device is None and self.web is None:
+            raise ValueError("identity.login needs cli:, device: or web: with the client_id that the provider gave")
+        return self
+
+    @property
+    def device_client(self) -> OidcClient | None:
+        return self.device or self.cli
+
+
+class SshCaConfig(Strict):
+    """The authority of logins: its certificates are trusted by this proxy and by nobody else."""
+
+    key: SecretRef
+    user_ttl: Annotated[Seconds, Field(ge=60, le=28800)] = 28800
+    agent_ttl: Annotated[Seconds, Field(ge=60, le=3600)] = 900
+
+
 class IdentityConfig(Strict):
     issuers: list[Issuer] = []
     groups_max_age: Annotated[Seconds, Field(gt=0, le=30 * 86400)] = 8 * 3600
     scim: Scim | None = None
+    login: LoginConfig | None = None
+    ssh_ca: SshCaConfig | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> IdentityConfig:
@@ -213,10 +255,16 @@ class IdentityConfig(Strict):
                 raise ValueError(f"two issuers have the same {what}")
         if self.scim is not None and not any(i.name == self.scim.issuer and i.kind == "human" for i in self.issuers):
             raise ValueError("scim.issuer: must be the name of one of issuers: of kind human")
+        if self.login is not None and not any(i.name == self.login.issuer and i.kind == "human" for i in self.issuers):
+            raise ValueError("identity.login.issuer must be the name of one of identity.issuers, of kind: human")
         return self
 
     def named(self, name: str) -> Issuer:
         return next(issuer for issuer in self.issuers if issuer.name == name)
+
+    @property
+    def login_issuer(self) -> Issuer | None:
+        return next((known for known in self.issuers if self.login is not None and known.name == self.login.issuer), None)
 
 
 class Credentials(Strict):
@@ -486,6 +534,8 @@ class Config(Strict):
                 if address is not None and not is_loopback(split_address(address)[0]):
                     raise ValueError(f"listen.{kind} without tls: may bind loopback only; add tls: or use 127.0.0.1")
         self._check_postgres_auth()
+        if self.identity.login is not None and self.identity.login.web is not None and not self.public_url:
+            raise ValueError("identity.login.web needs public_url:, the address that the provider sends browsers back to")
         if self.vault is None and any(isinstance(t.credentials.source, VaultRef) for t in self.targets):
             raise ValueError("a vault: reference needs vault: {address: https://…, token: file:…}")
         open_to_all = self.listen.postgres is not None and not is_loopback(split_address(self.listen.postgres)[0])

@@ -55,6 +55,8 @@ class Reason(StrEnum):
     DISABLED_PRINCIPAL = "disabled-principal"
     MISSING_SCOPE = "missing-scope"
     STEP_UP_REQUIRED = "step-up-required"
+    PROVIDER_UNAVAILABLE = "provider-unavailable"
+    LOGIN_ENDED = "login-ended"
 
     # who may answer
     SELF_APPROVAL = "self-approval"
@@ -127,6 +129,8 @@ SENTENCES: dict[Reason, str] = {
     Reason.DISABLED_PRINCIPAL: "This principal is disabled. Ask an administrator.",
     Reason.MISSING_SCOPE: "The credential lacks the scope that this call needs.",
     Reason.STEP_UP_REQUIRED: "Deciding needs a fresh step-up. Enter your passphrase.",
+    Reason.PROVIDER_UNAVAILABLE: "The identity provider does not answer as it should. Try again; the node's log says more.",
+    Reason.LOGIN_ENDED: "The login behind this session has ended. Run `interlock login`, and connect again.",
     Reason.SELF_APPROVAL: "Whoever asks, owns the agent or stands in its delegation chain can't answer the request.",
     Reason.NOT_A_REVIEWER: "You are in none of the groups that may answer this request.",
     Reason.NOT_A_PERSON: "Only people answer requests: an agent's or a service's credential never approves.",

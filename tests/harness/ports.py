@@ -242,6 +242,9 @@ class MemoryAuthenticator:
     def ssh_key(self, blob: bytes) -> Principal | None:
         return self.keys.get(blob)
 
+    def ssh_certificate(self, authority: bytes, serial: str, key: str, principals: list[str]) -> Principal | None:
+        return None
+
     async def token(self, secret: str, *, source: str = "") -> Principal:
         if secret not in self.tokens:
             raise AuthenticationError(reason=Reason.TOKEN_REJECTED)

@@ -42,6 +42,7 @@ class SshBench:
     gate: Any = None
     shell: str = "bash"
     clock: Clock = field(default_factory=SystemClock)
+    signin: Any = None
 
     async def start(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -56,7 +57,7 @@ class SshBench:
         self.config = self._config()
         self.listener = SshListener(
             self.config, self.gate or self.memory.gate, self.authenticator, clock=self.clock, entropy=system_entropy,
-            limits=self.limits,
+            limits=self.limits, signin=self.signin,
         )  # fmt: skip
         await self.listener.start()
         (self.directory / "proxy_known_hosts").write_text(f"[127.0.0.1]:{self.listener.port} {self.listener.host_key}\n")

@@ -25,6 +25,8 @@ from interlock.identity.delegation import acting
 from interlock.identity.directory import Directory
 from interlock.identity.entries import Entry
 from interlock.identity.exchanged import ExchangedCredentials
+from interlock.identity.issuance import Issuance
+from interlock.identity.logins import Logins
 from interlock.identity.oidc import TokenVerifier
 from interlock.identity.passphrase import Passphrases
 from interlock.identity.principal import Assurance, Credential, CredentialKind, Identity, Kind, Principal
@@ -32,7 +34,7 @@ from interlock.identity.registration import RESERVED_PREFIX
 from interlock.identity.scram import ScramCredentials
 from interlock.identity.sshkey import fingerprint
 from interlock.identity.throttle import Throttle, ThrottledError
-from interlock.identity.tokens import EXCHANGED_PREFIX, looks_like_token
+from interlock.identity.tokens import EXCHANGED_PREFIX, LOGIN_PREFIX, looks_like_token
 
 log = structlog.get_logger()
 
@@ -71,9 +73,13 @@ class Authenticator:
         verifier: TokenVerifier | None = None,
         replays: Replays | None = None,
         entropy: Entropy = system_entropy,
+        logins: Logins | None = None,
+        issuance: Issuance | None = None,
     ) -> None:
         """`replays` is where tokens of one use are remembered."""
         self._directory = directory
+        self._logins = logins
+        self._issuance = issuance
         self._clock = clock
         self._journal = journal
         self._passphrases = passphrases or Passphrases()
@@ -103,10 +109,20 @@ class Authenticator:
             return None
         return entry.principal(Credential(CredentialKind.SSH_KEY, fingerprint(blob)))
 
+    def ssh_certificate(self, authority: bytes, serial: str, key: str, principals: Sequence[str]) -> Principal | None:
+        """Return whose login certificate this is: signed by `authority`, for the key with this fingerprint.
+
+        Changes nothing, like `ssh_key`: a certificate that was only offered proves nothing.
+        """
+        return self._issuance.accept(authority, serial, key, principals) if self._issuance is not None else None
+
     # -- tokens -------------------------------------------------------------------------------------------------------
 
     async def token(self, secret: str, *, source: str = "") -> Principal:
-        """Return who an opaque token (`ilk_…`, `ilx_…`) or a JWT of a configured issuer stands for. Raise AuthenticationError."""
+        """Return who an opaque token (`ilk_…`, `ilx_…`), a login (`ils_…`) or a JWT of a configured issuer stands for.
+
+        Raise AuthenticationError.
+        """
         return (await self.proven(secret, source=source)).principal
 
     async def proven(self, secret: str, *, source: str = "") -> Proven:
@@ -117,6 +133,8 @@ class Authenticator:
                 return Proven(self.exchanged.by_token(secret))
             if secret.startswith("ilk_"):
                 return Proven(self._opaque(secret))
+            if secret.startswith(LOGIN_PREFIX) and self._logins is not None:
+                return Proven(self._logins.resolve(secret))
             token = await self.verifier.verify(secret)
             found = self._delegated(token)
             if token.issuer.once and not await self._first_use(token):
@@ -211,7 +229,8 @@ class Authenticator:
         if entry is None or row is None or (row.expires is not None and row.expires <= self._clock.now()):
             raise AuthenticationError("the password was not accepted")
         _active(entry)
-        return entry.principal(Credential(CredentialKind.SCRAM, row.id, row.expires))
+        principal = entry.principal(Credential(CredentialKind.SCRAM, row.id, row.expires))
+        return replace(principal, groups=principal.groups | self._logins.groups_of(row.id)) if self._logins else principal
 
     # -- client certificates ------------------------------------------------------------------------------------------
 

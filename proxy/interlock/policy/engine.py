@@ -176,6 +176,7 @@ class PolicySet:
         decision = self._decide(standing, facts)
         if standing.reads_text(analysis):
             return decision
+        decision = replace(decision, blind=True)
         _remember(self._by_effects, key, (standing, decision), self._cache_size)
         return decision
 

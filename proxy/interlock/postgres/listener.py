@@ -313,9 +313,8 @@ class PostgresListener:
         session.relay.to_client(greeting)
 
     @staticmethod
-    def _killed(session: PostgresSession, why: str) -> None:
-        reason = Reason.SESSION_KILLED
-        session.end(str(reason), refusals.fatal(reason, f"an operator ended this session: {why}"))
+    def _killed(session: PostgresSession, refusal: Refusal) -> None:
+        session.end(str(refusal.reason), refusals.fatal(refusal.reason, refusal.message))
 
     @staticmethod
     def _revoked(session: PostgresSession) -> None:

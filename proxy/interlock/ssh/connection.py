@@ -27,6 +27,7 @@ from asyncssh.constants import (
     OPEN_RESOURCE_SHORTAGE,
 )
 from asyncssh.packet import SSHPacket
+from asyncssh.public_key import SSHOpenSSHCertificate, SSHX509CertificateChain
 
 from interlock.approvals.wording import Refusal
 from interlock.clock import Clock, Entropy, ulid
@@ -35,9 +36,10 @@ from interlock.errors import SENTENCES, AuthenticationError, EvidenceError, Inte
 from interlock.evidence.events import EventDraft, Json
 from interlock.gate import Gate, Session
 from interlock.identity.principal import Principal
+from interlock.identity.signin import SignIn
 from interlock.policy.model import SessionFacts, Target
 from interlock.record import who
-from interlock.ssh import address, algorithms, records, refusals, requests, tunnel
+from interlock.ssh import address, algorithms, certificates, records, refusals, requests, tunnel
 from interlock.ssh.acks import acknowledge
 from interlock.ssh.channel import ClientChannel, ClientSession
 from interlock.ssh.dialling import Dialler
@@ -55,6 +57,15 @@ log = structlog.get_logger()
 
 NO_TARGET = "this connection names no target: ssh TARGET@PROXY 'command', or ssh -J HANDLE@PROXY TARGET"
 
+
+def invitation(address: str, code: str) -> str:
+    """Return what a stock client prints while it waits. Who did not run ssh just now must not confirm (RFC 8628 §5.4)."""
+    return (
+        f"To log in, open {address}\nand confirm the code {code}. Confirm only what you began yourself.\n"
+        "This connection waits. With `interlock login` it need not.\n"
+    )
+
+
 TOKEN_PROMPT = ("Interlock", "", "", (("Token: ", False),))
 
 
@@ -62,6 +73,8 @@ class Authenticator(Protocol):
     """identity.authenticate, as far as SSH asks it."""
 
     def ssh_key(self, blob: bytes) -> Principal | None: ...
+
+    def ssh_certificate(self, authority: bytes, serial: str, key: str, principals: list[str]) -> Principal | None: ...
 
     async def token(self, secret: str, *, source: str = "") -> Principal: ...
 
@@ -82,6 +95,7 @@ class House:
     door: Doorkeeper
     connections: set[ClientConnection]
     postgres: Adopt | None = None  # the other front end, where there is one: for tunnels to its targets
+    signin: SignIn | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +121,8 @@ class ClientConnection(asyncssh.SSHServerConnection):
         self._house = house
         self._passage = passage
         self._proven: Proven | None = None
+        self._certified: tuple[bytes, Principal] | None = None
+        self._confirming = ""
         self._entering = False
         self._opening: asyncio.Task[Session | Refusal] | None = None
         self._recognised = False
@@ -200,10 +216,10 @@ class ClientConnection(asyncssh.SSHServerConnection):
         if not self.over.done():
             self.over.set_result(None)
 
-    def _killed(self, why: str) -> None:
+    def _killed(self, refusal: Refusal) -> None:
         if self._upstream is not None:
             self._upstream.retire()
-        self.leave(Refusal(Reason.SESSION_KILLED, f"an operator ended this session: {why}"))
+        self.leave(refusal)
 
     def leave(self, refusal: Refusal) -> None:
         """End the connection with a sentence that a stock client prints."""
@@ -215,22 +231,16 @@ class ClientConnection(asyncssh.SSHServerConnection):
     def data_received(self, data: bytes, datatype: int | None = None) -> None:
         acknowledge(self._transport, len(data))
         super().data_received(data, datatype)
-        # asyncssh keeps without a bound what comes while it waits for an answer about a token.
-        if not self._recognised and len(self._inpbuf) > self._house.limits.unread:
-            self._too_much("unread")
-        elif self.clogs:
+        if self.clogs:
             self._check_unsent()
 
     def _check_unsent(self) -> None:
         """While all output is held back, only our answers can pile up: for a client that asks and does not listen."""
         waiting = self._transport.get_write_buffer_size() if self._transport is not None else 0
         if waiting > self._house.limits.unsent or len(self._deferred_packets) > self._house.limits.deferred:
-            self._too_much("unsent")
-
-    def _too_much(self, what: str) -> None:
-        log.info("ssh.client.overflowing", client=self._source, what=what)
-        self._why = str(Reason.LIMIT_REACHED)
-        self.abort()
+            log.info("ssh.client.never_listens", client=self._source)
+            self._why = str(Reason.LIMIT_REACHED)
+            self.abort()
 
     def internal_error(self, exc_info: Any = None, error_logger: Any = None) -> None:
         self._why = str(Reason.PROTOCOL_VIOLATION)
@@ -309,19 +319,42 @@ class ClientConnection(asyncssh.SSHServerConnection):
 
     async def validate_public_key(self, username: str, key_data: bytes, msg: bytes, signature: bytes) -> bool:
         """Say whether a key may be used (no `msg`), or whether it signed. Only the second proves anything."""
+        self._certified = None  # set by the hook below, while super() runs
         principal = self._house.authenticator.ssh_key(key_data)
         self._offers += 1
         if self._offers > self._house.limits.login_offers:
             raise asyncssh.PermissionDenied("interlock: too many keys were offered")
-        if principal is None:
+        certificate = principal is None and algorithms.is_certificate(key_data)
+        if principal is None and not certificate:
             return False
         if msg and algorithms.signature_algorithm(signature) not in algorithms.SIGNATURES:
             return False
         if not await super().validate_public_key(username, key_data, msg, signature):
             return False
+        if certificate:
+            # Had asyncssh read it elsewhere than in the hook below, or another one meanwhile, it would not be here.
+            principal = self._certified_by(key_data)
+        if principal is None:
+            return False
         if msg:
             self._prove(username, principal)
         return True
+
+    def _certified_by(self, key_data: bytes) -> Principal | None:
+        certified, self._certified = self._certified, None
+        return certified[1] if certified is not None and certified[0] == key_data else None
+
+    async def _validate_openssh_certificate(self, username: str, cert: SSHOpenSSHCertificate) -> asyncssh.SSHKey | None:
+        """asyncssh's hook between reading a certificate and checking the signature with its key (certificates.py)."""
+        principal = certificates.holder(cert, self._house.authenticator, self._source)
+        if principal is None:
+            return None
+        self._certified = (cert.public_data, principal)
+        cert.key.set_touch_required(True)
+        return cert.key
+
+    async def _validate_x509_certificate_chain(self, username: str, cert: SSHX509CertificateChain) -> asyncssh.SSHKey | None:
+        return None
 
     async def validate_password(self, username: str, password: str) -> bool:
         try:
@@ -339,10 +372,40 @@ class ClientConnection(asyncssh.SSHServerConnection):
         return False
 
     async def get_kbdint_challenge(self, username: str, lang: str, submethods: str) -> Any:
-        return TOKEN_PROMPT
+        """Show the code of a device grant and wait for it, where people log in so; else ask for a token."""
+        signin = self._house.signin
+        if signin is None or not signin.offers_device:
+            return TOKEN_PROMPT
+        try:
+            flow = await signin.begin_device(self._counted_as)
+        except InterlockError as error:
+            log.info("ssh.login.not_begun", client=self._source, reason=str(error.code))
+            return TOKEN_PROMPT
+        self._confirming = flow.flow
+        # People take longer than keys; the provider says how long its code is good for.
+        self._cancel_login_timer()
+        patience = min(flow.lifetime, self._house.limits.confirmation)
+        self._login_timer = self._loop.call_later(patience, self._login_timer_callback)
+        return ("Interlock", invitation(flow.complete or flow.address, flow.user_code), "", ())
 
     async def validate_kbdint_response(self, username: str, responses: Any) -> Any:
-        return len(responses) == 1 and await self.validate_password(username, responses[0])
+        flow, self._confirming = self._confirming, ""
+        if not flow:
+            return len(responses) == 1 and await self.validate_password(username, responses[0])
+        signin, method = self._house.signin, self.auth
+        if signin is None or responses:
+            return False
+        try:
+            answer = await signin.confirmed(flow, method="ssh")
+        except InterlockError as error:
+            log.info("ssh.login.refused", client=self._source, reason=str(error.code))
+            return False
+        finally:
+            signin.abandon(flow)
+        if self.auth is not method:
+            return False  # the client began another authentication meanwhile: what was confirmed was not for that
+        self._prove(username, answer.principal)
+        return True
 
     def _prove(self, username: str, principal: Principal) -> None:
         if self.auth is not None:

@@ -204,7 +204,8 @@ class Execution:
             relay.feed_eof()
         elif self._input_ended:
             relay.feed_eof()
-        self._client.let_input()
+        if not relay.full:
+            self._client.let_input()
 
     def _record_output(self, stream: int, data: bytes) -> None:
         self._session.record(records.output(self._channel, stream, data))
