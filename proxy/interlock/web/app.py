@@ -25,6 +25,8 @@ from interlock.identity.authenticate import Authenticator
 from interlock.identity.directory import Directory
 from interlock.identity.exchange import Exchange
 from interlock.identity.passkeys import Registrations, relying_party
+from interlock.identity.provisioning import Provisioning
+from interlock.identity.revocation import Revocations
 from interlock.identity.stepup import DecisionSessions
 from interlock.policy.source import LivePolicy
 from interlock.web import principals, problems
@@ -37,6 +39,8 @@ from interlock.web.feed import Feed
 from interlock.web.grants import grants_router
 from interlock.web.health import health_router
 from interlock.web.passkeys import passkeys_router
+from interlock.web.revocations import revocations_router
+from interlock.web.scim import ScimRoute, scim_router
 from interlock.web.sessions import sessions_router
 from interlock.web.shown import Shown
 from interlock.web.slack import slack_router
@@ -64,6 +68,12 @@ class SlackParts:
 
 
 @dataclass(frozen=True, slots=True)
+class ScimParts:
+    provisioning: Provisioning
+    token: Secret
+
+
+@dataclass(frozen=True, slots=True)
 class Parts:
     """What the application stands on. `local` is True for the unix socket, `secure` when it is served over TLS.
 
@@ -73,6 +83,7 @@ class Parts:
     inbox: Inbox
     directory: Directory
     authenticator: Authenticator
+    revocations: Revocations
     deciding: DecisionSessions
     consoles: ConsoleSessions
     archive: Archive
@@ -84,6 +95,7 @@ class Parts:
     local: bool
     secure: bool
     slack: SlackParts | None = None
+    scim: ScimParts | None = None
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -107,6 +119,7 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(person_router(door))
     exchange = Exchange(parts.authenticator, clock=parts.clock, journal=parts.gate.transcripts.journal)
     app.include_router(token_router(exchange))
+    app.include_router(revocations_router(parts.revocations, door))
     app.include_router(principals.router(parts.directory, door.require_scope, door.require_given))
     registrations = Registrations(relying_party(parts.config.public_url), clock=parts.clock, entropy=system_entropy)
     app.include_router(passkeys_router(parts.directory, registrations, door.require_scope))
@@ -129,6 +142,9 @@ def create_app(parts: Parts) -> FastAPI:
                 slack_codes=parts.slack.codes if parts.slack is not None else None,
             )
         )
+        if parts.scim is not None:
+            run = ScimRoute(parts.authenticator, parts.scim.token)
+            app.include_router(scim_router(parts.scim.provisioning, run, parts.config.public_url.rstrip("/")))
         if parts.teams is not None:
             app.include_router(teams_router(parts.teams.channel, parts.teams.transport))
         if (slack := parts.slack) is not None and slack.signing_secret is not None:
