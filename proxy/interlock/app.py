@@ -26,6 +26,7 @@ from interlock.commands.analyzer import Analyzer
 from interlock.commands.pool import ShellPool
 from interlock.config import Config, split_address
 from interlock.control import SOCKET
+from interlock.entrance import open_entrance
 from interlock.errors import ConfigError, EvidenceError, InterlockError
 from interlock.evidence.archive import Archive
 from interlock.evidence.events import EventDraft
@@ -35,7 +36,9 @@ from interlock.evidence.writer import TranscriptStore
 from interlock.gate import Gate
 from interlock.identity.authenticate import Authenticator
 from interlock.identity.directory import Change, ChangeKind, Directory
+from interlock.identity.logins import Ended
 from interlock.identity.passkeys import relying_party
+from interlock.identity.principal import Identity
 from interlock.identity.provisioning import Provisioning
 from interlock.identity.revocation import Revocation, Revocations, Revoked
 from interlock.identity.stepup import DecisionSessions
@@ -45,10 +48,11 @@ from interlock.postgres.encryption import server_context
 from interlock.postgres.listener import PostgresListener
 from interlock.ssh.listener import SshListener
 from interlock.store.engine import Store, open_store
-from interlock.web.app import Parts, ScimParts, create_app
+from interlock.web.app import LoginParts, Parts, ScimParts, create_app
 from interlock.web.console.sessions import ConsoleSessions
 from interlock.web.metrics import metrics_app
 from interlock.web.server import HttpServer
+from interlock.web.whereabouts import Whereabouts
 
 log = structlog.get_logger()
 
@@ -156,17 +160,17 @@ class Daemon:
         )
         http = httpx.AsyncClient(follow_redirects=False, trust_env=False)
         self._stops.append(("http client", http.aclose))
-        authenticator = Authenticator(
-            directory,
-            issuers=config.issuers,
-            journal=journal,
-            clock=clock,
-            replays=store.deliveries,
-            entropy=self._entropy,
-            revocations=revocations,
+        entrance = await open_entrance(
+            config, data_dir, store.logins, directory, journal=journal, clock=clock, entropy=self._entropy, http=http
         )
+        self._stops.append(("logins", entrance.logins.close))
+        entrance.logins.subscribe(self._logins_ended)
+        authenticator = Authenticator(
+            directory, issuers=config.issuers, journal=journal, clock=clock, replays=store.deliveries, entropy=self._entropy,
+            logins=entrance.logins, issuance=entrance.issuance, revocations=revocations,
+        )  # fmt: skip
         self._stops.append(("authenticator", authenticator.close))
-        self._directory = directory
+        self._directory, self._authenticator = directory, authenticator
         directory.subscribe(self._directory_changed)
         revocations.subscribe(self._revoked)
         channels = Channels(
@@ -177,17 +181,25 @@ class Daemon:
         await channels.webhook()
 
         ssh = postgres = None
-        if config.listen.ssh:
-            ssh_listener = SshListener(config, self.gate, authenticator, clock=clock, entropy=self._entropy)
-            await ssh_listener.start()
-            self._stops.append(("ssh", ssh_listener.close))
-            self._ssh = ssh_listener
-            ssh = _at(config.listen.ssh, ssh_listener.port)
+        adopt, host_key = None, ""
         if config.listen.postgres:
             pg_listener = PostgresListener(config, self.gate, authenticator, clock=clock, entropy=self._entropy, tls_context=tls)
             await pg_listener.start()
             self._stops.append(("postgres", pg_listener.close))
-            postgres = _at(config.listen.postgres, pg_listener.port)
+            postgres, adopt = _at(config.listen.postgres, pg_listener.port), pg_listener.adopt
+        if config.listen.ssh:
+            ssh_listener = SshListener(
+                config, self.gate, authenticator, clock=clock, entropy=self._entropy, postgres=adopt, signin=entrance.signin,
+                host_authority=entrance.host_authority,
+            )  # fmt: skip
+            await ssh_listener.start()
+            self._stops.append(("ssh", ssh_listener.close))
+            self._ssh = ssh_listener
+            ssh, host_key = _at(config.listen.ssh, ssh_listener.port), ssh_listener.host_key
+
+        where = Whereabouts(
+            config.public_url, ssh, postgres, " ".join(host_key.split()[:2]), entrance.host_authority.line, tls is not None
+        )
 
         def parts(*, local: bool) -> Parts:
             return Parts(
@@ -207,6 +219,7 @@ class Daemon:
                 slack=slack,
                 local=local,
                 secure=tls is not None,
+                login=LoginParts(entrance.logins, entrance.issuance, where, entrance.signin),
                 stopping=self._stopping,
             )
 
@@ -231,7 +244,7 @@ class Daemon:
         target's own settings) may be why somebody reloads.
         """
         if self._ssh is not None:
-            self._ssh.lines.retire_all()
+            self._ssh.reload()
         try:
             loaded = self._policies.reload()
         except InterlockError as error:
@@ -260,8 +273,19 @@ class Daemon:
             ends = [row.expires for row in entry.passwords] + [row.expires for row in entry.tokens] if entry else []
             for until in filter(None, ends):
                 self.gate.renew(change.identity, until)
-        if change.stopped:
-            task = asyncio.get_running_loop().create_task(self._inbox.withdraw(change.stopped, str(change.kind)))
+        self._withdraw(change.stopped, str(change.kind))
+
+    def _logins_ended(self, ended: Ended) -> None:
+        """A login that is over takes its live connections with it, and what it asked for is withdrawn."""
+        given = self._authenticator.exchanged.revoke(idents=ended.credentials)
+        self.gate.end(ended.credentials | given, f"the login behind this session has ended ({ended.why})")
+        if hasattr(self, "_consoles"):
+            self._consoles.end(ended.credentials)
+        self._withdraw(ended.identities, ended.why)
+
+    def _withdraw(self, identities: frozenset[Identity], why: str) -> None:
+        if identities:
+            task = asyncio.get_running_loop().create_task(self._inbox.withdraw(identities, why))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -269,9 +293,7 @@ class Daemon:
         """End the live sessions that it stops; what people and agents who are revoked asked is withdrawn."""
         self.gate.expel(revocation.stops, f"revoked ({revocation.kind})")
         if revocation.kind in (Revoked.SUBJECT, Revoked.AGENT):
-            task = asyncio.get_running_loop().create_task(self._inbox.withdraw(revocation.identities, "revoked"))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._withdraw(revocation.identities, "revoked")
 
     async def _serve(self, name: str, app: ASGIApp, where: str | Path, *, tls: bool = False) -> int:
         """Start one HTTP server; return its port."""

@@ -27,7 +27,7 @@ from interlock.references import referenced
 
 LATER = frozenset(
     (
-        "evidence.log_key", "evidence.replay_identity", "evidence.retain", "evidence.witness", "identity.ssh_ca",
+        "evidence.log_key", "evidence.replay_identity", "evidence.retain", "evidence.witness",
         "listen.proxy_protocol_from", "objects",
     )
 )  # fmt: skip
@@ -200,10 +200,53 @@ class CaKey(Strict):
     key: SecretRef
 
 
+class OidcClient(Strict):
+    """One registration at the provider. Without client_secret it is a public client."""
+
+    client_id: Annotated[str, Field(min_length=1, max_length=255)]
+    client_secret: SecretRef | None = None
+
+
+class LoginConfig(Strict):
+    """How people log in at one of identity.issuers. `cli` is the registration for browsers on a person's own machine,
+    `device` the one for codes (`cli` unless the provider wants another), `web` the console's."""
+
+    issuer: str
+    scopes: Annotated[str, Field(max_length=512)] = "openid profile email"
+    handle_claim: Annotated[str, Field(max_length=255)] = "preferred_username"
+    lifetime: Annotated[Seconds, Field(gt=0, le=86400)] = 28800
+    register_people: bool = True
+    cli: OidcClient | None = None
+    device: OidcClient | None = None
+    web: OidcClient | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> LoginConfig:
+        if "openid" not in self.scopes.split():
+            raise ValueError("scopes: must hold openid, or the provider says nothing about who logged in")
+        if self.cli is None and self.device is None and self.web is None:
+            raise ValueError("identity.login needs cli:, device: or web: with the client_id that the provider gave")
+        return self
+
+    @property
+    def device_client(self) -> OidcClient | None:
+        return self.device or self.cli
+
+
+class SshCaConfig(Strict):
+    """The authority of logins: its certificates are trusted by this proxy and by nobody else."""
+
+    key: SecretRef
+    user_ttl: Annotated[Seconds, Field(ge=60, le=28800)] = 28800
+    agent_ttl: Annotated[Seconds, Field(ge=60, le=3600)] = 900
+
+
 class IdentityConfig(Strict):
     issuers: list[Issuer] = []
     groups_max_age: Annotated[Seconds, Field(gt=0, le=30 * 86400)] = 8 * 3600
     scim: Scim | None = None
+    login: LoginConfig | None = None
+    ssh_ca: SshCaConfig | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> IdentityConfig:
@@ -212,19 +255,27 @@ class IdentityConfig(Strict):
                 raise ValueError(f"two issuers have the same {what}")
         if self.scim is not None and not any(i.name == self.scim.issuer and i.kind == "human" for i in self.issuers):
             raise ValueError("scim.issuer: must be the name of one of issuers: of kind human")
+        if self.login is not None and not any(i.name == self.login.issuer and i.kind == "human" for i in self.issuers):
+            raise ValueError("identity.login.issuer must be the name of one of identity.issuers, of kind: human")
         return self
 
     def named(self, name: str) -> Issuer:
         return next(issuer for issuer in self.issuers if issuer.name == name)
 
+    @property
+    def login_issuer(self) -> Issuer | None:
+        return next((known for known in self.issuers if self.login is not None and known.name == self.login.issuer), None)
+
 
 class Credentials(Strict):
     """How a target is convinced of us. Which keys a kind takes is checked, so that none is silently without effect."""
 
-    kind: Literal["password", "certificate", "vault-database", "rds-iam", "ssh-ca", "key", "none"] = "none"
+    kind: Literal["password", "certificate", "vault-database", "rds-iam", "ssh-ca", "key", "agent", "none"] = "none"
     source: Annotated[SecretRef | VaultRef | None, BeforeValidator(referenced)] = Field(default=None, alias="from")
     key: SecretRef | None = None
     certificate: Path | None = None
+    agent: Path | None = None
+    public_key: Path | None = None
     pin: Literal["reviewed", "never"] = "reviewed"
     md5: bool = False
     region: str = ""
@@ -250,6 +301,8 @@ class Credentials(Strict):
             raise ValueError("kind: rds-iam needs region:, such as eu-central-1")
         if self.kind != "rds-iam" and (self.region or self.access_key or self.secret_key or self.session_token):
             raise ValueError("region:, access_key:, secret_key: and session_token: are for kind: rds-iam")
+        if (self.kind == "agent") != (self.agent is not None and self.public_key is not None):
+            raise ValueError("kind: agent, and no other, needs agent: SOCKET and public_key: PATH of the one key to use")
         if self.md5 and self.kind not in ("password", "vault-database"):
             raise ValueError("md5: is for kinds with a password")
         return self
@@ -311,7 +364,7 @@ class TargetConfig(Strict):
 
     def _check_postgres_credentials(self) -> None:
         kind, loopback = self.credentials.kind, is_loopback(split_address(self.address)[0])
-        if kind in ("ssh-ca", "key"):
+        if kind in ("ssh-ca", "key", "agent"):
             raise ValueError(f"credentials.kind {kind} is for ssh targets; use password, certificate, vault-database or rds-iam")
         if kind == "rds-iam" and self.tls != "verify-full":
             # The server asks for the token in clear: only a server that has proven its name may see it.
@@ -481,6 +534,8 @@ class Config(Strict):
                 if address is not None and not is_loopback(split_address(address)[0]):
                     raise ValueError(f"listen.{kind} without tls: may bind loopback only; add tls: or use 127.0.0.1")
         self._check_postgres_auth()
+        if self.identity.login is not None and self.identity.login.web is not None and not self.public_url:
+            raise ValueError("identity.login.web needs public_url:, the address that the provider sends browsers back to")
         if self.vault is None and any(isinstance(t.credentials.source, VaultRef) for t in self.targets):
             raise ValueError("a vault: reference needs vault: {address: https://…, token: file:…}")
         open_to_all = self.listen.postgres is not None and not is_loopback(split_address(self.listen.postgres)[0])

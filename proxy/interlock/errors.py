@@ -55,6 +55,8 @@ class Reason(StrEnum):
     DISABLED_PRINCIPAL = "disabled-principal"
     MISSING_SCOPE = "missing-scope"
     STEP_UP_REQUIRED = "step-up-required"
+    PROVIDER_UNAVAILABLE = "provider-unavailable"
+    LOGIN_ENDED = "login-ended"
 
     # who may answer
     SELF_APPROVAL = "self-approval"
@@ -82,6 +84,7 @@ class Reason(StrEnum):
     TARGET_UNREACHABLE = "target-unreachable"
     TARGET_IDENTITY = "target-identity"
     TARGET_CREDENTIAL = "target-credential"
+    ACCOUNT_CHANGED = "account-changed"
     NOT_FOUND = "not-found"
     SHUTTING_DOWN = "shutting-down"
     INTERNAL = "internal-error"
@@ -126,6 +129,8 @@ SENTENCES: dict[Reason, str] = {
     Reason.DISABLED_PRINCIPAL: "This principal is disabled. Ask an administrator.",
     Reason.MISSING_SCOPE: "The credential lacks the scope that this call needs.",
     Reason.STEP_UP_REQUIRED: "Deciding needs a fresh step-up. Enter your passphrase.",
+    Reason.PROVIDER_UNAVAILABLE: "The identity provider does not answer as it should. Try again; the node's log says more.",
+    Reason.LOGIN_ENDED: "The login behind this session has ended. Run `interlock login`, and connect again.",
     Reason.SELF_APPROVAL: "Whoever asks, owns the agent or stands in its delegation chain can't answer the request.",
     Reason.NOT_A_REVIEWER: "You are in none of the groups that may answer this request.",
     Reason.NOT_A_PERSON: "Only people answer requests: an agent's or a service's credential never approves.",
@@ -149,6 +154,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.TARGET_UNREACHABLE: "The target does not answer. Check its address, and whether it is up.",
     Reason.TARGET_IDENTITY: "The target did not prove that it is the configured one, so nothing was sent.",
     Reason.TARGET_CREDENTIAL: "The target did not accept our credential. Check it in the configuration and at the target.",
+    Reason.ACCOUNT_CHANGED: "The account reads text otherwise than was thought. Run the same again: it is read anew.",
     Reason.NOT_FOUND: "There is nothing of that name.",
     Reason.SHUTTING_DOWN: "The proxy is shutting down. Run the same again on its successor.",
     Reason.INTERNAL: "Something failed inside the proxy, so nothing was released. The node's log says more.",

@@ -18,6 +18,9 @@ LOOK = "look"
 GIVE = "give"
 """An administrator in a decision session, or the local operator, who has none."""
 
+GIVE = "give"
+"""An administrator's decision session, or the local operator."""
+
 DIGEST = "sha256:" + "0" * 64
 DECISION = {"verdict": "approve", "digest": DIGEST}
 ROUTES: dict[tuple[str, str], tuple[str, Any]] = {
@@ -27,6 +30,18 @@ ROUTES: dict[tuple[str, str], tuple[str, Any]] = {
     ("POST", "/v1/token"): (OPEN, None),
     ("GET", "/v1/whoami"): (OWN, None),
     ("GET", "/v1/targets"): (OWN, None),
+    ("GET", "/v1/login"): (OPEN, None),
+    ("POST", "/v1/login/device"): (OPEN, None),
+    ("POST", "/v1/login/device/poll"): (OPEN, {"flow": "x"}),
+    ("POST", "/v1/login/browser"): (OPEN, {"port": 4711, "challenge": "x"}),
+    ("POST", "/v1/login/browser/finish"): (OPEN, {"flow": "x", "state": "x", "code": "x", "verifier": "x"}),
+    ("POST", "/v1/logout/backchannel"): (OPEN, None),
+    ("POST", "/v1/logout"): (OWN, {}),
+    ("POST", "/v1/certificate"): (OWN, {"public_key": "x"}),
+    ("POST", "/v1/certificate/revoke"): (ADMIN, {"serial": "0" * 16}),
+    ("GET", "/v1/connect"): (OWN, None),
+    ("GET", "/v1/ca"): (OWN, None),
+    ("POST", "/v1/ca/rotate"): (GIVE, {}),
     ("GET", "/v1/approvals"): (OWN, None),
     ("GET", "/v1/approvals/{request_id}"): (OWN, None),
     ("POST", "/v1/approvals/{request_id}/decision"): (DECIDE, DECISION),

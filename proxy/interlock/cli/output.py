@@ -34,6 +34,7 @@ EXIT: dict[Reason, int] = {
     Reason.TOKEN_REPLAYED: 3,
     Reason.CREDENTIAL_REVOKED: 3,
     Reason.STEP_UP_REQUIRED: 3,
+    Reason.LOGIN_ENDED: 3,
     Reason.DENIED_BY_POLICY: 4,
     Reason.NO_ACCESS: 4,
     Reason.DENIED_BY_REVIEWER: 5,

@@ -25,6 +25,8 @@ from interlock.identity.delegation import acting
 from interlock.identity.directory import Directory
 from interlock.identity.entries import Entry
 from interlock.identity.exchanged import ExchangedCredentials
+from interlock.identity.issuance import Issuance
+from interlock.identity.logins import Logins
 from interlock.identity.oidc import TokenVerifier
 from interlock.identity.passphrase import Passphrases
 from interlock.identity.principal import Assurance, Credential, CredentialKind, Identity, Kind, Principal
@@ -34,7 +36,7 @@ from interlock.identity.revocation import Revocations
 from interlock.identity.scram import ScramCredentials
 from interlock.identity.sshkey import fingerprint
 from interlock.identity.throttle import Throttle, ThrottledError
-from interlock.identity.tokens import EXCHANGED_PREFIX, looks_like_token
+from interlock.identity.tokens import EXCHANGED_PREFIX, LOGIN_PREFIX, looks_like_token
 
 log = structlog.get_logger()
 
@@ -74,9 +76,13 @@ class Authenticator:
         replays: Replays | None = None,
         revocations: Revocations | None = None,
         entropy: Entropy = system_entropy,
+        logins: Logins | None = None,
+        issuance: Issuance | None = None,
     ) -> None:
         """`replays` is where tokens of one use are remembered."""
         self._directory = directory
+        self._logins = logins
+        self._issuance = issuance
         self._clock = clock
         self._journal = journal
         self._passphrases = passphrases or Passphrases()
@@ -107,18 +113,28 @@ class Authenticator:
             return None
         return entry.principal(Credential(CredentialKind.SSH_KEY, fingerprint(blob)))
 
+    def ssh_certificate(self, authority: bytes, serial: str, key: str, principals: Sequence[str]) -> Principal | None:
+        """Return whose login certificate this is: signed by `authority`, for the key with this fingerprint.
+
+        Changes nothing, like `ssh_key`: a certificate that was only offered proves nothing.
+        """
+        return self._issuance.accept(authority, serial, key, principals) if self._issuance is not None else None
+
     # -- tokens -------------------------------------------------------------------------------------------------------
 
     async def token(self, secret: str, *, source: str = "") -> Principal:
-        """Return who an opaque token (`ilk_…`, `ilx_…`) or a JWT of a configured issuer stands for. Raise AuthenticationError."""
+        """Return who an opaque token (`ilk_…`, `ilx_…`), a login (`ils_…`) or a JWT of a configured issuer stands for.
+
+        Raise AuthenticationError.
+        """
         return (await self.proven(secret, source=source)).principal
 
     async def proven(self, secret: str, *, source: str = "") -> Proven:
         """Return the same with what an exchange has to know of the token. Raise AuthenticationError, StoreError."""
         self.check_source(source, "token")
         try:
-            if secret.startswith((EXCHANGED_PREFIX, "ilk_")):
-                known = self.exchanged.by_token(secret) if secret.startswith(EXCHANGED_PREFIX) else self._opaque(secret)
+            if secret.startswith((EXCHANGED_PREFIX, LOGIN_PREFIX, "ilk_")):
+                known = self._known_secret(secret)
                 self._check_revoked(known)
                 return Proven(known)
             token = await self.verifier.verify(secret)
@@ -132,6 +148,14 @@ class Authenticator:
         if token.issuer.kind == "human" and (entry := self._directory.get(token.identity)) is not None:
             await learn_groups(self._directory, self._clock, entry.identity, token.issuer.issuer, token.groups)
         return Proven(found, frozenset({token.actors[0] if token.actors else token.identity}), token.may_act)
+
+    def _known_secret(self, secret: str) -> Principal:
+        """Return who one of our own tokens stands for."""
+        if secret.startswith(EXCHANGED_PREFIX):
+            return self.exchanged.by_token(secret)
+        if secret.startswith(LOGIN_PREFIX) and self._logins is not None:
+            return self._logins.resolve(secret)
+        return self._opaque(secret)
 
     def _check_revoked(self, principal: Principal) -> None:
         if self._revocations is not None:
@@ -222,7 +246,8 @@ class Authenticator:
         if entry is None or row is None or (row.expires is not None and row.expires <= self._clock.now()):
             raise AuthenticationError("the password was not accepted")
         _active(entry)
-        return entry.principal(Credential(CredentialKind.SCRAM, row.id, row.expires))
+        principal = entry.principal(Credential(CredentialKind.SCRAM, row.id, row.expires))
+        return replace(principal, groups=principal.groups | self._logins.groups_of(row.id)) if self._logins else principal
 
     # -- client certificates ------------------------------------------------------------------------------------------
 

@@ -28,6 +28,8 @@ class CredentialKind(StrEnum):
     JWT = "jwt"
     CERTIFICATE = "certificate"
     EXCHANGED = "exchanged"
+    LOGIN = "login"
+    SSH_CERTIFICATE = "ssh-certificate"
     PASSPHRASE = "passphrase"
     PEER = "unix-peer"
 

@@ -126,6 +126,10 @@ class PolicySet:
         what = f"as role {target.role!r} in {target.database!r}" if target.protocol == "postgres" else f"as {target.account!r}"
         return Access(False, "access/none", f"No access rule lets {principal.handle} open {target.name} {what}.")
 
+    def may_see(self, principal: Principal, target: Target) -> bool:
+        """Say whether the principal may know of the target: some account or role of it is open to them."""
+        return any(rule.leads(principal, target) for rule in self.access)
+
     def decide(self, facts: Facts) -> Decision:
         """Decide one command. Never raises for anything in the facts. Of a chain, the strictest answer to any of it counts."""
         if facts.principal.behind:
@@ -172,6 +176,7 @@ class PolicySet:
         decision = self._decide(standing, facts)
         if standing.reads_text(analysis):
             return decision
+        decision = replace(decision, blind=True)
         _remember(self._by_effects, key, (standing, decision), self._cache_size)
         return decision
 

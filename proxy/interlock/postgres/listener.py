@@ -133,6 +133,13 @@ class PostgresListener:
             await asyncio.wait(list(self._tasks), timeout=self._deadline)
         await self._providers.close()
 
+    def adopt(self, connection: socket.socket, source: str) -> None:
+        """Take a connection that came another way than through the socket: a tunnel of SSH. `source`: who is behind it."""
+        if self._socket is not None and self._arrivals.admit(source, sessions=len(self._sessions)):
+            self._spawn(self._arrived(connection, source))
+        else:
+            turned_away(connection)
+
     # -- one connection -----------------------------------------------------------------------------------------------
 
     async def _accept(self, listening: socket.socket) -> None:
@@ -157,9 +164,12 @@ class PostgresListener:
         """One connection, from its first byte on, under one deadline until it has proven who it is."""
         deadline = asyncio.get_running_loop().time() + self._deadline
         try:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if connection.family != socket.AF_UNIX:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setblocking(False)
             async with asyncio.timeout_at(deadline):
                 dialogue = await meet(connection, self._tls)
+            dialogue.source = source
         except OSError as error:  # LeftError, ssl.SSLError and TimeoutError are some
             log.debug("postgres.not_met", client=source, error=error.__class__.__name__)
         else:
@@ -303,9 +313,8 @@ class PostgresListener:
         session.relay.to_client(greeting)
 
     @staticmethod
-    def _killed(session: PostgresSession, why: str) -> None:
-        reason = Reason.SESSION_KILLED
-        session.end(str(reason), refusals.fatal(reason, f"an operator ended this session: {why}"))
+    def _killed(session: PostgresSession, refusal: Refusal) -> None:
+        session.end(str(refusal.reason), refusals.fatal(refusal.reason, refusal.message))
 
     @staticmethod
     def _revoked(session: PostgresSession) -> None:

@@ -22,6 +22,8 @@ STATUS: dict[Reason, int] = {
     Reason.CREDENTIAL_REVOKED: 401,
     Reason.STEP_UP_REQUIRED: 401,
     Reason.DELIVERY_REJECTED: 401,
+    Reason.LOGIN_ENDED: 401,
+    Reason.PROVIDER_UNAVAILABLE: 502,
     Reason.MISSING_SCOPE: 403,
     Reason.SELF_APPROVAL: 403,
     Reason.NOT_A_REVIEWER: 403,

@@ -223,6 +223,11 @@ class Pipeline:
         self.stretch += 1
         self._unsynced = 0
 
+    def queried(self, status: str) -> None:
+        """The same of a Query, which ends no stretch."""
+        self.status = status
+        self._unsynced = 0
+
     def answer(self, kind: int) -> tuple[Act, Asked]:
         """Apply one message of the server to the head. Raise RemoteProtocolError when it can't be its answer."""
         queue = self._queue
