@@ -51,7 +51,7 @@ def _to_agent(key: asyncssh.SSHKey, line: str, ends: datetime) -> bool:
     """Give the key to the SSH agent until the certificate ends; False where there is none that takes it."""
     if not os.environ.get("SSH_AUTH_SOCK"):
         return False
-    lifetime = max(1, int((ends - SystemClock().now()).total_seconds()))
+    lifetime = min(max(1, int((ends - SystemClock().now()).total_seconds())), 2**31 - 1)  # 32 bits in the agent's protocol
 
     async def add() -> bool:
         try:
