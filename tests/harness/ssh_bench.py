@@ -40,6 +40,7 @@ class SshBench:
     limits: Limits = field(default_factory=Limits)
     more_targets: list[dict[str, Any]] = field(default_factory=list)
     gate: Any = None
+    shell: str = "bash"
     clock: Clock = field(default_factory=SystemClock)
     signin: Any = None
 
@@ -98,7 +99,7 @@ class SshBench:
     def _config(self) -> Config:
         web = {
             "name": "web-1", "protocol": "ssh", "address": self.target.address, "account": self.target.account,
-            "labels": {"env": "prod"}, "credentials": self.credentials, "host_keys": "known_hosts", "shell": "bash",
+            "labels": {"env": "prod"}, "credentials": self.credentials, "host_keys": "known_hosts", "shell": self.shell,
         }  # fmt: skip
         more = [{**web, **target} for target in self.more_targets]
         data = {
