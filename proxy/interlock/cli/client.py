@@ -137,6 +137,7 @@ def problem(response: httpx.Response) -> InterlockError:
     """Turn a problem document (RFC 9457) back into the error it was."""
     try:
         document = response.json()
-        return InterlockError(str(document["detail"]), reason=Reason(document["reason"]))
+        told = document.get("detail") or document["error_description"]  # the latter from /v1/token (RFC 6749 §5.2)
+        return InterlockError(str(told), reason=Reason(document["reason"]))
     except (ValueError, KeyError, TypeError):
         return InterlockError(f"the daemon answered {response.status_code}", reason=Reason.INTERNAL)

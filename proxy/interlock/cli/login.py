@@ -174,7 +174,7 @@ def logout(server: Server = None) -> None:
     kept = Kept(at)
     session = kept.session()
     try:
-        if session.token:
+        if session.token and not session.token_file:  # what was exchanged ends by itself, in minutes
             Client(at, token=session.secret()).post("/v1/logout")
     except InterlockError as error:
         if error.code not in (Reason.TOKEN_REJECTED, Reason.NOT_AUTHENTICATED, Reason.LOGIN_ENDED):
