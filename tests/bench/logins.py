@@ -1,6 +1,6 @@
 """Logins a second, and what a running session feels of them.
 
-    python -m bench.logins        (PYTHONPATH=proxy:tests; LOGINS=200 SECONDS=20)
+    python -m tests.bench logins        (LOGINS=200 SECONDS=20 in the environment)
 
 A login is everything: begun, its code redeemed at a provider, its ID token verified, the login and its certificate written
 down, on disk, and answered. They come at a fixed rate, whether or not the ones before are done. Meanwhile a Postgres session
@@ -186,7 +186,3 @@ async def main() -> int:
     print(f"a session without logins: {spread(quiet)}")
     print(f"a session meanwhile:      {spread(busy)}")
     return 1 if failed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))
