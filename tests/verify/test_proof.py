@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import hashlib
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
