@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -296,3 +297,40 @@ def test_a_file_that_somebody_deleted_does_not_stop_the_node(machine: Machine) -
     machine.path().unlink()
     assert machine.restart("one") == 0
     assert not machine.path().exists()
+
+
+async def test_what_is_written_in_a_thread_is_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log belongs to the loop. The disclosure of the seal is appended where the transcript is sealed."""
+    store = make_store(tmp_path / "data", ManualClock())
+    await store.start()
+    recorder = await open_session(store, ID)
+    threads = []
+    told = store.redo.appended
+    monkeypatch.setattr(store.redo, "appended", lambda *a, **k: (threads.append(threading.current_thread()), told(*a, **k))[1])
+    allowed(recorder, "command")
+    await recorder.close({"reason": "client-left"})
+    await store.close()
+    assert threads
+    assert set(threads) == {threading.current_thread()}
+
+
+def test_a_sync_waits_for_one_that_another_has_begun(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part is retired while somebody waits for the same file: both must find it on the disk."""
+    file, begun, gate = machine.files[0], threading.Event(), threading.Event()
+    file.append(b"event\n")
+
+    def slow(_: int) -> None:
+        begun.set()
+        assert gate.wait(30)
+
+    monkeypatch.setattr(redo.os, "fdatasync", slow)
+    first, second = (threading.Thread(target=file.sync) for _ in range(2))
+    first.start()
+    assert begun.wait(30)
+    second.start()
+    second.join(0.2)
+    waited = second.is_alive()
+    gate.set()
+    first.join(30)
+    second.join(30)
+    assert waited
