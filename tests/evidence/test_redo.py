@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,27 @@ from interlock.verify import verify_bundle
 ID = "01JTESTSESSION0000000000AA"
 
 
+class AtOnce(Executor):
+    """Does what it is given before it returns, unless it is to `keep` it."""
+
+    def __init__(self) -> None:
+        self.keep = False
+        self.kept: list[Callable[[], None]] = []
+
+    def submit(self, work, /, *args, **kwargs):  # type: ignore[no-untyped-def]  # Executor's own is overloaded
+        done: Future[None] = Future()
+
+        def run() -> None:
+            work(*args, **kwargs)
+            done.set_result(None)
+
+        if self.keep:
+            self.kept.append(run)
+        else:
+            run()
+        return done
+
+
 class Machine:
     """A data directory with one session's folder, a log over it, and the two files that share it."""
 
@@ -35,13 +57,14 @@ class Machine:
         self.folder.mkdir(parents=True)
         self.clock = ManualClock()
         self.failed: list[OSError] = []
+        self.aside = AtOnce()
         self.log = self.boot("one")
         self.files = [LineFile(self.folder / name, create=True) for name in ("events.jsonl", "disclosures.jsonl")]
         for file in self.files:
             file.share(self.log, lambda _: None)
 
     def boot(self, name: str) -> RedoLog:
-        return RedoLog(self.root, self.clock, lambda _file, error: self.failed.append(error), boot=name)
+        return RedoLog(self.root, self.clock, lambda _file, error: self.failed.append(error), self.aside, boot=name)
 
     def path(self, index: int = 0) -> Path:
         return self.folder / self.files[index].name
@@ -187,6 +210,20 @@ def test_an_old_part_is_deleted_once_its_files_are_synced(machine: Machine, monk
     machine.round()
     assert synced == [str(machine.path())]
     assert not machine.parts()
+
+
+def test_rounds_go_on_while_a_part_is_retired(machine: Machine) -> None:
+    """The files of many sessions take their time; what comes meanwhile is on the disk as soon as ever."""
+    machine.aside.keep = True
+    machine.files[0].append(b"old\n")
+    machine.round()
+    machine.clock.advance(seconds=6)
+    machine.files[0].append(b"new\n")
+    machine.round()
+    assert len(machine.parts()) == 2
+    os.truncate(machine.path(), 0)
+    assert machine.restart() == 8
+    assert machine.path().read_bytes() == b"old\nnew\n"
 
 
 def test_a_long_part_is_followed_by_another(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ class Log(Protocol):
 class LineFile:
     """An open file. `append` writes at the end in one system call; `sync` may run in another thread."""
 
-    __slots__ = ("_turn", "_fd", "_fresh", "_log", "_name", "_size", "_told", "failed", "name", "unsynced")
+    __slots__ = ("_fd", "_fresh", "_log", "_name", "_size", "_told", "_turn", "failed", "name", "unsynced")
 
     def __init__(self, path: Path, *, create: bool) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT | os.O_EXCL if create else 0)
