@@ -27,6 +27,7 @@ from interlock.identity.directory import Change, ChangeKind, Directory
 from interlock.identity.entries import Entry
 from interlock.identity.idtoken import LoggedIn
 from interlock.identity.principal import HANDLE, Assurance, Credential, CredentialKind, Identity, Kind, Principal
+from interlock.identity.provisioning import learn_groups
 from interlock.identity.registration import RESERVED_PREFIX
 from interlock.identity.tokens import LOGIN_PREFIX, fingerprint, new_secret
 from interlock.store.logins import DerivedRow, LoginRow, LoginRows
@@ -126,6 +127,7 @@ class Logins:
         )  # fmt: skip
         self._note(method, {"outcome": "accepted", "source": source, "principal": str(entry.identity), "login": row.id},
                    {"account": str(who.identity)})  # fmt: skip
+        await learn_groups(self._directory, self._clock, entry.identity, who.identity.issuer, who.groups)
         await self._rows.add(row)
         self._keep(row)
         mine = list(self._by_person[entry.identity])
