@@ -158,6 +158,14 @@ async def test_sftp_goes_through_a_tunnel(bench: SshBench) -> None:
         assert await file.read() == b"hello\n"
 
 
+async def test_the_port_may_be_the_targets_own_and_still_nothing_is_dialled(bench: SshBench) -> None:
+    async with await bench.raw(user="claude-ci") as outer:
+        reader, _ = await outer.open_connection("web-1", bench.target.port)
+        async with asyncio.timeout(30):
+            assert (await reader.readline()).startswith(b"SSH-2.0-Interlock")
+    assert dialled(bench) == 0
+
+
 # -- what does not ---------------------------------------------------------------------------------------------------------
 
 
@@ -262,6 +270,20 @@ async def test_when_the_outer_connection_ends_so_does_what_is_inside(bench: SshB
     outer.abort()
     await until(lambda: bench.listener.inside == 0)
     assert [session.closed is not None for session in bench.memory.transcripts.sessions] == [True]
+
+
+async def test_a_listener_that_closes_ends_what_is_inside_tunnels_and_seals_it(bench: SshBench) -> None:
+    outer = await bench.raw(user="web-1")
+    inner = await inside(bench, outer)
+    process = await inner.create_process("rm -f x")
+    request = await bench.memory.approvals.next_request()
+    async with asyncio.timeout(30):
+        await bench.listener.close()
+    assert bench.memory.approvals.returned == [request.id]
+    assert [session.closed is not None for session in bench.memory.transcripts.sessions] == [True, True]
+    assert dialled(bench) == 0
+    process.close()
+    outer.abort()
 
 
 async def test_tunnels_count_as_connections(tmp_path: Path, target: OpenSshServer) -> None:

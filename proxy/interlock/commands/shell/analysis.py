@@ -20,11 +20,13 @@ from interlock.commands.model import Analysis, Effect, HeldInput, Opaque, ShellC
 from interlock.commands.programs.pagers import pages
 from interlock.commands.programs.rules import Outcome, Place, Rules, identity
 from interlock.commands.shell import characters, grammars, queries, rendering, tree
+from interlock.commands.shell.apart import ACCOUNTS
 from interlock.commands.shell.effective import Blind, Effective, Input, effective, repeats
 from interlock.commands.shell.grammars import Asking
 from interlock.commands.shell.inner import Inner
+from interlock.commands.shell.shells import SHELLS
 from interlock.commands.shell.syntax import Redirection, Script, Simple, Word
-from interlock.commands.shell.wrappers import READ_BY_XARGS, SHELLS, WRAPPERS, unwrap
+from interlock.commands.shell.wrappers import READ_BY_XARGS, WRAPPERS, unwrap
 from interlock.errors import Reason
 
 PARSER = "shfmt+bash"
@@ -281,9 +283,10 @@ class _Analyst:
             elif inner.verb:
                 base = replace(base, verb=inner.verb, object=inner.object)
             self._effect(base)
+        self._of_the_wrapper(inner, argv, via, found)
         for reason, text in inner.opaque:
             self.say(reason, text, found)
-        if name == "xargs":
+        if inner.reads:
             self._reads(Stdin.DATA, found)
         if any(word in ("-execdir", "-okdir") for word in argv) and inner.name == "find":
             self.say("working-directory", "-execdir", found)
@@ -301,6 +304,15 @@ class _Analyst:
         yield from self._below(name, inner, below, found, depth)
         if inner.host:
             self.directories = here
+
+    def _of_the_wrapper(self, inner: Inner, argv: list[str], via: tuple[str, ...], found: Effective) -> None:
+        """What it does itself, besides starting something."""
+        base = Effect("write", "", via[-1], tuple(argv), via, found.origin, host=found.host)
+        for verb, thing, detail in inner.facts:
+            self._effect(replace(base, verb=verb, object=thing, detail=detail))
+        for path in inner.writes:
+            for effect in self.rules.path_effects("write", path, base, self._place(found)):
+                self._effect(effect)
 
     def _below(self, name: str, inner: Inner, below: Effective, found: Effective, depth: int) -> Asking[None]:
         if inner.argv is not None:
@@ -417,7 +429,7 @@ class _Analyst:
         words = (*found.words, *(r.target for r in found.redirections if r.target is not None))
         homes = {w.shown for w in words if w.home}
         self._homes = self._homes or bool(homes)
-        elsewhere = found.host or self.asked.cwd or not _OTHER_HOME.isdisjoint(found.via)
+        elsewhere = found.host or self.asked.cwd or not ACCOUNTS.isdisjoint(found.via)
         # A quoted tilde is a name. Which of two equal words an effect is about could not be told any more.
         confused = [w for w in words if not w.home and w.shown.startswith("~") and w.static is not None and self._homes]
         if (homes and elsewhere) or confused:
@@ -521,10 +533,8 @@ _BUILTINS = frozenset("eval exec builtin command".split())
 _HANDED_ON = frozenset("ssh at batch".split())
 """What hands a text to a shell that is not the account's own: of another machine, or `sh`, later."""
 
-_PARSES = SHELLS | _HANDED_ON | {"eval", "command", "builtin", "watch", "su", "script"}
+_PARSES = SHELLS | _HANDED_ON | {"eval", "command", "builtin", "watch", "su", "script", "capsh"}
 """What is around a command that a shell finds; other wrappers look for a program."""
-
-_OTHER_HOME = frozenset("sudo doas su".split())
 
 _REDIRECTED: Mapping[str, tuple[tuple[str, str], ...]] = {
     "<": (("read", ""),),
