@@ -37,6 +37,8 @@ log = structlog.get_logger()
 MAX_PER_PERSON = 16
 """Logins of one person at once; one more ends the oldest."""
 
+LOGOUT_SKEW = timedelta(seconds=30)
+
 CERTIFICATE = "certificate"
 PASSWORD = "password"
 
@@ -252,11 +254,16 @@ class Logins:
             await self._rows.drop(login=[row.id for row in rows], credential=[row.id for row in children])
         return len(rows)
 
-    async def end_at_provider(self, provider: str, account: str, session: str) -> int:
-        """End the logins that a back-channel logout names: of a session of the provider, of an account, or of both."""
+    async def end_at_provider(self, provider: str, account: str, session: str, issued: datetime) -> int:
+        """End the logins that a back-channel logout names: of a session of the provider, of an account, or of both.
+
+        Only those that had begun when it was `issued`: who captured it can't end later ones with it. Clocks differ a little.
+        """
+        latest = issued + LOGOUT_SKEW
         named = [
             row.id for row in self._logins.values()
-            if row.provider == provider and (not session or row.session == session) and (not account or row.account == account)
+            if row.provider == provider and (not session or row.session == session)
+            and (not account or row.account == account) and row.created <= latest
         ]  # fmt: skip
         return await self.end(named, "logout-at-provider") if session or account else 0
 
