@@ -14,10 +14,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "proxy"), str(ROOT / "tests")]
 
-from bench import approvals, evidence, postgres, results, ssh  # noqa: E402  after the path is set
-from bench.table import Row, show  # noqa: E402
+from bench import approvals, evidence, logins, postgres, results, ssh  # noqa: E402  after the path is set
+from bench.table import Figure, Row, earlier, show  # noqa: E402
 from blackbox.conftest import World, open_world  # noqa: E402
-from harness.openssh_server import OpenSshServer  # noqa: E402
 from harness.postgres_server import running_server  # noqa: E402
 from interlock.evidence.disclosure import parse_line  # noqa: E402
 
@@ -26,6 +25,11 @@ SETTINGS = "log_statement=none\nmax_connections=3500"
 
 
 async def main() -> int:
+    if sys.argv[1:] == ["ssh"]:
+        return await only_ssh()
+    if sys.argv[1:] == ["logins"]:
+        return await logins.main()
+    only_postgres = sys.argv[1:] == ["postgres"]
     with tempfile.TemporaryDirectory(prefix="interlock-bench-") as scratch, running_server(SETTINGS) as server:
         directory = Path(scratch)
         directory.chmod(0o755)
@@ -33,27 +37,50 @@ async def main() -> int:
         subprocess.run([pgbench, "-i", "-q", "-s", str(SCALE), server.dsn()], check=True, capture_output=True)
         results.prepare(server)
         tls = certificate(directory / "tls")
-        async with open_world(directory, server, tls={"certificate": f"{tls}/cert.pem", "key": f"{tls}/key.pem"}) as world:
-            rows, problems = await asyncio.to_thread(measure_postgres, world, pgbench, directory, tls)
-            rows += await measure_ssh(world)
-        show(rows)
+        ends = {"certificate": f"{tls}/cert.pem", "key": f"{tls}/key.pem"}
+        async with open_world(directory, server, adjust=ssh.cold_target, tls=ends) as world:
+            rows, figures, problems = await asyncio.to_thread(measure_postgres, world, pgbench, directory, tls)
+            if not only_postgres:
+                ssh_rows, ssh_figures = await ssh.measure(world)
+                rows, figures = rows + ssh_rows, figures + ssh_figures
+        out = ROOT / "bench.json"
+        show(rows, earlier(out))
         server.run("CREATE TABLE t (id int)")
         answering = directory / "answering"
         answering.mkdir(mode=0o755)
-        await approvals.measure(answering, server)
-        figures = await evidence.measure()
+        if not only_postgres:
+            await approvals.measure(answering, server)
+            figures += await evidence.measure()
         for figure in figures:
             print(figure)
-        out = ROOT / "bench.json"
+        if only_postgres:
+            return done(problems)
         found = {
             "machine": platform.platform(), "cpus": os.cpu_count(),
             "rows": [row.to_json() for row in rows], "figures": [figure.to_json() for figure in figures],
         }  # fmt: skip
         out.write_text(json.dumps(found, indent=2) + "\n")
         print(f"written to {out.name}")
-        for problem in problems:
-            print(f"FAIL: {problem}", file=sys.stderr)
-        return 1 if problems else 0
+        return done(problems)
+
+
+def done(problems: list[str]) -> int:
+    for problem in problems:
+        print(f"FAIL: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+async def only_ssh() -> int:
+    """`python -m tests.bench ssh`: the rows of SSH alone, printed and not kept."""
+    with tempfile.TemporaryDirectory(prefix="interlock-bench-") as scratch, running_server(SETTINGS) as server:
+        directory = Path(scratch)
+        directory.chmod(0o755)
+        async with open_world(directory, server, adjust=ssh.cold_target) as world:
+            rows, figures = await ssh.measure(world)
+    show(rows)
+    for figure in figures:
+        print(figure)
+    return 0
 
 
 def certificate(directory: Path) -> Path:
@@ -67,7 +94,7 @@ def certificate(directory: Path) -> Path:
     return directory
 
 
-def measure_postgres(world: World, pgbench: Path, directory: Path, tls: Path) -> tuple[list[Row], list[str]]:
+def measure_postgres(world: World, pgbench: Path, directory: Path, tls: Path) -> tuple[list[Row], list[Figure], list[str]]:
     server = world.postgres
     password = world.node.json("principals", "password", "claude", "--ttl", "2h")["password"]
     direct = postgres.Way("direct", server.port, "app", "app", server.password, None)
@@ -77,9 +104,9 @@ def measure_postgres(world: World, pgbench: Path, directory: Path, tls: Path) ->
     ):
         ours = postgres.interlock_way(world.node, password)
         ways = [direct, *(peer for peer in (bouncer, passing) if peer is not None), ours]
+        idle_rows, idle = results.measure_idle(ways)  # first: later, sessions fit into what others have left
         rows, sent = postgres.measure(ways, pgbench)
-        rows += results.measure(ways)
-        rows += results.measure_idle(ways)
+        rows += [*results.measure(ways), *idle_rows]
     world.node.stop()
     recorded = forwarded(world)
     print(f"statements sent through Interlock: {sent['interlock']}; in its transcripts: {recorded}")
@@ -87,7 +114,7 @@ def measure_postgres(world: World, pgbench: Path, directory: Path, tls: Path) ->
     if recorded != sent["interlock"]:
         problems.append(f"{sent['interlock']} statements were sent, {recorded} are in the transcripts")
     world.node.start()
-    return rows, problems
+    return rows, [idle], problems
 
 
 def forwarded(world: World) -> int:
@@ -118,48 +145,6 @@ def selects_of(bundle: Path) -> set[int]:
                 texts.add(disclosed.seq)
     with (bundle / "events.jsonl").open("rb") as lines:
         return texts.difference(json.loads(line)["seq"] for line in lines if b'"type":"pg.parse"' in line)
-
-
-async def measure_ssh(world: World) -> list[Row]:
-    jump = OpenSshServer()
-    await jump.start()
-    try:
-        return await asyncio.to_thread(_measure_ssh, world, jump)
-    finally:
-        await jump.stop()
-
-
-def _measure_ssh(world: World, jump: OpenSshServer) -> list[Row]:
-    key = world.node.directory / "operator_key"
-    key.touch(mode=0o600)
-    key.write_bytes(world.sshd.operator.export_private_key())
-    jump_key = world.node.directory / "jump_key"
-    jump_key.touch(mode=0o600)
-    jump_key.write_bytes(jump.operator.export_private_key())
-    known = world.node.directory / "known_all"
-    ours = (world.node.data_dir / "ssh_host_ed25519_key.pub").read_text().split()[:2]
-    known.write_text(f"{world.sshd.known_hosts}\n{jump.known_hosts}\n[127.0.0.1]:{world.node.port('ssh')} {' '.join(ours)}\n")
-    proxy = " ".join(["ssh", *ssh.options(jump_key, known), "-p", str(jump.port), "-W", "%h:%p", f"{jump.account}@127.0.0.1"])
-    direct = ["ssh", *ssh.options(key, known), "-p", str(world.sshd.port), f"{world.sshd.account}@127.0.0.1"]
-    through = ["ssh", *ssh.options(world.key, known), "-p", str(world.node.port("ssh")), "web-1@127.0.0.1"]
-    sockets = world.node.directory
-    masters = []
-    opened = {}
-    for name, argv in (("direct", direct), ("through", through)):
-        control = ["-o", f"ControlPath={sockets}/{name}.ctl"]
-        masters.append(subprocess.Popen([*argv[:-1], *control, "-M", "-N", argv[-1]], stdin=subprocess.DEVNULL))
-        opened[name] = [*argv[:-1], *control, argv[-1], "true"]
-        while not (sockets / f"{name}.ctl").exists():
-            assert masters[-1].poll() is None
-    try:
-        return ssh.measure(
-            [*direct, "true"], [*direct[:-1], "-o", f"ProxyCommand={proxy}", direct[-1], "true"], [*through, "true"],
-            opened["through"], opened["direct"],
-        )  # fmt: skip
-    finally:
-        for master in masters:
-            master.terminate()
-            master.wait()
 
 
 if __name__ == "__main__":

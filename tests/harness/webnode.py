@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from harness.desk import Desk
+from harness.entrance import issuance_over, logins_over
 from harness.webserver import serving
 from interlock.clock import system_entropy
 from interlock.config import Config, Node
@@ -17,8 +18,9 @@ from interlock.identity.stepup import DecisionSessions
 from interlock.policy import packs
 from interlock.policy.source import LivePolicy
 from interlock.ports import Classifier
-from interlock.web.app import Parts, SlackParts, create_app
+from interlock.web.app import LoginParts, Parts, ScimParts, SlackParts, create_app
 from interlock.web.console.sessions import ConsoleSessions
+from interlock.web.whereabouts import Whereabouts
 
 
 class Unused:
@@ -44,6 +46,7 @@ def gate_over(desk: Desk, classifier: Classifier | None = None, policies: LivePo
         approvals=desk.inbox,
         transcripts=desk.transcripts,
         clock=desk.clock,
+        revocations=desk.revocations,
     )
 
 
@@ -56,12 +59,15 @@ def parts_over(
     public_url: str = "",
     consoles: ConsoleSessions | None = None,
     slack: SlackParts | None = None,
+    scim: ScimParts | None = None,
 ) -> Parts:
     policies = policies or _shipped()
     return Parts(
         inbox=desk.inbox,
         directory=desk.directory,
         authenticator=desk.authenticator,
+        revocations=desk.revocations,
+        scim=scim,
         deciding=DecisionSessions(desk.directory, clock=desk.clock, entropy=system_entropy),
         consoles=consoles or ConsoleSessions(desk.directory, clock=desk.clock, entropy=system_entropy),
         archive=desk.archive,
@@ -73,7 +79,18 @@ def parts_over(
         local=local,
         secure=False,
         slack=slack,
+        login=login_over(desk),
     )
+
+
+def login_over(desk: Desk) -> LoginParts:
+    """The register of logins and the authority, as every node has them; nobody logs in at a provider here."""
+    logins = logins_over(desk.directory, desk.store.logins, clock=desk.clock, journal=desk.transcripts.journal)
+    issuance = issuance_over(
+        desk.transcripts.data_dir / "keys", logins, desk.directory, clock=desk.clock, journal=desk.transcripts.journal
+    )
+    where = Whereabouts("https://gw.example", "[::]:2222", "127.0.0.1:6432", "ssh-ed25519 AAAA", "ssh-ed25519 BBBB", False)
+    return LoginParts(logins, issuance, where, None)
 
 
 @contextlib.asynccontextmanager
@@ -86,9 +103,10 @@ async def open_web(
     public_url: str = "",
     consoles: ConsoleSessions | None = None,
     slack: SlackParts | None = None,
+    scim: ScimParts | None = None,
 ) -> AsyncIterator[str]:
     """Without a `classifier`, no route may ask for one: deciding classifies nothing. A `public_url` names the port."""
     found = gate or gate_over(desk, classifier)
-    parts = parts_over(desk, local=local, gate=found, public_url=public_url, consoles=consoles, slack=slack)
+    parts = parts_over(desk, local=local, gate=found, public_url=public_url, consoles=consoles, slack=slack, scim=scim)
     async with serving(create_app(parts), urlsplit(public_url).port or 0) as url:
         yield url

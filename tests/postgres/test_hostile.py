@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -53,7 +54,8 @@ BROKEN: dict[str, bytes] = {
     "bytes behind the NUL of a Query": message(b"Q", b"SELECT 1\0DELETE FROM t\0"),
     "Query without a NUL": message(b"Q", b"SELECT 1"),
     "unknown type": message(b"y", b"x"),
-    "function call": message(b"F", struct.pack("!IHHH", 1, 0, 0, 0)),
+    "function call over its cap": lengths(b"F", 1024 * 1024 + 1),
+    "function call cut short": message(b"F", struct.pack("!IHH", 957, 0, 0)),
     "password when nobody asked": message(b"p", b"secret\0"),
     "Bind with a negative value length": message(b"B", b"\0\0" + struct.pack("!HHiH", 0, 1, -2, 0)),
     "Bind with a value beyond its end": message(b"B", b"\0\0" + struct.pack("!HHiH", 0, 1, 1000, 0)),
@@ -89,6 +91,7 @@ def test_broken_messages_end_the_connection(wire: WireClient, server: PostgresSe
 COMMANDS = {
     "Query": WireClient.query("SELECT 1"), "Parse": WireClient.parse("", "SELECT 1"), "Bind": WireClient.bind("", ""),
     "Execute": WireClient.execute(""), "Describe": WireClient.describe("P", ""), "Close": WireClient.close("P", ""),
+    "FunctionCall": message(b"F", struct.pack("!IHHH", 957, 0, 0, 0)),
 }  # fmt: skip
 
 
@@ -206,6 +209,41 @@ def test_more_than_one_statement_in_a_parse_is_an_ordinary_error(wire: WireClien
     assert server.run("SELECT count(*) FROM t") == "10"
 
 
+CALLS = {
+    "as it should be": struct.pack("!IHHiiH", 957, 0, 1, 4, 0x20000, 0),
+    "more formats than bytes": struct.pack("!IHHH", 957, 0xFFFF, 0, 0),
+    "more arguments than bytes": struct.pack("!IHHH", 957, 0, 0xFFFF, 0),
+    "an argument of a negative length": struct.pack("!IHHiiH", 957, 0, 1, -2, 0, 0),
+    "an argument that holds a Query": struct.pack("!IHHi", 957, 0, 1, len(SMUGGLED)) + SMUGGLED + b"\0\0",
+    "an argument that ends in a Query": struct.pack("!IHHi", 957, 0, 1, 0) + b"\0\0" + SMUGGLED,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", CALLS)
+def test_a_function_call_is_refused_whatever_it_says_and_the_session_goes_on(
+    proxy: Proxy, wire: WireClient, server: PostgresServer, what: str
+) -> None:
+    """lo_creat by its OID: no text names it, so nothing of it may reach the server."""
+    before = server.run("SELECT count(*) FROM pg_largeobject_metadata", user="postgres")
+    wire.send(message(b"F", CALLS[what]) + WireClient.query("SELECT 1"))
+    assert wire.until_ready() == ["E0A000", "ZI"]
+    assert "request-not-offered" in wire.errors[-1]["D"]
+    assert proxy.of("channel.refuse")[-1]["function"] == 957
+    assert wire.until_ready() == ["T", "D", "C", "ZI"]
+    assert server.run("SELECT count(*) FROM pg_largeobject_metadata", user="postgres") == before
+    assert server.run("SELECT count(*) FROM t") == "10"
+
+
+def test_psql_says_why_it_can_not_import_a_large_object(proxy: Proxy, table: str, folder: Path) -> None:
+    (folder / "file").write_text("large")
+    done = subprocess.run(
+        ["psql", "-XAtq", "-d", proxy.dsn(), "-c", f"\\lo_import {folder / 'file'}", "-c", "SELECT 'goes on'"],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert "functions are not called by message here" in done.stderr
+    assert done.stdout == "goes on\n"
+
+
 def test_a_refusals_portal_can_be_named_by_nobody(wire: WireClient, proxy: Proxy, server: PostgresServer) -> None:
     """The attack: find the name that a refusal stands under, declare a cursor of it, and have the next refusal run that."""
     wire.send(WireClient.query("BEGIN") + WireClient.query("SAVEPOINT s") + WireClient.query("DROP TABLE t"))
@@ -280,11 +318,39 @@ def test_guesses_of_cancel_keys_are_limited() -> None:
     assert cancelled == [True, True]
 
 
+def test_cancelling_ones_own_is_no_guess() -> None:
+    """A pool behind one address cancels many statements at once. Each of them must reach its session."""
+    import asyncio
+
+    from harness.clock import ManualClock
+    from interlock.postgres.cancel import BURST, CancelKeys
+
+    keys, cancelled = CancelKeys(clock=ManualClock(), entropy=system_entropy), []
+
+    async def cancel() -> None:
+        cancelled.append(True)
+
+    async def pool() -> None:
+        secrets = [keys.issue(process, cancel) for process in range(10 * BURST)]
+        for process, secret in enumerate(secrets):
+            assert await keys.cancel(process, secret, "10.0.0.1")
+        for _ in range(BURST):
+            assert not await keys.cancel(0, b"guess", "10.0.0.1")
+        assert not await keys.cancel(0, secrets[0], "10.0.0.1")
+
+    asyncio.run(pool())
+    assert len(cancelled) == 10 * BURST
+
+
 POISONS = {
     "GBK": "SET client_encoding = 'GBK'", "SJIS by NAMES": "SET NAMES 'SJIS'", "LATIN1": "SET client_encoding = 'LATIN1'",
     "strings": "SET standard_conforming_strings = off", "GBK by a function": "SELECT set_config('client_encoding', 'GBK', false)",
     "GBK by a block": "DO $$ BEGIN PERFORM set_config('client_encoding', 'GBK', false); END $$",
     "strings by a view": "UPDATE pg_settings SET setting = 'off' WHERE name = 'standard_conforming_strings'",
+}  # fmt: skip
+ANOTHER_USER = {
+    "another session user": "SET SESSION AUTHORIZATION app", "another role": "SET ROLE app",
+    "by a function": "SELECT set_config('role', 'app', false)",
 }  # fmt: skip
 DISGUISED = {"GBK": "SELECT E'中\\' ; DELETE FROM t --'", "strings": "SELECT '\\'' ; DELETE FROM t; --'"}
 """One SELECT to us, and a DELETE behind it to a server under that setting."""
@@ -311,6 +377,16 @@ def test_a_setting_that_makes_text_ambiguous_ends_the_session(
     text = POISONS[what]
     with WireClient.connect(permissive.port, "claude", "orders", permissive.password) as wire:
         wire.send(WireClient.extended(text) + WireClient.SYNC if extended else WireClient.query(text))
+        fields = wire.fatal()
+    assert (fields["S"], fields["C"]) == ("FATAL", "42501")
+    assert "session-poisoned" in fields["D"]
+
+
+@pytest.mark.parametrize("what", ANOTHER_USER)
+def test_a_session_that_becomes_another_user_ends(permissive: Proxy, table: str, what: str) -> None:
+    """Even where policy lets it: who runs the next statement is no longer who was decided about."""
+    with WireClient.connect(permissive.port, "postgres@claude", "orders", permissive.password) as wire:
+        wire.send(WireClient.query(ANOTHER_USER[what]))
         fields = wire.fatal()
     assert (fields["S"], fields["C"]) == ("FATAL", "42501")
     assert "session-poisoned" in fields["D"]

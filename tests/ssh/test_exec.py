@@ -134,7 +134,7 @@ async def test_a_denied_command_is_126_with_the_reviewers_reason(bench: SshBench
 
 
 async def test_a_policy_denial_is_126_with_reason_and_hint(bench: SshBench) -> None:
-    done = await bench.ssh("shutdown -h now")
+    done = await bench.ssh("shutdown --help")
     assert done.status == 126
     assert "interlock: hosts are not shut down from here [denied-by-policy, rule test/no-shutdown]" in done.err
     assert "interlock: Ask operations." in done.err
@@ -263,7 +263,7 @@ async def test_environment_that_could_change_the_reading_is_refused(bench: SshBe
     assert refused.secret["detail"] == assignment
 
 
-@pytest.mark.parametrize("text", [b"echo a\0; rm -rf /", b"echo \xff\xfe", b"echo a\rrm -rf /", b"   "])
+@pytest.mark.parametrize("text", [b"echo a\0; touch made", b"echo \xff\xfe", b"echo a\rtouch made", b"   "])
 async def test_text_that_can_not_be_shown_is_refused_in_words(bench: SshBench, text: bytes) -> None:
     connection = await bench.raw()
     async with connection:

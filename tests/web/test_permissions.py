@@ -18,14 +18,30 @@ LOOK = "look"
 GIVE = "give"
 """An administrator in a decision session, or the local operator, who has none."""
 
+GIVE = "give"
+"""An administrator's decision session, or the local operator."""
+
 DIGEST = "sha256:" + "0" * 64
 DECISION = {"verdict": "approve", "digest": DIGEST}
 ROUTES: dict[tuple[str, str], tuple[str, Any]] = {
     ("GET", "/healthz"): (OPEN, None),
     ("GET", "/readyz"): (OPEN, None),
     ("POST", "/v1/step-up"): (OPEN, {"handle": "bob", "passphrase": PASSPHRASE}),
+    ("POST", "/v1/token"): (OPEN, None),
     ("GET", "/v1/whoami"): (OWN, None),
     ("GET", "/v1/targets"): (OWN, None),
+    ("GET", "/v1/login"): (OPEN, None),
+    ("POST", "/v1/login/device"): (OPEN, None),
+    ("POST", "/v1/login/device/poll"): (OPEN, {"flow": "x"}),
+    ("POST", "/v1/login/browser"): (OPEN, {"port": 4711, "challenge": "x"}),
+    ("POST", "/v1/login/browser/finish"): (OPEN, {"flow": "x", "state": "x", "code": "x", "verifier": "x"}),
+    ("POST", "/v1/logout/backchannel"): (OPEN, None),
+    ("POST", "/v1/logout"): (OWN, {}),
+    ("POST", "/v1/certificate"): (OWN, {"public_key": "x"}),
+    ("POST", "/v1/certificate/revoke"): (ADMIN, {"serial": "0" * 16}),
+    ("GET", "/v1/connect"): (OWN, None),
+    ("GET", "/v1/ca"): (OWN, None),
+    ("POST", "/v1/ca/rotate"): (GIVE, {}),
     ("GET", "/v1/approvals"): (OWN, None),
     ("GET", "/v1/approvals/{request_id}"): (OWN, None),
     ("POST", "/v1/approvals/{request_id}/decision"): (DECIDE, DECISION),
@@ -38,6 +54,9 @@ ROUTES: dict[tuple[str, str], tuple[str, Any]] = {
     ("DELETE", "/v1/grants/{grant_id}"): (OWN, None),
     ("GET", "/v1/locks"): (READ, None),
     ("DELETE", "/v1/locks/{identity}"): (GIVE, None),
+    ("GET", "/v1/revocations"): (ADMIN, None),
+    ("POST", "/v1/revocations"): (ADMIN, {"kind": "target"}),
+    ("DELETE", "/v1/revocations/{ident}"): (GIVE, None),
     ("GET", "/v1/glass"): (READ, None),
     ("GET", "/v1/passkeys"): (OWN, None),
     ("POST", "/v1/passkeys"): (DECIDE, {"name": "key", "credential": "{}"}),

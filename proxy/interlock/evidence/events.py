@@ -26,7 +26,7 @@ TYPES: dict[str, str] = {
     "term.resize": "The terminal changed size.",
     "pg.query": "A simple Query: its text is committed to.",
     "pg.parse": "A Parse: a decision of its own, the server only analyses.",
-    "pg.bind": "A Bind: the statement's text and its values are committed to.",
+    "pg.bind": "A Bind: the statement's text and its values are committed to. `secret_binds` are those for secret columns.",
     "pg.copy": "A COPY stream ended: direction, bytes and rows.",
     "pg.result": "The server's answer to a released command: tag, rows, SQLSTATE.",
     "command": "An SSH exec: its text is committed to.",
@@ -55,8 +55,11 @@ TYPES: dict[str, str] = {
     "glass.reviewed": "Somebody else looked at an approval that broke the glass.",
     "identity.change": "The directory changed.",
     "config.change": "Configuration or policy was loaded.",
-    "login": "A login or step-up, also a failed one.",
+    "login": "A login or step-up, also a failed one, and the end of a login.",
+    "certificate.issue": "The login authority signed an SSH certificate: its serial, key id, principal and end.",
+    "authority.change": "The login authority got a new key: which, and until when certificates of the old one count.",
     "message.given_up": "A channel could not deliver a message: which, after how many attempts, and why.",
+    "account": "The proxy asked an account of an SSH target for its login shell and charset, and what it said.",
     "catalog": "The proxy read a Postgres target's catalog for itself.",
 }
 

@@ -10,20 +10,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import structlog
+
 from interlock.errors import InterlockError, Reason
+from interlock.postgres.onlooker import Onlooker
 from interlock.postgres.results import Results
 from interlock.postgres.statements import SessionNames, Statement
 from interlock.postgres.watch import ParameterWatch
 from interlock.postgres.wire import answers
 from interlock.postgres.wire.answers import RefusedNames
 from interlock.postgres.wire.frame import ServerFrames
-from interlock.postgres.wire.pipeline import Act, Asked, Pipeline
+from interlock.postgres.wire.pipeline import Act, Asked, Pipeline, Step
 
-_COMMAND_COMPLETE, _COPY_DONE, _ERROR, _PARAMETER_STATUS, _SUSPENDED = b"CcESs"
+log = structlog.get_logger()
+
+_COMMAND_COMPLETE, _COPY_DONE, _ERROR, _PARAMETER_STATUS, _SUSPENDED, _COLUMNS = b"CcESsT"
 
 
 _REFUSED_CODES = ("34000", "42601")
 """How a server fails on what stands for a refused message: a portal that does not exist, a text that does not parse."""
+_NO_FUNCTION = "42883"
+"""How it fails on a call of the function with OID 0. In a failed transaction it says that instead, to the client as well."""
 
 
 class PoisonedError(InterlockError):
@@ -44,6 +51,7 @@ class Answering:
         watch: ParameterWatch,
         refused: RefusedNames,
         idle: Callable[[], None],
+        onlooker: Onlooker | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._names = names
@@ -51,6 +59,8 @@ class Answering:
         self._watch = watch
         self._refused = refused
         self._idle = idle
+        self._onlooker = onlooker
+        self._apply = self._answered if onlooker is None else self._answered_and_told
         self._frames = ServerFrames()
 
     @property
@@ -76,7 +86,7 @@ class Answering:
         data, last = scan.data, 0
         out: list[bytes] = []
         for kind, start, end in scan.places:
-            replacement = self._answered(kind, data, start, end)
+            replacement = self._apply(kind, data, start, end)
             if replacement is not None:
                 out += (data[last:start], replacement)
                 last = end
@@ -117,6 +127,21 @@ class Answering:
                 pass
         return None
 
+    def _answered_and_told(self, kind: int, data: bytes, start: int, end: int) -> bytes | None:
+        """The same, and tell the onlooker. Whatever it does, the answer is what it is."""
+        head = self._pipeline.head
+        replacement = self._answered(kind, data, start, end)
+        ref, body = head.ref if head is not None else None, data[start + 5 : end]
+        try:
+            if self._onlooker is not None and kind == _COLUMNS:
+                self._onlooker.described(ref, body)
+            elif self._onlooker is not None and kind == _COMMAND_COMPLETE:
+                self._onlooker.completed(ref, body[:-1].decode("utf-8", "replace"), answers.rows_of(body[:-1]))
+        except Exception as error:
+            log.error("an onlooker failed and is told no more", error=error.__class__.__name__)
+            self._onlooker = None
+        return replacement
+
     def _error(self, fields: dict[str, str]) -> bytes | None:
         if fields.get("V", fields.get("S")) in ("FATAL", "PANIC"):
             return None  # the server ends the connection; its socket will say so
@@ -127,13 +152,18 @@ class Answering:
         if copying_out:
             self._results.copied(head.ref, "out", *self._frames.take_copied())
         if head.refusal is not None:
-            ours = code in _REFUSED_CODES and any(name in fields.get("M", "") for name in self._refused)
-            return answers.error(head.refusal) if ours else None
+            return answers.error(head.refusal) if self._is_ours(head.step, code, fields) else None
         if head.ref is not None:
             self._results.failed(head.ref, code)
         for ref in head.skipped_refs:
             self._results.skipped(ref)
         return None
+
+    def _is_ours(self, step: Step, code: str, fields: dict[str, str]) -> bool:
+        """Whether this is how the server fails on what stands for a refused message, and on nothing else."""
+        if step is Step.REFUSED_CALL:
+            return code == _NO_FUNCTION
+        return code in _REFUSED_CODES and any(name in fields.get("M", "") for name in self._refused)
 
     def _count_copy(self, head: Asked) -> None:
         """A COPY FROM of this statement has ended: record what passed. What came when nothing copied, the server drops."""

@@ -25,11 +25,13 @@ from interlock.postgres.answering import Answering, PoisonedError
 from interlock.postgres.asking import Asking
 from interlock.postgres.catalog import CatalogSource
 from interlock.postgres.estimate import Estimator
+from interlock.postgres.idle import IdleLimit
+from interlock.postgres.onlooker import Onlooker
 from interlock.postgres.relay import WAITING_BOUND, Relay
 from interlock.postgres.results import Results
 from interlock.postgres.schema import SchemaView
 from interlock.postgres.statements import SessionNames
-from interlock.postgres.stretches import Stretches
+from interlock.postgres.stretches import LongWay, Stretches
 from interlock.postgres.waiting import HeldClient
 from interlock.postgres.watch import ParameterWatch
 from interlock.postgres.wire import answers, requests
@@ -59,13 +61,16 @@ class PostgresSession:
         cancel_server: Callable[[], Coroutine[Any, Any, None]],
         catalog: CatalogSource | None,
         said: str = "",
+        idle_asked: str = "",
         estimator: Estimator | None = None,
+        onlooker: Onlooker | None = None,
     ) -> None:
         self.gate_session = session
         self.relay = Relay(self)
         self.watch = ParameterWatch(pinned=bool(settings))
         self._schema = schema = SchemaView(catalog)
-        names = SessionNames(search_path, lambda: schema.known, pinned=bool(settings))
+        idle = IdleLimit(idle_asked, lambda: catalog.idle_limit if catalog is not None else None)
+        self._names = names = SessionNames(search_path, lambda: schema.known, pinned=bool(settings), idle=idle)
         self._caller = HeldClient(self, max_hold, said)
         self._cancel_server = cancel_server
         self._estimator = estimator
@@ -82,8 +87,10 @@ class PostgresSession:
             watch=self.watch,
             refused=refused,
             idle=schema.settled,
+            onlooker=onlooker,
         )
-        self._stretches = Stretches(session, pipeline=self._pipeline, names=names, schema=schema, results=self._results)
+        way = Stretches if onlooker is None else LongWay
+        self._stretches = way(session, pipeline=self._pipeline, names=names, schema=schema, results=self._results)
         self._asking = Asking(
             session,
             self,
@@ -116,8 +123,8 @@ class PostgresSession:
         """A CancelRequest with this session's key: what is held goes back, what runs is cancelled at the server."""
         if len(self._pipeline) or self._stretches.flying:
             await self._cancel_server()
-        elif self._asking.waiting is not None:
-            self._asking.waiting.cancel()
+        else:
+            self._asking.cancel()
 
     def end(self, why: str, error: ErrorFields | None = None) -> None:
         """End the session, telling the client why. Idempotent."""
@@ -226,9 +233,14 @@ class PostgresSession:
     def transaction_open(self) -> bool:
         return self._pipeline.in_transaction
 
+    @property
+    def idle_limit(self) -> float | None:
+        return self._names.idle_limit.seconds
+
     async def drained(self, *, begins_anew: bool) -> bool:
+        # Also when nothing is owed: a server's clock of idle time stops at any message, and starts at its next ReadyForQuery.
+        self.relay.to_server(requests.FLUSH)
         if not self._pipeline.drained:
-            self.relay.to_server(requests.FLUSH)
             self._drain_future = asyncio.get_running_loop().create_future()
             try:
                 await self._drain_future

@@ -1,4 +1,4 @@
-"""How the proxy proves itself to a target: short-lived certificates of `targets_ca`, or a key file.
+"""How the proxy proves itself to a target: short-lived certificates of `targets_ca`, a key file, or a key of an ssh-agent.
 
 A certificate for an approved command carries the released bytes in `force-command`, so that the target's own sshd
 enforces them even if this process is wrong (design/ssh.md, To the target). No key or certificate outlives its
@@ -7,7 +7,7 @@ connection, and none is ever shown: `about` holds what a transcript may say.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -34,12 +34,19 @@ _INTERNAL = b"internal-sftp"
 """sshd runs a forced command that begins so inside itself and ignores the rest (sshd_config(5), ForceCommand)."""
 
 
+def _nothing() -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Proof:
     """What one connection authenticates with, and what the transcript says of it."""
 
-    keys: Sequence[asyncssh.SSHKey | tuple[asyncssh.SSHKey, asyncssh.SSHCertificate]]
+    keys: Sequence[asyncssh.SSHKey | asyncssh.SSHKeyPair | tuple[asyncssh.SSHKey, asyncssh.SSHCertificate]]
     about: dict[str, Json]
+    lasts: float | None = None
+    """Seconds for which it is good; None: for as long as it is configured."""
+    done: Callable[[], object] = _nothing
+    """To be called when the connection has authenticated or failed."""
 
 
 class Credentials(Protocol):
@@ -50,7 +57,7 @@ class Credentials(Protocol):
         """True when an approved command must run under a certificate that forces its bytes."""
         ...
 
-    def prove(self, account: str, source: str, forced: bytes | None) -> Proof:
+    async def prove(self, account: str, source: str, forced: bytes | None) -> Proof:
         """Make the proof for one connection from the address `source`. Raise TargetError."""
         ...
 
@@ -68,7 +75,7 @@ class CertificateCredentials:
     def pins(self) -> bool:
         return self._pins
 
-    def prove(self, account: str, source: str, forced: bytes | None) -> Proof:
+    async def prove(self, account: str, source: str, forced: bytes | None) -> Proof:
         if ACCOUNT.match(account) is None:
             raise TargetError("the account's name can't be a certificate principal", reason=Reason.TARGET_CREDENTIAL)
         command = None if forced is None else forcible(forced)
@@ -93,7 +100,7 @@ class CertificateCredentials:
         about: dict[str, Json] = {
             "credential": "ssh-ca", "serial": f"{serial:016x}", "ca": self._ca.get_fingerprint(), "forced": command is not None,
         }  # fmt: skip
-        return Proof([(key, certificate)], about)
+        return Proof([(key, certificate)], about, (VALID - BACKDATED).total_seconds())
 
 
 class KeyCredentials:
@@ -104,10 +111,42 @@ class KeyCredentials:
     def __init__(self, key: asyncssh.SSHKey) -> None:
         self._key = key
 
-    def prove(self, account: str, source: str, forced: bytes | None) -> Proof:
+    async def prove(self, account: str, source: str, forced: bytes | None) -> Proof:
         if forced is not None:
             raise TargetError("a plain key can't force a command", reason=Reason.CANNOT_BE_PINNED)
         return Proof([self._key], {"credential": "key", "key": self._key.get_fingerprint(), "forced": False})
+
+
+class AgentCredentials:
+    """`credentials: {kind: agent}`: one key of an ssh-agent, named by its public half. Others there are never tried.
+
+    The target enforces nothing, as with a key file; but the private key is never in this process.
+    """
+
+    pins = False
+
+    def __init__(self, socket: Path, key: asyncssh.SSHKey) -> None:
+        self._socket = socket
+        self._key = key
+
+    async def prove(self, account: str, source: str, forced: bytes | None) -> Proof:
+        if forced is not None:
+            raise TargetError("a plain key can't force a command", reason=Reason.CANNOT_BE_PINNED)
+        try:
+            agent = await asyncssh.connect_agent(str(self._socket))
+        except (asyncssh.Error, OSError) as error:
+            raise TargetError(f"the ssh-agent at {self._socket} can't be asked: {error.__class__.__name__}",
+                              reason=Reason.TARGET_CREDENTIAL) from None  # fmt: skip
+        try:
+            pairs = [pair for pair in await agent.get_keys() if pair.public_data == self._key.public_data]
+        except (asyncssh.Error, OSError, ValueError):
+            pairs = []
+        if not pairs:
+            agent.close()
+            raise TargetError(f"the ssh-agent at {self._socket} does not have the key {self._key.get_fingerprint()}",
+                              reason=Reason.TARGET_CREDENTIAL)  # fmt: skip
+        about: dict[str, Json] = {"credential": "agent", "key": self._key.get_fingerprint(), "forced": False}
+        return Proof(pairs[:1], about, done=agent.close)
 
 
 def forcible(payload: bytes) -> str:
@@ -141,8 +180,12 @@ def load(config: Config, target: TargetConfig, *, clock: Clock, entropy: Entropy
             if wanted.key is None:
                 raise ConfigError(f"target {target.name}: credentials.kind key needs key: file:…")
             return KeyCredentials(_key(wanted.key.resolve(config.base), f"target {target.name}: credentials.key"))
+        case "agent":
+            assert wanted.agent is not None
+            assert wanted.public_key is not None
+            return AgentCredentials(config.path(wanted.agent), _public(config.path(wanted.public_key), target.name))
         case _:
-            raise ConfigError(f"target {target.name}: an ssh target takes credentials of kind ssh-ca or key")
+            raise ConfigError(f"target {target.name}: an ssh target takes credentials of kind ssh-ca, key or agent")
 
 
 def _key(secret: Secret, where: str) -> asyncssh.SSHKey:
@@ -151,6 +194,13 @@ def _key(secret: Secret, where: str) -> asyncssh.SSHKey:
         return asyncssh.import_private_key(text)
     except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
         raise ConfigError(f"{where} is not a private key that can be read without a passphrase") from error
+
+
+def _public(path: Path, target: str) -> asyncssh.SSHKey:
+    try:
+        return asyncssh.read_public_key(path)
+    except (OSError, asyncssh.KeyImportError) as error:
+        raise ConfigError(f"target {target}: credentials.public_key {path} can't be read as a public key") from error
 
 
 def own_host_key(path: Path) -> asyncssh.SSHKey:

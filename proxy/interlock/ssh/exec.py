@@ -174,7 +174,7 @@ class Execution:
 
     async def _carry_out(self, release: Release) -> None:
         try:
-            route = await self._upstream.reach(release)
+            route = await self._upstream.reach(release, self._context)
         except TargetError as error:
             self._refuse(Refusal(error.code, str(error), error.next_step, request=release.request))
             return
@@ -204,7 +204,8 @@ class Execution:
             relay.feed_eof()
         elif self._input_ended:
             relay.feed_eof()
-        self._client.let_input()
+        if not relay.full:
+            self._client.let_input()
 
     def _record_output(self, stream: int, data: bytes) -> None:
         self._session.record(records.output(self._channel, stream, data))

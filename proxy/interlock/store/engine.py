@@ -23,10 +23,13 @@ from interlock.store.conversations import ConversationRows
 from interlock.store.database import Database
 from interlock.store.deliveries import DeliveryRows
 from interlock.store.grants import GrantRows
+from interlock.store.logins import LoginRows
 from interlock.store.messages import MessageRows
 from interlock.store.outbox import OutboxRows
 from interlock.store.principals import PrincipalRows
+from interlock.store.revocations import RevocationRows
 from interlock.store.schema import ledger
+from interlock.store.scim import ScimGroupRows
 from interlock.store.vigilance import VigilanceRows
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -38,6 +41,7 @@ class Store:
 
     def __init__(self, database: Database, lock: ProcessLock | None) -> None:
         self.principals = PrincipalRows(database)
+        self.logins = LoginRows(database)
         self.approvals = ApprovalRows(database)
         self.grants = GrantRows(database)
         self.vigilance = VigilanceRows(database)
@@ -45,6 +49,8 @@ class Store:
         self.conversations = ConversationRows(database)
         self.deliveries = DeliveryRows(database)
         self.outbox = OutboxRows(database)
+        self.revocations = RevocationRows(database)
+        self.scim_groups = ScimGroupRows(database)
         self._database = database
         self._lock = lock
 

@@ -182,6 +182,90 @@ passkeys = Table(
     Column("created", Moment, nullable=False),
 )
 
+revocations = Table(
+    "revocations",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("value", String(512), nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("by", String(512), nullable=False),
+    Column("why", Text, nullable=False),
+)
+
+idp_groups = Table(
+    "idp_groups",
+    metadata,
+    # What an identity provider said of somebody at their last login there.
+    *_of_principal("idp_groups"),
+    Column("source", String(255), nullable=False),
+    Column("names", Text, nullable=False),  # JSON
+    Column("learned", Moment, nullable=False),
+    PrimaryKeyConstraint("issuer", "subject", "source"),
+)
+
+scim_users = Table(
+    "scim_users",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    *_of_principal("scim_users"),
+    Column("user_name", String(255), nullable=False),
+    Column("external_id", String(255), nullable=False),
+    Column("display", String(255), nullable=False),
+    Column("active", Boolean, nullable=False),
+    Column("created", Moment, nullable=False),
+    Column("changed", Moment, nullable=False),
+    UniqueConstraint("user_name"),
+)
+
+scim_groups = Table(
+    "scim_groups",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("display", String(127), nullable=False),
+    Column("external_id", String(255), nullable=False),
+    Column("created", Moment, nullable=False),
+    Column("changed", Moment, nullable=False),
+    UniqueConstraint("display"),
+)
+
+scim_members = Table(
+    "scim_members",
+    metadata,
+    *_of_principal("scim_members"),
+    Column("group", String(40), nullable=False),  # id of a SCIM group
+    Column("name", String(127), nullable=False),  # its name, as rules read it
+    Column("created", Moment, nullable=False),
+    PrimaryKeyConstraint("issuer", "subject", "group"),
+)
+
+logins = Table(
+    "logins",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    *_of_principal("logins"),
+    Column("hash", LargeBinary, nullable=False, unique=True),  # SHA-256 of the session's token
+    Column("provider", String(255), nullable=False),
+    Column("account", String(255), nullable=False),  # the subject there
+    Column("session", String(255), nullable=False),  # the provider's own (sid), empty where it has none
+    Column("groups", Text, nullable=False),  # JSON: what the provider said of them at this login
+    Column("assurance", Text, nullable=False),  # JSON
+    Column("created", Moment, nullable=False),
+    Column("expires", Moment, nullable=False),
+)
+
+derived = Table(
+    "derived_credentials",
+    metadata,
+    Column("id", String(64), primary_key=True),  # serial of a certificate, id of a password
+    *_of_principal("derived_credentials"),
+    Column("kind", String(16), nullable=False),
+    Column("parent", String(255), nullable=False),  # the login, token or jti that it came from, and ends with
+    Column("key", String(64), nullable=False),  # fingerprint of the certified key, empty for a password
+    Column("groups", Text, nullable=False),  # JSON: what the parent brought beyond the directory
+    Column("expires", Moment, nullable=False),
+)
+
 # -- approvals --------------------------------------------------------------------------------------------------------
 
 requests = Table(

@@ -23,7 +23,13 @@ from interlock.evidence.archive import Archive
 from interlock.gate import Gate
 from interlock.identity.authenticate import Authenticator
 from interlock.identity.directory import Directory
+from interlock.identity.exchange import Exchange
+from interlock.identity.issuance import Issuance
+from interlock.identity.logins import Logins
 from interlock.identity.passkeys import Registrations, relying_party
+from interlock.identity.provisioning import Provisioning
+from interlock.identity.revocation import Revocations
+from interlock.identity.signin import SignIn
 from interlock.identity.stepup import DecisionSessions
 from interlock.policy.source import LivePolicy
 from interlock.web import principals, problems
@@ -35,12 +41,17 @@ from interlock.web.events import events_router
 from interlock.web.feed import Feed
 from interlock.web.grants import grants_router
 from interlock.web.health import health_router
+from interlock.web.login import login_router
 from interlock.web.passkeys import passkeys_router
+from interlock.web.revocations import revocations_router
+from interlock.web.scim import ScimRoute, scim_router
 from interlock.web.sessions import sessions_router
 from interlock.web.shown import Shown
 from interlock.web.slack import slack_router
 from interlock.web.stepup import person_router, stepup_router
 from interlock.web.teams import teams_router
+from interlock.web.token import token_router
+from interlock.web.whereabouts import Whereabouts
 
 MAX_BODY = 1024 * 1024
 
@@ -62,6 +73,22 @@ class SlackParts:
 
 
 @dataclass(frozen=True, slots=True)
+class ScimParts:
+    provisioning: Provisioning
+    token: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class LoginParts:
+    """`signin` is there when people log in at an identity provider."""
+
+    logins: Logins
+    issuance: Issuance
+    where: Whereabouts
+    signin: SignIn | None
+
+
+@dataclass(frozen=True, slots=True)
 class Parts:
     """What the application stands on. `local` is True for the unix socket, `secure` when it is served over TLS.
 
@@ -71,6 +98,7 @@ class Parts:
     inbox: Inbox
     directory: Directory
     authenticator: Authenticator
+    revocations: Revocations
     deciding: DecisionSessions
     consoles: ConsoleSessions
     archive: Archive
@@ -82,6 +110,8 @@ class Parts:
     local: bool
     secure: bool
     slack: SlackParts | None = None
+    scim: ScimParts | None = None
+    login: LoginParts | None = None
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -103,7 +133,14 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(stepup_router(parts.authenticator, parts.deciding))
     app.include_router(sessions_router(parts.archive, parts.gate, door))
     app.include_router(person_router(door))
-    app.include_router(principals.router(parts.directory, door.require_scope, door.require_given))
+    exchange = Exchange(parts.authenticator, clock=parts.clock, journal=parts.gate.transcripts.journal)
+    app.include_router(token_router(exchange))
+    app.include_router(revocations_router(parts.revocations, door))
+    login = parts.login
+    derive = login.logins.derive if login is not None else None
+    app.include_router(principals.router(parts.directory, door.require_scope, door.require_given, derive))
+    if login is not None:
+        app.include_router(login_router(login.signin, login.logins, login.issuance, login.where, door))
     registrations = Registrations(relying_party(parts.config.public_url), clock=parts.clock, entropy=system_entropy)
     app.include_router(passkeys_router(parts.directory, registrations, door.require_scope))
     app.include_router(health_router(parts.gate, parts.config, door))
@@ -123,8 +160,13 @@ def create_app(parts: Parts) -> FastAPI:
                 registrations=registrations,
                 secure=parts.secure,
                 slack_codes=parts.slack.codes if parts.slack is not None else None,
+                signin=login.signin if login is not None else None,
+                logins=login.logins if login is not None else None,
             )
         )
+        if parts.scim is not None:
+            run = ScimRoute(parts.authenticator, parts.scim.token)
+            app.include_router(scim_router(parts.scim.provisioning, run, parts.config.public_url.rstrip("/")))
         if parts.teams is not None:
             app.include_router(teams_router(parts.teams.channel, parts.teams.transport))
         if (slack := parts.slack) is not None and slack.signing_secret is not None:

@@ -37,10 +37,10 @@ MAX_TEXTS = 16
 MAX_DEPTH = 8
 MAX_COMMANDS = 256
 MAX_DIRECTORIES = 8
-POSIX_SHELLS = frozenset("unknown sh bash dash ash ksh mksh zsh busybox".split())
+POSIX_SHELLS = frozenset("unknown posix sh bash dash ash ksh mksh zsh busybox".split())
 """Account shells in which single-quoted words mean what they say. fish, tcsh and whatever else there is do not."""
 
-PLAIN_SHELLS = frozenset("sh dash ash busybox".split())
+PLAIN_SHELLS = frozenset("posix sh dash ash busybox".split())
 """Account shells that read forms of bash (`$'…'`, `<<<`, `&>`, `|&`) otherwise than bash does."""
 
 _SCRIPT = "\0script"
@@ -185,7 +185,7 @@ class _Analyst:
             self.say("foreign-shell", self.asked.context.shell)
         elif _foreign(script, shell):
             self.say("dialect", shell)
-        if not self.asked.context.utf8_locale and not text.isascii():
+        if not self.asked.context.utf8_locale:
             self.say("locale", "the account's locale is not UTF-8")
 
     # -- scripts --------------------------------------------------------------------------------------------------
