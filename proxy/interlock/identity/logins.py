@@ -27,6 +27,7 @@ from interlock.identity.directory import Change, ChangeKind, Directory
 from interlock.identity.entries import Entry
 from interlock.identity.idtoken import LoggedIn
 from interlock.identity.principal import HANDLE, Assurance, Credential, CredentialKind, Identity, Kind, Principal
+from interlock.identity.provisioning import learn_groups
 from interlock.identity.registration import RESERVED_PREFIX
 from interlock.identity.tokens import LOGIN_PREFIX, fingerprint, new_secret
 from interlock.store.logins import DerivedRow, LoginRow, LoginRows
@@ -117,6 +118,8 @@ class Logins:
                 method, {"outcome": "refused", "reason": str(error.code), "source": source}, {"account": str(who.identity)}
             )
             raise
+        # Reviewers' groups are looked up when they answer, so the directory learns them here as from a token.
+        await learn_groups(self._directory, self._clock, entry.identity, who.identity.issuer, who.groups)
         now = self._clock.now()
         secret = new_secret(LOGIN_PREFIX, self._entropy)
         row = LoginRow(
