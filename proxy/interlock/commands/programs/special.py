@@ -20,6 +20,7 @@ from interlock.commands.programs import (
     repositories,
     scripts,
     searches,
+    servers,
     transfers,
 )
 from interlock.commands.programs.options import Grammar, Operand, Option, parse
@@ -161,6 +162,7 @@ SPECIALS: dict[str, Special] = {
     "sed": scripts.sed, "awk": scripts.awk, "jq": scripts.jq,
     "curl": transfers.curl,
     "ssh": remotes.ssh, "psql": remotes.psql, "flock": flock, "copies": transfers.copies, "git": repositories.git,
+    "git-server": servers.git,
     "chmod": chmod, "cd": cd, "echo": echo, "date": date, "printf": printf, "exit": exit_status, "sysctl": sysctl,
     "shell-state": builtins.shell_state, "read": builtins.read,
 }  # fmt: skip

@@ -43,7 +43,7 @@ PLAIN_SHELLS = frozenset("sh dash ash busybox".split())
 _SCRIPT = "\0script"
 """Stands for the standard input of commands that are themselves read from it."""
 
-_ORDER = (Stdin.IGNORED, Stdin.DATA, Stdin.CODE)
+_ORDER = (Stdin.IGNORED, Stdin.PROTOCOL, Stdin.DATA, Stdin.CODE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,6 +396,9 @@ class _Analyst:
         """Note what a command does with its standard input, when that is the input of the whole."""
         if stdin is Stdin.IGNORED:
             return
+        if stdin is Stdin.PROTOCOL and (found.redirections or found.assignments or found.input is not Input.INHERITED):
+            self.say("transfer-not-alone", " ".join(w.shown for w in found.words), found)
+            stdin = Stdin.DATA
         if found.input is Input.TEXT and found.text == _SCRIPT:
             self.say("script-reads-itself", " ".join(w.shown for w in found.words), found)
         elif found.input is Input.TEXT:
