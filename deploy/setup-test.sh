@@ -10,6 +10,7 @@ declare -A package=(
   [/usr/sbin/pgbouncer]=pgbouncer
   [/usr/bin/jq]=jq
   [/usr/bin/git]=git
+  [/usr/bin/rsync]=rsync
   [/usr/bin/chromium]=chromium
   [/bin/busybox]=busybox
 )

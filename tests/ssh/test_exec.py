@@ -134,7 +134,7 @@ async def test_a_denied_command_is_126_with_the_reviewers_reason(bench: SshBench
 
 
 async def test_a_policy_denial_is_126_with_reason_and_hint(bench: SshBench) -> None:
-    done = await bench.ssh("shutdown -h now")
+    done = await bench.ssh("shutdown --help")
     assert done.status == 126
     assert "interlock: hosts are not shut down from here [denied-by-policy, rule test/no-shutdown]" in done.err
     assert "interlock: Ask operations." in done.err

@@ -62,7 +62,7 @@ class _Recording:
             case "channel.open":
                 if event.get("pty"):
                     self._pty.add(event.get("channel"))
-            case "command" | "sftp" | "pg.query":
+            case "command" | "sftp" | "git.push" | "pg.query":
                 yield self._mark(f"{event['type']} {event['seq']}")
                 yield self._text(f"{self._prompt}{secret.get('text', HIDDEN)}")
             case "pg.parse":

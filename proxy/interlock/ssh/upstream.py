@@ -111,9 +111,12 @@ class Upstream:
         if self._credentials.pins:
             forcible(payload)
 
-    async def reach(self, release: Release) -> Route:
-        """Return a way for one released command. Raise TargetError; nothing was sent then."""
-        if release.approved and self._credentials.pins:
+    async def reach(self, release: Release, *, alone: bool = False) -> Route:
+        """Return a way for one released command. Raise TargetError; nothing was sent then.
+
+        `alone`: it is forced although nobody was asked yet, because a person will be asked about what it is told later.
+        """
+        if (release.approved or alone) and self._credentials.pins:
             line = await self._connect(forced=release.payload, room=1)
             line.busy = 1
             return Route(line, True)
