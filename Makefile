@@ -5,7 +5,7 @@ PY := .venv/bin/python
 STAMP := .venv/.installed
 unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of processes: compile once
 
-.PHONY: help setup setup-test demo test check unit bench compat docs fuzz fuzz-shell fuzz-coverage sabotage format clean
+.PHONY: help setup setup-test demo test check unit bench compat docs fuzz fuzz-shell fuzz-postgres fuzz-coverage sabotage format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -58,6 +58,10 @@ fuzz: setup-test fuzz-shell ## property tests with fresh seeds and many examples
 FUZZ_TEXTS ?= 200000
 fuzz-shell: setup-test ## run FUZZ_TEXTS generated shell texts in bash, dash and busybox against what was predicted (FUZZ_SEED)
 	$(PY) -m tests.fuzz.shell_run --count $(FUZZ_TEXTS) $(if $(FUZZ_SEED),--seed $(FUZZ_SEED))
+
+FUZZ_SECONDS ?= 300
+fuzz-postgres: setup ## feed whole Postgres sessions and the codec with damaged streams for FUZZ_SECONDS (FUZZ_SEED)
+	$(PY) -m tests.fuzz.postgres_run --seconds $(FUZZ_SECONDS) $(if $(FUZZ_SEED),--seed $(FUZZ_SEED))
 
 fuzz-coverage: setup ## coverage-guided fuzzing of the front parsers, FUZZ_SECONDS each; installs atheris into .fuzz
 	$(PY) -m tests.fuzz.coverage

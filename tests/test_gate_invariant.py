@@ -155,6 +155,9 @@ class Policy:
     def may_open(self, principal: Principal, target: Target) -> Access:
         return Access(granted=True, rule="0", reason="")
 
+    def may_see(self, principal: Principal, target: Target) -> bool:
+        return True
+
     def decide(self, facts: Facts) -> Decision:
         self.faults.at("decide", RuntimeError("a defect"))
         words = verb_of(facts.command.text).split("-")

@@ -34,9 +34,16 @@ class DemoError(Exception):
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port below those that the kernel gives to any connection: one of these could be gone before it is used."""
+    for _ in range(1000):
+        port = 10_000 + secrets.randbelow(20_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise DemoError("no port of loopback is free")
 
 
 def until(what: str, condition: Callable[[], bool], patience: float = PATIENCE_S) -> None:

@@ -26,6 +26,7 @@ from interlock.commands.analyzer import Analyzer
 from interlock.commands.pool import ShellPool
 from interlock.config import Config, split_address
 from interlock.control import SOCKET
+from interlock.entrance import open_entrance
 from interlock.errors import ConfigError, EvidenceError, InterlockError
 from interlock.evidence.archive import Archive
 from interlock.evidence.events import EventDraft
@@ -35,7 +36,9 @@ from interlock.evidence.writer import TranscriptStore
 from interlock.gate import Gate
 from interlock.identity.authenticate import Authenticator
 from interlock.identity.directory import Change, ChangeKind, Directory
+from interlock.identity.logins import Ended
 from interlock.identity.passkeys import relying_party
+from interlock.identity.principal import Identity
 from interlock.identity.stepup import DecisionSessions
 from interlock.policy.loader import configured
 from interlock.policy.source import LivePolicy
@@ -43,10 +46,11 @@ from interlock.postgres.encryption import server_context
 from interlock.postgres.listener import PostgresListener
 from interlock.ssh.listener import SshListener
 from interlock.store.engine import open_store
-from interlock.web.app import Parts, create_app
+from interlock.web.app import LoginParts, Parts, create_app
 from interlock.web.console.sessions import ConsoleSessions
 from interlock.web.metrics import metrics_app
 from interlock.web.server import HttpServer
+from interlock.web.whereabouts import Whereabouts
 
 log = structlog.get_logger()
 
@@ -73,6 +77,7 @@ class Daemon:
         self._entropy = entropy
         self._stops: list[tuple[str, Stop]] = []
         self.addresses: Addresses | None = None
+        self._ssh: SshListener | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
 
@@ -142,7 +147,15 @@ class Daemon:
         self.gate = Gate(policies=policies, classifier=Analyzer(pool), approvals=inbox, transcripts=transcripts, clock=clock)
         http = httpx.AsyncClient(follow_redirects=False, trust_env=False)
         self._stops.append(("http client", http.aclose))
-        authenticator = Authenticator(directory, issuers=config.identity.issuers, journal=journal, clock=clock)
+        entrance = await open_entrance(
+            config, data_dir, store.logins, directory, journal=journal, clock=clock, entropy=self._entropy, http=http
+        )
+        self._stops.append(("logins", entrance.logins.close))
+        entrance.logins.subscribe(self._logins_ended)
+        authenticator = Authenticator(
+            directory, issuers=config.issuers, journal=journal, clock=clock, replays=store.deliveries, entropy=self._entropy,
+            logins=entrance.logins, issuance=entrance.issuance,
+        )  # fmt: skip
         self._stops.append(("authenticator", authenticator.close))
         self._directory = directory
         directory.subscribe(self._directory_changed)
@@ -154,16 +167,25 @@ class Daemon:
         await channels.webhook()
 
         ssh = postgres = None
-        if config.listen.ssh:
-            ssh_listener = SshListener(config, self.gate, authenticator, clock=clock, entropy=self._entropy)
-            await ssh_listener.start()
-            self._stops.append(("ssh", ssh_listener.close))
-            ssh = _at(config.listen.ssh, ssh_listener.port)
+        adopt, host_key = None, ""
         if config.listen.postgres:
             pg_listener = PostgresListener(config, self.gate, authenticator, clock=clock, entropy=self._entropy, tls_context=tls)
             await pg_listener.start()
             self._stops.append(("postgres", pg_listener.close))
-            postgres = _at(config.listen.postgres, pg_listener.port)
+            postgres, adopt = _at(config.listen.postgres, pg_listener.port), pg_listener.adopt
+        if config.listen.ssh:
+            ssh_listener = SshListener(
+                config, self.gate, authenticator, clock=clock, entropy=self._entropy, postgres=adopt, signin=entrance.signin,
+                host_authority=entrance.host_authority,
+            )  # fmt: skip
+            await ssh_listener.start()
+            self._stops.append(("ssh", ssh_listener.close))
+            self._ssh = ssh_listener
+            ssh, host_key = _at(config.listen.ssh, ssh_listener.port), ssh_listener.host_key
+
+        where = Whereabouts(
+            config.public_url, ssh, postgres, " ".join(host_key.split()[:2]), entrance.host_authority.line, tls is not None
+        )
 
         def parts(*, local: bool) -> Parts:
             return Parts(
@@ -181,6 +203,7 @@ class Daemon:
                 slack=slack,
                 local=local,
                 secure=tls is not None,
+                login=LoginParts(entrance.logins, entrance.issuance, where, entrance.signin),
                 stopping=self._stopping,
             )
 
@@ -199,7 +222,13 @@ class Daemon:
         return Addresses(ssh, postgres, http_at, socket)
 
     async def reload(self) -> None:
-        """Load the policies anew, whole; a bad file changes nothing and is logged with its place."""
+        """Load the policies anew, whole; a bad file changes nothing and is logged with its place.
+
+        Connections to SSH targets are made anew after it, whatever came of the policies: what they rest on (host keys, the
+        target's own settings) may be why somebody reloads.
+        """
+        if self._ssh is not None:
+            self._ssh.lines.retire_all()
         try:
             loaded = self._policies.reload()
         except InterlockError as error:
@@ -228,8 +257,18 @@ class Daemon:
             ends = [row.expires for row in entry.passwords] + [row.expires for row in entry.tokens] if entry else []
             for until in filter(None, ends):
                 self.gate.renew(change.identity, until)
-        if change.stopped:
-            task = asyncio.get_running_loop().create_task(self._inbox.withdraw(change.stopped, str(change.kind)))
+        self._withdraw(change.stopped, str(change.kind))
+
+    def _logins_ended(self, ended: Ended) -> None:
+        """A login that is over takes its live connections with it, and what it asked for is withdrawn."""
+        self.gate.end(ended.credentials, f"the login behind this session has ended ({ended.why})")
+        if hasattr(self, "_consoles"):
+            self._consoles.end(ended.credentials)
+        self._withdraw(ended.identities, ended.why)
+
+    def _withdraw(self, identities: frozenset[Identity], why: str) -> None:
+        if identities:
+            task = asyncio.get_running_loop().create_task(self._inbox.withdraw(identities, why))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from interlock import platforms
 from interlock.errors import ConfigError
 from interlock.references import Secret as Secret  # noqa: PLC0414  a configuration gives these to its readers
 from interlock.references import SecretRef as SecretRef  # noqa: PLC0414  a configuration gives these to its readers
@@ -26,8 +27,8 @@ from interlock.references import referenced
 
 LATER = frozenset(
     (
-        "evidence.log_key", "evidence.replay_identity", "evidence.retain", "evidence.witness", "identity.groups_max_age",
-        "identity.ssh_ca", "listen.proxy_protocol_from", "objects",
+        "evidence.log_key", "evidence.replay_identity", "evidence.retain", "evidence.witness",
+        "listen.proxy_protocol_from", "objects",
     )
 )  # fmt: skip
 """Keys of the contract whose controls this version can't enforce. Asking for one refuses to start; none is ignored."""
@@ -125,24 +126,146 @@ class Tls(Strict):
     client_ca: Path | None = None
 
 
+class Workload(Strict):
+    """Tokens with all of these claims are this agent or service of the directory. A list is any of its values."""
+
+    principal: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+    claims: Annotated[dict[str, str | list[str]], Field(min_length=1, max_length=16)]
+
+
 class Issuer(Strict):
+    """A token service that is trusted. `platform` says whose tokens these are, `workloads` who of them is whom.
+
+    `client_id` is whom its logout tokens are for, when that is not the `audience`. `single_use`: a token is good once.
+    """
+
     name: str
     issuer: str
-    audience: str
+    audience: Annotated[str, Field(min_length=1)]
     kind: Literal["human", "agent", "service"] = "human"
+    platform: platforms.Name = "generic"
     groups_claim: str = "groups"
+    subject_claim: str = ""
     jwks_url: str | None = None
+    ca: Path | None = None
     algorithms: list[str] = ["RS256", "ES256", "EdDSA"]
-    token_type: list[str] = ["at+jwt", "JWT"]
-    max_age: Seconds = 86400
+    token_type: list[str] = []
+    max_age: Annotated[Seconds, Field(gt=0)] = 86400
+    client_id: str = ""
+    trust_domain: Annotated[str, Field(pattern=r"^([a-z0-9._-]{1,255})?$")] = ""
+    single_use: bool | None = None
+    workloads: list[Workload] = []
+
+    @model_validator(mode="after")
+    def _complete(self) -> Issuer:
+        if self.kind == "human" and (self.platform in ("github-actions", "kubernetes", "spiffe") or self.workloads):
+            raise ValueError("platform: and workloads: are for kind: agent or service; people are linked by their subject")
+        if (self.platform == "spiffe") != bool(self.trust_domain):
+            raise ValueError("trust_domain: belongs to platform: spiffe, and names whose SPIFFE IDs are accepted")
+        if self.platform == "spiffe" and self.jwks_url is None:
+            raise ValueError("platform: spiffe needs jwks_url: where the keys of the trust domain are")
+        for workload in self.workloads:
+            platforms.check_workload(self.platform, workload.claims)
+        return self
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """Values of `typ` that are accepted: those that are written, or the platform's own."""
+        return tuple(self.token_type) or platforms.PLATFORMS[self.platform].types
+
+    @property
+    def subject(self) -> str:
+        """The claim that names who it is."""
+        return self.subject_claim or platforms.PLATFORMS[self.platform].subject
+
+    @property
+    def once(self) -> bool:
+        return platforms.PLATFORMS[self.platform].single_use if self.single_use is None else self.single_use
+
+    @property
+    def oldest(self) -> float:
+        """Seconds since `iat` after which a token is refused: of one use no longer than is remembered which were used."""
+        return min(self.max_age, 43_200) if self.once else self.max_age
+
+
+class Scim(Strict):
+    """Users and groups that an identity provider sends. `issuer` is a name of identity.issuers, `subject` says which
+    attribute of a user is their subject there."""
+
+    token: SecretRef
+    issuer: str
+    subject: Literal["externalId", "userName"] = "externalId"
 
 
 class CaKey(Strict):
     key: SecretRef
 
 
+class OidcClient(Strict):
+    """One registration at the provider. Without client_secret it is a public client."""
+
+    client_id: Annotated[str, Field(min_length=1, max_length=255)]
+    client_secret: SecretRef | None = None
+
+
+class LoginConfig(Strict):
+    """How people log in at one of identity.issuers. `cli` is the registration for browsers on a person's own machine,
+    `device` the one for codes (`cli` unless the provider wants another), `web` the console's."""
+
+    issuer: str
+    scopes: Annotated[str, Field(max_length=512)] = "openid profile email"
+    handle_claim: Annotated[str, Field(max_length=255)] = "preferred_username"
+    lifetime: Annotated[Seconds, Field(gt=0, le=86400)] = 28800
+    register_people: bool = True
+    cli: OidcClient | None = None
+    device: OidcClient | None = None
+    web: OidcClient | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> LoginConfig:
+        if "openid" not in self.scopes.split():
+            raise ValueError("scopes: must hold openid, or the provider says nothing about who logged in")
+        if self.cli is None and self.device is None and self.web is None:
+            raise ValueError("identity.login needs cli:, device: or web: with the client_id that the provider gave")
+        return self
+
+    @property
+    def device_client(self) -> OidcClient | None:
+        return self.device or self.cli
+
+
+class SshCaConfig(Strict):
+    """The authority of logins: its certificates are trusted by this proxy and by nobody else."""
+
+    key: SecretRef
+    user_ttl: Annotated[Seconds, Field(ge=60, le=28800)] = 28800
+    agent_ttl: Annotated[Seconds, Field(ge=60, le=3600)] = 900
+
+
 class IdentityConfig(Strict):
     issuers: list[Issuer] = []
+    groups_max_age: Annotated[Seconds, Field(gt=0, le=30 * 86400)] = 8 * 3600
+    scim: Scim | None = None
+    login: LoginConfig | None = None
+    ssh_ca: SshCaConfig | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> IdentityConfig:
+        for what, values in (("name", [i.name for i in self.issuers]), ("issuer", [i.issuer for i in self.issuers])):
+            if len(values) != len(set(values)):
+                raise ValueError(f"two issuers have the same {what}")
+        if self.scim is not None and not any(i.name == self.scim.issuer and i.kind == "human" for i in self.issuers):
+            raise ValueError("scim.issuer: must be the name of one of issuers: of kind human")
+        if self.login is not None and not any(i.name == self.login.issuer and i.kind == "human" for i in self.issuers):
+            raise ValueError("identity.login.issuer must be the name of one of identity.issuers, of kind: human")
+        return self
+
+    def named(self, name: str) -> Issuer:
+        return next(issuer for issuer in self.issuers if issuer.name == name)
+
+    @property
+    def login_issuer(self) -> Issuer | None:
+        return next((known for known in self.issuers if self.login is not None and known.name == self.login.issuer), None)
 
 
 class Credentials(Strict):
@@ -188,6 +311,18 @@ class Credentials(Strict):
                 reference.resolve(base)
 
 
+class Reuse(Strict):
+    """How one connection to an ssh target serves the allowed commands of one principal.
+
+    `sessions` at once must be below the target's MaxSessions (10 where sshd_config is silent); `idle: 0s` closes it with its
+    last command; after `age` no command begins on it, and never after its certificate has ended.
+    """
+
+    sessions: Annotated[int, Field(ge=1, le=64)] = 8
+    idle: Annotated[Seconds, Field(ge=0, le=3600)] = 60
+    age: Annotated[Seconds, Field(gt=0, le=86400)] = 600
+
+
 class TargetConfig(Strict):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
     protocol: Literal["ssh", "postgres"]
@@ -197,6 +332,7 @@ class TargetConfig(Strict):
     account: str = ""
     host_keys: Path | SecretRef | None = None
     shell: Literal["bash", "posix", "unknown", "fish", "tcsh", "csh"] = "unknown"
+    reuse: Reuse = Reuse()
     database: str = ""
     role: str = ""
     search_path: str = "public, pg_temp"
@@ -395,6 +531,8 @@ class Config(Strict):
                 if address is not None and not is_loopback(split_address(address)[0]):
                     raise ValueError(f"listen.{kind} without tls: may bind loopback only; add tls: or use 127.0.0.1")
         self._check_postgres_auth()
+        if self.identity.login is not None and self.identity.login.web is not None and not self.public_url:
+            raise ValueError("identity.login.web needs public_url:, the address that the provider sends browsers back to")
         if self.vault is None and any(isinstance(t.credentials.source, VaultRef) for t in self.targets):
             raise ValueError("a vault: reference needs vault: {address: https://…, token: file:…}")
         open_to_all = self.listen.postgres is not None and not is_loopback(split_address(self.listen.postgres)[0])
@@ -430,6 +568,11 @@ class Config(Strict):
         if not name:
             return issuers[0] if len(issuers) == 1 else None
         return next((issuer for issuer in issuers if issuer.name == name), None)
+
+    @property
+    def issuers(self) -> list[Issuer]:
+        """The issuers, with paths that do not depend on where the file is."""
+        return [i if i.ca is None else i.model_copy(update={"ca": self.path(i.ca)}) for i in self.identity.issuers]
 
     def target(self, name: str) -> TargetConfig | None:
         return next((t for t in self.targets if t.name == name), None)

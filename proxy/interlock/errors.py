@@ -46,10 +46,17 @@ class Reason(StrEnum):
     # who is asking
     NOT_AUTHENTICATED = "not-authenticated"
     TOKEN_REJECTED = "token-rejected"
+    TOKEN_EXPIRED = "token-expired"
+    TOKEN_REPLAYED = "token-replayed"
+    GROUPS_INCOMPLETE = "groups-incomplete"
+    ISSUER_UNAVAILABLE = "issuer-unavailable"
+    CREDENTIAL_REVOKED = "credential-revoked"
     UNKNOWN_PRINCIPAL = "unknown-principal"
     DISABLED_PRINCIPAL = "disabled-principal"
     MISSING_SCOPE = "missing-scope"
     STEP_UP_REQUIRED = "step-up-required"
+    PROVIDER_UNAVAILABLE = "provider-unavailable"
+    LOGIN_ENDED = "login-ended"
 
     # who may answer
     SELF_APPROVAL = "self-approval"
@@ -64,6 +71,7 @@ class Reason(StrEnum):
     SCOPE_NOT_OFFERED = "scope-not-offered"
     PROOF_REJECTED = "proof-rejected"
     REVIEWER_TOO_NEW = "reviewer-too-new"
+    SIGN_IN_REQUIRED = "sign-in-required"
     REASON_REQUIRED = "reason-required"
     NOT_EDITABLE = "not-editable"
     BREAK_GLASS_REFUSED = "break-glass-refused"
@@ -111,10 +119,17 @@ SENTENCES: dict[Reason, str] = {
     Reason.LIMIT_REACHED: "A limit on connections, channels or requests was reached. Wait, or use fewer at once.",
     Reason.NOT_AUTHENTICATED: "No accepted credential was given. Use a registered key or a token.",
     Reason.TOKEN_REJECTED: "The token was not accepted. Obtain a new one.",
+    Reason.TOKEN_EXPIRED: "The token has expired or is older than its issuer may be trusted for. Obtain a new one.",
+    Reason.TOKEN_REPLAYED: "This token is good for one use and was used. Obtain a new one; who used it, if not you?",
+    Reason.GROUPS_INCOMPLETE: "The token does not carry all groups. Assign fewer to the application at the provider.",
+    Reason.ISSUER_UNAVAILABLE: "The identity provider's keys can't be fetched, so its tokens are refused. Try again shortly.",
+    Reason.CREDENTIAL_REVOKED: "This credential, its holder or the target was revoked. Ask an administrator, or sign in again.",
     Reason.UNKNOWN_PRINCIPAL: "Nobody is registered under this name. Ask an administrator to run `interlock principals add`.",
     Reason.DISABLED_PRINCIPAL: "This principal is disabled. Ask an administrator.",
     Reason.MISSING_SCOPE: "The credential lacks the scope that this call needs.",
     Reason.STEP_UP_REQUIRED: "Deciding needs a fresh step-up. Enter your passphrase.",
+    Reason.PROVIDER_UNAVAILABLE: "The identity provider does not answer as it should. Try again; the node's log says more.",
+    Reason.LOGIN_ENDED: "The login behind this session has ended. Run `interlock login`, and connect again.",
     Reason.SELF_APPROVAL: "Whoever asks, owns the agent or stands in its delegation chain can't answer the request.",
     Reason.NOT_A_REVIEWER: "You are in none of the groups that may answer this request.",
     Reason.NOT_A_PERSON: "Only people answer requests: an agent's or a service's credential never approves.",
@@ -127,6 +142,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.SCOPE_NOT_OFFERED: "The rule does not offer this scope. Answer with one that the request lists.",
     Reason.PROOF_REJECTED: "The signature is not one of yours over this answer. Sign the answer that you send, with your key.",
     Reason.REVIEWER_TOO_NEW: "You became a reviewer only lately. Another administrator can confirm you.",
+    Reason.SIGN_IN_REQUIRED: "Your groups are unknown or too old. Sign in once with your identity provider, then answer again.",
     Reason.REASON_REQUIRED: "This answer needs a written reason. Give one.",
     Reason.NOT_EDITABLE: "This request can't be edited. Deny it with a reason that says what you would approve.",
     Reason.BREAK_GLASS_REFUSED: "Breaking the glass is for named people, with a passkey and a written reason.",

@@ -16,9 +16,10 @@ decision, one write to the transcript.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 import structlog
 
@@ -27,10 +28,10 @@ from interlock.approvals import wording
 from interlock.approvals.model import ApprovalRequest, RequestDraft, State
 from interlock.approvals.wording import Refusal
 from interlock.clock import Clock
-from interlock.commands.model import Analysis, BindValue, Command, HeldInput, Kind, SqlContext, Stdin
+from interlock.commands.model import Analysis, Command, HeldInput, Kind, SqlContext, Stdin
 from interlock.errors import SENTENCES, EvidenceError, InputError, InterlockError, Reason
 from interlock.evidence.events import Draft, EventDraft, Json, Recorder
-from interlock.identity.principal import Identity, Principal
+from interlock.identity.principal import Authority, Identity, Principal
 from interlock.policy.model import Decision, Facts, ReviewTerms, SessionFacts, Target, Verdict
 from interlock.ports import Approvals, Caller, Classifier, PolicySource, Ticket, Transcripts
 from interlock.record import Drafts, answered, blocked, decided, described, forwarded, requested, where, who
@@ -76,9 +77,10 @@ class Session:
         self._gate = gate
         self._closed = False
         self._revoked = False
-        self._killed = ""
+        self._killed: Refusal | None = None
         self.opened = gate.clock.now()
-        self.on_kill: Callable[[str], None] | None = None
+        self.on_kill: Callable[[Refusal], None] | None = None
+        self.on_revoke: Callable[[], None] | None = None
         self._renewed_until: datetime | None = None
         self._released = 0
         self._refused = 0
@@ -112,8 +114,21 @@ class Session:
             return None
         return Repeat(self._gate.drafts.recurring(command, analysis, decision, command.text), command.context, policy)
 
-    def again(self, context: SqlContext, *asked: tuple[Repeat, tuple[BindValue, ...]]) -> int | None:
-        """Release what these hold, with values; return the seq of the first decision, the next is EVENTS_OF_A_RELEASE further.
+    def alike(self, text: bytes, context: SqlContext) -> Hashable | None:
+        """Return one object for all texts of a Query that are alike, where any are known."""
+        return self._gate.classifier.alike(text, Kind.QUERY, context)
+
+    def repeat_alike(self, command: Command, release: Release) -> Repeat | None:
+        """Like `repeat`, for a text that is alike to others, and for all of them: None also where a rule reads texts."""
+        if self.repeat(command, release) is None or not (decision := self._decide(command, release.analysis)).blind:
+            return None
+        recurring = self._gate.drafts.recurring_text(command, release.analysis, decision)
+        return Repeat(recurring, command.context, self._gate.policies.current)
+
+    def again(self, context: SqlContext, *asked: tuple[Repeat, Any]) -> int | None:
+        """Release what these hold, each with its values, or with its text where it stands for texts that are alike.
+
+        Return the seq of the first decision, the next is EVENTS_OF_A_RELEASE further.
 
         None: something has changed since, or can't be recorded. Nothing was released, and `submit` will say why.
         """
@@ -125,8 +140,8 @@ class Session:
             return None
         drafts: list[Draft] = []
         try:
-            for repeat, binds in asked:
-                drafts += repeat.recurring.drafts(binds)
+            for repeat, given in asked:
+                drafts += repeat.recurring.drafts(given)
             seq = self.recorder.append(*drafts)
         except EvidenceError:  # a value without a canonical form, or a transcript that is broken for good
             return None
@@ -147,14 +162,27 @@ class Session:
         await self.recorder.close({"reason": reason, **totals, **(fields or {})})
 
     def revoke(self) -> None:
-        """Refuse every later command: the principal, its owner or its credential is not valid any more."""
+        """Refuse every later command: the principal, its owner or its credential is not valid any more.
+
+        Refusing is not enough where what was released earlier goes on by itself (a COPY, a large result, notifications):
+        a front end in which it does sets `on_revoke` and ends the connection.
+        """
         self._revoked = True
+        if self.on_revoke is not None:
+            self.on_revoke()
 
     def kill(self, why: str) -> None:
         """End the session at once, for everybody: nothing later is released, and its connection is closed."""
-        self._killed = why
+        self._close(Refusal(Reason.SESSION_KILLED, f"an operator ended this session: {why}"))
+
+    def end(self, why: str) -> None:
+        """End the session at once for its credential's sake: whoever asks is told to log in, not to ask an operator."""
+        self._close(Refusal(Reason.LOGIN_ENDED, why, SENTENCES[Reason.LOGIN_ENDED]))
+
+    def _close(self, refusal: Refusal) -> None:
+        self._killed = self._killed or refusal
         if self.on_kill is not None:
-            self.on_kill(why)
+            self.on_kill(refusal)
 
     def renew(self, until: datetime) -> None:
         """The same subject obtained a new credential: the session lasts as long as that one (postgres.md)."""
@@ -171,8 +199,8 @@ class Session:
         """Conditions of the session itself that end the path before policy is asked."""
         if self._closed or self._gate.draining:
             return Refusal(Reason.SHUTTING_DOWN, SENTENCES[Reason.SHUTTING_DOWN])
-        if self._killed:
-            return Refusal(Reason.SESSION_KILLED, f"an operator ended this session: {self._killed}")
+        if self._killed is not None:
+            return self._killed
         if self._revoked:
             return Refusal(Reason.DISABLED_PRINCIPAL, SENTENCES[Reason.DISABLED_PRINCIPAL])
         now = now or self._gate.clock.now()
@@ -467,6 +495,8 @@ class Gate:
         self.drafts = Drafts()
         self.draining = False
         self._live: set[Session] = set()
+        self.on_revoke: list[Callable[[frozenset[Identity], frozenset[str]], object]] = []
+        """Told of every revocation: whoever keeps something of a principal beyond its sessions."""
 
     @property
     def live(self) -> int:
@@ -522,10 +552,18 @@ class Gate:
 
     def revoke(self, identities: frozenset[Identity], credentials: frozenset[str]) -> None:
         """Stop the live sessions of these identities, of whoever acts for or is owned by them, and of these credentials."""
-        for session in self._live:
+        for session in list(self._live):
             principal = session.principal
             if identities & principal.excluded() or principal.credential.ident in credentials:
                 session.revoke()
+        for told in self.on_revoke:
+            told(identities, credentials)
+
+    def end(self, credentials: frozenset[str], why: str) -> None:
+        """Close the live sessions that one of these credentials opened, at once."""
+        for session in list(self._live):
+            if session.principal.credential.ident in credentials:
+                session.end(why)
 
     def renew(
         self,
@@ -534,15 +572,18 @@ class Gate:
         *,
         acting_for: tuple[Identity, ...] = (),
         groups: frozenset[str] | None = None,
+        behind: tuple[Authority, ...] = (),
     ) -> None:
         """A new credential of `identity`, for the same chain, renews its live sessions until it ends itself.
 
-        `groups` are those that the credential itself brings: a session that has more is not prolonged by one with less.
+        `groups` and `behind` are what the credential itself brings: a session with more is not prolonged by one with less.
         """
         for session in self._live:
             holder = session.principal
             same = holder.identity == identity and holder.acting_for == acting_for
-            if same and (groups is None or holder.groups <= groups):
+            now = {one.identity: one.groups for one in behind}
+            chain = all(one.groups <= now.get(one.identity, frozenset()) for one in holder.behind)
+            if same and chain and (groups is None or holder.groups <= groups):
                 session.renew(until)
 
     async def open(

@@ -5,11 +5,12 @@ Knows the words of the domain. Whoever implements one of these sits above the ga
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Protocol
 
 from interlock.approvals.model import ApprovalRequest, RequestDraft
 from interlock.approvals.wording import Notice, Refusal
-from interlock.commands.model import Analysis, Command, HeldInput
+from interlock.commands.model import Analysis, Command, HeldInput, Kind, SqlContext
 from interlock.evidence.events import EventDraft, Recorder
 from interlock.identity.principal import Principal
 from interlock.policy.model import Access, Decision, Facts, SessionFacts, Target
@@ -20,6 +21,10 @@ class Classifier(Protocol):
 
     def classify_now(self, command: Command) -> Analysis | None:
         """Return the analysis when it costs no wait (cached, or small enough to do here), else None."""
+        ...
+
+    def alike(self, text: bytes, kind: Kind, context: SqlContext) -> Hashable | None:
+        """Return one object for all texts that differ from an analysed one in values which change nothing, else None."""
         ...
 
     async def classify(self, command: Command) -> Analysis:
@@ -39,6 +44,10 @@ class Policy(Protocol):
         ...
 
     def may_open(self, principal: Principal, target: Target) -> Access: ...
+
+    def may_see(self, principal: Principal, target: Target) -> bool:
+        """Whether some account or role of the target is open to the principal; the target's own is not read."""
+        ...
 
     def decide(self, facts: Facts) -> Decision: ...
 

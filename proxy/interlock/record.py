@@ -65,6 +65,21 @@ class Recurring:
         )  # fmt: skip
 
 
+class RecurringText:
+    """The same for texts that are alike: encoded but for the text. It is sent as it came. Made by `Drafts`."""
+
+    __slots__ = ("_asked", "_decided", "_tails")
+
+    def __init__(self, asked: Form, tails: tuple[bytes, ...], decided: FormedDraft) -> None:
+        self._asked = asked
+        self._tails = tails
+        self._decided = decided
+
+    def drafts(self, text: bytes) -> tuple[Draft, Draft, Draft]:
+        """Return the command, its decision and its release. Append them together: each refers to the one before."""
+        return self._asked.draft(None, (disclosure.tail("text", text.decode()), *self._tails)), self._decided, _EXACT
+
+
 class Drafts:
     """Makes the events of commands that are allowed. One a gate; remembers what comes again."""
 
@@ -91,6 +106,13 @@ class Drafts:
             if known.size <= MAX_KEPT:
                 _keep(self._recurring, key, known)
         return known
+
+    def recurring_text(self, command: Command, analysis: Analysis, decision: Decision) -> RecurringText:
+        """Return what `command`, sent as it came, has in common with those that differ from it in their texts alone."""
+        secret = _committed(command, analysis)
+        del secret["text"]
+        tails = tuple(disclosure.tail(name, value) for name, value in secret.items())
+        return RecurringText(self._form(command, analysis), tails, self._decided(decision))
 
     def _form(self, command: Command, analysis: Analysis) -> Form:
         """Return the form of all commands that differ in what they commit to alone: it fits ever new texts."""
@@ -119,6 +141,10 @@ def _keep(cache: OrderedDict[_Key, _Value], key: _Key, value: _Value) -> None:
 
 def who(principal: Principal) -> dict[str, Json]:
     """Everything that a rule could read of a principal: what was decided can be decided again (policy/history.py)."""
+    behind: list[Json] = [
+        {"principal": str(one.identity), "handle": one.handle, "kind": str(one.kind), "groups": sorted(one.groups)}
+        for one in principal.behind
+    ]
     return {
         "principal": str(principal.identity),
         "handle": principal.handle,
@@ -128,6 +154,7 @@ def who(principal: Principal) -> dict[str, Json]:
         "credential": {"kind": str(principal.credential.kind), "ident": principal.credential.ident},
         "groups": sorted(principal.groups),
         "assurance": {"acr": principal.assurance.acr, "amr": list(principal.assurance.amr)},
+        **({"behind": behind} if behind else {}),
     }
 
 
@@ -160,6 +187,8 @@ def _plain(command: Command, analysis: Analysis) -> dict[str, Json]:
     }
     if command.env:
         fields["env"] = dict(command.env)
+    if analysis.secrets:
+        fields["secret_binds"] = list(analysis.secrets)
     return fields
 
 

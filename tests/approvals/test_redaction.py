@@ -202,6 +202,33 @@ def test_secrets_in_input_values_and_prose_are_hidden_too() -> None:
     assert not said.chat_approvable
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"), [(WORD.encode(), WORD), (b"tiny", "tiny"), (b"\xff\x00raw", None)], ids=["text", "short", "not readable"]
+)
+def test_a_value_for_a_secret_column_is_hidden_whatever_it_looks_like(value: bytes, shown: str | None) -> None:
+    made = analyses.sql(
+        "UPDATE users SET name = $1, password = $2 WHERE id = 7", BindValue(b"bob", shown="bob"), BindValue(value, shown=shown)
+    )
+    view = chat(asked(made))
+    assert WORD not in everything(view) and value.hex() not in everything(view) and "tiny" not in everything(view)
+    assert view.binds[0] == "$1 = bob"
+    assert view.binds[1].startswith("$2 (secret) = ")
+    assert any("hidden" in note for note in view.notes)
+    assert view.chat_approvable == (shown is not None)
+    page = portrait(opened(asked(made)))
+    assert page.binds[1] == f"$2 (secret) = {shown}" or shown is None
+
+
+def test_a_secret_that_is_null_or_empty_is_shown_as_that() -> None:
+    made = analyses.sql("UPDATE users SET password = $1, token = $2", BindValue(None), BindValue(b"", shown=""))
+    assert chat(asked(made)).binds == ("$1 (secret) = NULL", "$2 (secret) = ")
+
+
+def test_what_a_secret_column_takes_is_hidden_in_the_words_as_well() -> None:
+    made = analyses.sql("UPDATE users SET password = $1", BindValue(WORD.encode(), shown=WORD))
+    assert WORD not in everything(chat(replace(asked(made), said=f"the new one is {WORD}")))
+
+
 def test_a_doubled_quote_does_not_end_a_password() -> None:
     view = chat(asked(analyses.sql("ALTER ROLE bob PASSWORD 'it''s-hunter2'")))
     assert "hunter2" not in everything(view)

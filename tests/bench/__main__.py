@@ -17,7 +17,6 @@ sys.path[:0] = [str(ROOT / "proxy"), str(ROOT / "tests")]
 from bench import approvals, evidence, postgres, results, ssh  # noqa: E402  after the path is set
 from bench.table import Row, show  # noqa: E402
 from blackbox.conftest import World, open_world  # noqa: E402
-from harness.openssh_server import OpenSshServer  # noqa: E402
 from harness.postgres_server import running_server  # noqa: E402
 from interlock.evidence.disclosure import parse_line  # noqa: E402
 
@@ -26,6 +25,8 @@ SETTINGS = "log_statement=none\nmax_connections=3500"
 
 
 async def main() -> int:
+    if sys.argv[1:] == ["ssh"]:
+        return await only_ssh()
     with tempfile.TemporaryDirectory(prefix="interlock-bench-") as scratch, running_server(SETTINGS) as server:
         directory = Path(scratch)
         directory.chmod(0o755)
@@ -33,15 +34,17 @@ async def main() -> int:
         subprocess.run([pgbench, "-i", "-q", "-s", str(SCALE), server.dsn()], check=True, capture_output=True)
         results.prepare(server)
         tls = certificate(directory / "tls")
-        async with open_world(directory, server, tls={"certificate": f"{tls}/cert.pem", "key": f"{tls}/key.pem"}) as world:
+        ends = {"certificate": f"{tls}/cert.pem", "key": f"{tls}/key.pem"}
+        async with open_world(directory, server, adjust=ssh.cold_target, tls=ends) as world:
             rows, problems = await asyncio.to_thread(measure_postgres, world, pgbench, directory, tls)
-            rows += await measure_ssh(world)
+            ssh_rows, ssh_figures = await ssh.measure(world)
+            rows += ssh_rows
         show(rows)
         server.run("CREATE TABLE t (id int)")
         answering = directory / "answering"
         answering.mkdir(mode=0o755)
         await approvals.measure(answering, server)
-        figures = await evidence.measure()
+        figures = [*ssh_figures, *await evidence.measure()]
         for figure in figures:
             print(figure)
         out = ROOT / "bench.json"
@@ -54,6 +57,19 @@ async def main() -> int:
         for problem in problems:
             print(f"FAIL: {problem}", file=sys.stderr)
         return 1 if problems else 0
+
+
+async def only_ssh() -> int:
+    """`python -m tests.bench ssh`: the rows of SSH alone, printed and not kept."""
+    with tempfile.TemporaryDirectory(prefix="interlock-bench-") as scratch, running_server(SETTINGS) as server:
+        directory = Path(scratch)
+        directory.chmod(0o755)
+        async with open_world(directory, server, adjust=ssh.cold_target) as world:
+            rows, figures = await ssh.measure(world)
+    show(rows)
+    for figure in figures:
+        print(figure)
+    return 0
 
 
 def certificate(directory: Path) -> Path:
@@ -118,48 +134,6 @@ def selects_of(bundle: Path) -> set[int]:
                 texts.add(disclosed.seq)
     with (bundle / "events.jsonl").open("rb") as lines:
         return texts.difference(json.loads(line)["seq"] for line in lines if b'"type":"pg.parse"' in line)
-
-
-async def measure_ssh(world: World) -> list[Row]:
-    jump = OpenSshServer()
-    await jump.start()
-    try:
-        return await asyncio.to_thread(_measure_ssh, world, jump)
-    finally:
-        await jump.stop()
-
-
-def _measure_ssh(world: World, jump: OpenSshServer) -> list[Row]:
-    key = world.node.directory / "operator_key"
-    key.touch(mode=0o600)
-    key.write_bytes(world.sshd.operator.export_private_key())
-    jump_key = world.node.directory / "jump_key"
-    jump_key.touch(mode=0o600)
-    jump_key.write_bytes(jump.operator.export_private_key())
-    known = world.node.directory / "known_all"
-    ours = (world.node.data_dir / "ssh_host_ed25519_key.pub").read_text().split()[:2]
-    known.write_text(f"{world.sshd.known_hosts}\n{jump.known_hosts}\n[127.0.0.1]:{world.node.port('ssh')} {' '.join(ours)}\n")
-    proxy = " ".join(["ssh", *ssh.options(jump_key, known), "-p", str(jump.port), "-W", "%h:%p", f"{jump.account}@127.0.0.1"])
-    direct = ["ssh", *ssh.options(key, known), "-p", str(world.sshd.port), f"{world.sshd.account}@127.0.0.1"]
-    through = ["ssh", *ssh.options(world.key, known), "-p", str(world.node.port("ssh")), "web-1@127.0.0.1"]
-    sockets = world.node.directory
-    masters = []
-    opened = {}
-    for name, argv in (("direct", direct), ("through", through)):
-        control = ["-o", f"ControlPath={sockets}/{name}.ctl"]
-        masters.append(subprocess.Popen([*argv[:-1], *control, "-M", "-N", argv[-1]], stdin=subprocess.DEVNULL))
-        opened[name] = [*argv[:-1], *control, argv[-1], "true"]
-        while not (sockets / f"{name}.ctl").exists():
-            assert masters[-1].poll() is None
-    try:
-        return ssh.measure(
-            [*direct, "true"], [*direct[:-1], "-o", f"ProxyCommand={proxy}", direct[-1], "true"], [*through, "true"],
-            opened["through"], opened["direct"],
-        )  # fmt: skip
-    finally:
-        for master in masters:
-            master.terminate()
-            master.wait()
 
 
 if __name__ == "__main__":

@@ -20,8 +20,9 @@ from pathlib import Path
 from statistics import median
 
 from bench.table import Row, cpu_seconds
+from harness.loopback import free_port
 from harness.node import Node
-from harness.postgres_server import PostgresServer, free_port
+from harness.postgres_server import PostgresServer
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 SECONDS = int(os.environ.get("BENCH_SECONDS", "3"))

@@ -32,12 +32,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Figure:
-    """What was measured without a peer: one value a round. `at_least` is its budget."""
+    """What was measured without a peer: one value a round. `at_least` or `at_most` is its budget."""
 
     what: str
     unit: str
     values: list[float]
     at_least: float | None = None
+    at_most: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "median": median(self.values)}
@@ -45,9 +46,11 @@ class Figure:
     def __str__(self) -> str:
         low, middle, high = (f"{value:,.0f}" for value in (min(self.values), median(self.values), max(self.values)))
         said = f"{self.what}: min {low}, median {middle}, max {high} {self.unit}"
-        if self.at_least is None:
+        budget = self.at_least if self.at_least is not None else self.at_most
+        if budget is None:
             return said
-        return f"{said}, budget {self.at_least:,.0f}: {'kept' if median(self.values) >= self.at_least else 'MISSED'}"
+        kept = median(self.values) >= budget if self.at_least is not None else median(self.values) <= budget
+        return f"{said}, budget {budget:,.0f}: {'kept' if kept else 'MISSED'}"
 
 
 def cpu_seconds(pid: int) -> float:

@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from blackbox.conftest import World, open_world
+from harness.openssh_server import free_port
 from harness.postgres_server import PostgresServer
 
 pytestmark = [pytest.mark.blackbox, pytest.mark.interop, pytest.mark.asyncio(loop_scope="module")]
@@ -44,6 +45,35 @@ async def test_an_executemany_of_sixty_thousand_rows_passes(world: World) -> Non
     finally:
         await link.close()
     assert world.postgres.run("SELECT count(*), sum(id) FROM bulk") == f"60000|{sum(range(60_000))}"
+
+
+async def test_psql_through_a_tunnel_comes_to_the_same_front_end(world: World) -> None:
+    """`ssh -L` to a Postgres target: our own front end, with its own login, gated as ever. Never the server itself."""
+    port = free_port()
+    words = ["-o", "ExitOnForwardFailure=yes", "-N", "-l", "claude", "-L", f"127.0.0.1:{port}:orders:5432"]
+    tunnel = await asyncio.create_subprocess_exec(*world.ssh_argv("", *words)[:-2], "127.0.0.1", stderr=asyncio.subprocess.PIPE)
+    dsn = f"host=127.0.0.1 port={port} user=claude dbname=orders"
+
+    async def psql(password: str, sql: str) -> tuple[int, str]:
+        argv = ["psql", "-XAt", "-d", f"{dsn} password={password}", "-c", sql]
+        child = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT)
+        said, _ = await asyncio.wait_for(child.communicate(), 60)
+        return child.returncode or 0, said.decode()
+
+    try:
+        async with asyncio.timeout(60):
+            while "refused" in (said := (await psql(world.password, "SELECT 41 + 1"))[1]):  # ssh has not bound its port yet
+                assert tunnel.returncode is None, await tunnel.communicate()
+        assert said == "42\n"
+        assert (await psql("wrong", "SELECT 1"))[0] != 0
+        status, said = await psql(world.password, "DROP DATABASE app")
+        assert status != 0
+        assert "denied-by-policy" in said
+        assert "statement: DROP DATABASE" not in world.postgres.log
+    finally:
+        if tunnel.returncode is None:
+            tunnel.terminate()
+        await tunnel.wait()
 
 
 async def test_a_held_rm_is_approved_from_a_second_terminal_and_its_exit_status_arrives(world: World, tmp_path: Path) -> None:

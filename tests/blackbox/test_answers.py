@@ -17,6 +17,7 @@ import pytest_asyncio
 
 from blackbox.conftest import World, open_world
 from harness.postgres_server import PostgresServer
+from harness.wire_client import WireClient
 from interlock.cli.client import Client
 from interlock.clock import SystemClock, rfc3339
 from interlock.control import SOCKET
@@ -185,6 +186,29 @@ async def test_a_killed_session_ends_at_once_and_says_why(world: World) -> None:
     closed = [json.loads(line) for line in (bundle / "events.jsonl").read_text().splitlines()][-1]
     assert (closed["type"], closed["reason"]) == ("session.close", "session-killed")
     await asyncio.to_thread(world.verify, bundle)
+
+
+async def test_somebody_disabled_loses_what_is_open_and_what_is_asked(world: World) -> None:
+    await asyncio.to_thread(world.node.add_agent, "rover")
+    password = await asyncio.to_thread(world.node.password, "rover")
+    port = world.node.port("postgres")
+    running, asking = [
+        await asyncio.to_thread(WireClient.connect, port, "rover", "orders", password) for _ in range(2)
+    ]  # fmt: skip
+    with running, asking:
+        running.send(WireClient.query("SELECT pg_sleep(600)"))
+        asking.send(WireClient.query("DELETE FROM ledger WHERE id = 7"))
+        request = await asyncio.to_thread(world.wait_pending)
+        await asyncio.to_thread(world.node.run, "principals", "set", "rover", "--disable")
+        for client in (running, asking):
+            assert (await asyncio.to_thread(client.fatal))["C"] == "28000"
+    carol = await asyncio.to_thread(Person, world, "carol")
+    while (seen := await asyncio.to_thread(carol.sees, request["id"]))["state"] == "pending":
+        pass
+    assert seen["state"] == "cancelled"
+    asleep = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)' AND state = 'active'"
+    while await asyncio.to_thread(world.postgres.run, asleep, user="postgres") != "0":
+        pass
 
 
 def _sealed(person: Person, bundle: Path) -> None:

@@ -19,7 +19,8 @@ import pytest
 import pytest_asyncio
 
 from blackbox.conftest import OURS, World, open_world
-from harness.postgres_server import PostgresServer, free_port
+from harness.loopback import free_port
+from harness.postgres_server import PostgresServer
 from harness.wire_client import message, startup
 
 pytestmark = [pytest.mark.blackbox, pytest.mark.interop, pytest.mark.asyncio(loop_scope="module")]

@@ -11,7 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.authority import Authority
-from harness.postgres_server import PostgresServer, free_port, running_server
+from harness.loopback import free_port
+from harness.postgres_server import PostgresServer, running_server
 from interlock.cli.main import build
 from interlock.cli.targetcheck import STEPS
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from harness.change_journal import Journal, seeded
 from harness.clock import ManualClock
-from harness.postgres_server import free_port
+from harness.loopback import free_port
 from harness.webserver import serving
 from interlock.cli import principals as verbs
 from interlock.identity.authenticate import Authenticator

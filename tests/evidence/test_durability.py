@@ -1,65 +1,130 @@
-"""How the background syncs of many transcripts go to the disk together."""
+"""How the background syncs of many transcripts go to the disk together, and those that somebody waits for by themselves."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import pytest
 
-from interlock.evidence.durability import A_JOB, GroupCommit, SyncRounds
+from interlock.evidence.durability import GroupCommit, SyncRounds
 
 
-class CountedPool(ThreadPoolExecutor):
-    """Counts jobs."""
+class Log:
+    """Counts writes; `gate` keeps them waiting, `error` lets them fail."""
 
-    jobs = 0
+    def __init__(self) -> None:
+        self.writes = 0
+        self.together = 0
+        self.most_together = 0
+        self.gate = threading.Event()
+        self.gate.set()
+        self.error: OSError | None = None
 
-    def submit(self, *args, **kwargs):  # type: ignore[no-untyped-def]  # Executor's own is overloaded
-        self.jobs += 1
-        return super().submit(*args, **kwargs)
+    def take(self) -> int:
+        return self.writes
+
+    def write(self, _batch: int) -> None:
+        self.together += 1
+        self.most_together = max(self.most_together, self.together)
+        assert self.gate.wait(30)
+        self.together -= 1
+        self.writes += 1
+        if self.error is not None:
+            raise self.error
 
 
-@pytest.mark.parametrize(
-    ("transcripts", "jobs"), [(1, 1), (2, 2), (3, 3), (8, 3), (24, 3), (25, 4), (100, -(-100 // A_JOB))]
-)  # fmt: skip
-async def test_a_round_syncs_every_transcript_once_in_few_jobs(transcripts: int, jobs: int) -> None:
-    synced: Counter[int] = Counter()
-    failures: list[Exception] = []
-    loop, all_synced = asyncio.get_running_loop(), asyncio.Event()
+async def until(happened: Callable[[], object]) -> None:
+    async with asyncio.timeout(30):
+        while not happened():  # noqa: ASYNC110  # nobody is told of a background sync
+            await asyncio.sleep(0.001)
 
-    def flush(number: int) -> None:
-        synced[number] += 1
-        if len(synced) == transcripts:
-            loop.call_soon_threadsafe(all_synced.set)
 
-    with CountedPool(4) as pool:
-        rounds = SyncRounds(pool)
-        for number in range(transcripts):
-            GroupCommit(partial(flush, number), rounds, failures.append).wrote()
-        async with asyncio.timeout(30):
-            await all_synced.wait()
-        assert pool.jobs == jobs
-    assert synced == Counter(range(transcripts))
+async def until_covered(*commits: GroupCommit) -> None:
+    await until(lambda: not any(commit.behind for commit in commits))
+
+
+def never() -> None:
+    raise AssertionError("a background sync is the log's")
+
+
+@pytest.mark.parametrize("transcripts", [1, 3, 100])
+async def test_a_round_covers_every_transcript_with_one_sync(transcripts: int) -> None:
+    log, failures = Log(), []
+    with ThreadPoolExecutor(4) as pool:
+        rounds = SyncRounds(pool, log)
+        commits = [GroupCommit(never, rounds, failures.append) for _ in range(transcripts)]
+        for commit in commits:
+            commit.wrote()
+        await until_covered(*commits)
+    assert log.writes == 1
     assert not failures
+
+
+async def test_what_comes_during_a_round_is_covered_by_the_next() -> None:
+    log = Log()
+    with ThreadPoolExecutor(4) as pool:
+        rounds = SyncRounds(pool, log)
+        early, late = (GroupCommit(never, rounds, pytest.fail) for _ in range(2))
+        log.gate.clear()
+        early.wrote()
+        await until(lambda: log.together)
+        early.wrote()
+        late.wrote()
+        rounds.begin()  # one is under way: two would finish in any order, and the later cover what the earlier still writes
+        log.gate.set()
+        await until_covered(early, late)
+    assert (log.writes, log.most_together) == (2, 1)
+
+
+async def test_a_log_that_fails_breaks_whom_it_should_have_covered() -> None:
+    log, failures, later = Log(), [], []
+    log.error = OSError(28, "No space left on device")
+    with ThreadPoolExecutor(4) as pool:
+        rounds = SyncRounds(pool, log)
+        covered = [GroupCommit(never, rounds, failures.append) for _ in range(3)]
+        for commit in covered:
+            commit.wrote()
+        await until(lambda: len(failures) == 3)
+        assert all(commit.behind for commit in covered)
+        log.error = None
+        other = GroupCommit(never, rounds, later.append)
+        other.wrote()
+        await until_covered(other)
+    assert not later
 
 
 async def test_one_that_fails_is_not_its_neighbours_fault() -> None:
     def full() -> None:
         raise OSError(28, "No space left on device")
 
-    failures: list[Exception] = []
-    with ThreadPoolExecutor(1) as pool:
-        rounds = SyncRounds(pool)
-        good = [GroupCommit(lambda: None, rounds, failures.append) for _ in range(6)]
-        bad = GroupCommit(full, rounds, failures.append)
-        for commit in (*good[:3], bad, *good[3:]):
-            commit.wrote()
+    log, failures = Log(), []
+    log.gate.clear()  # nobody who waits waits for the log
+    with ThreadPoolExecutor(2) as pool:
+        rounds = SyncRounds(pool, log)
+        good, bad = GroupCommit(lambda: None, rounds, pytest.fail), GroupCommit(full, rounds, failures.append)
+        good.wrote()
+        bad.wrote()
         async with asyncio.timeout(30):
             with pytest.raises(OSError, match="No space"):
                 await bad.wait()
-            await asyncio.gather(*(commit.wait() for commit in good))
-    assert bad.behind and not any(commit.behind for commit in good)
-    assert failures and all(isinstance(error, OSError) for error in failures)
+            await good.wait()
+        assert bad.behind and not good.behind
+        log.gate.set()
+    assert len(failures) == 1
+
+
+async def test_what_is_being_closed_is_in_no_round() -> None:
+    log = Log()
+    with ThreadPoolExecutor(1) as pool:
+        rounds = SyncRounds(pool, log)
+        closing, other = (GroupCommit(lambda: None, rounds, pytest.fail) for _ in range(2))
+        closing.wrote()
+        closing.stop()
+        other.wrote()
+        await until_covered(other)
+        assert closing.behind
+        await closing.wait()
+    assert not closing.behind

@@ -95,6 +95,8 @@ async def open_desk(
         )  # fmt: skip
         await inbox.start()
         stack.push_async_callback(inbox.close)
-        authenticator = Authenticator(people, clock=clock, journal=transcripts.journal, passphrases=passphrases, issuers=issuers)
+        authenticator = Authenticator(
+            people, clock=clock, journal=transcripts.journal, passphrases=passphrases, issuers=issuers, replays=store.deliveries
+        )
         stack.push_async_callback(authenticator.close)
         yield Desk(store, transcripts, people, inbox, authenticator, Archive(data), clock)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -40,9 +41,9 @@ def public_jwk(key: PrivateKey, kid: str | None, **more: Any) -> dict[str, Any]:
 
 
 class FakeIssuer:
-    """Serves while `async with` lasts. `issuer` is its address, plain HTTP on 127.0.0.1."""
+    """Serves while `async with` lasts. `issuer` is its address on 127.0.0.1, plain HTTP unless it is given `tls`."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.keys: list[dict[str, Any]] = [public_jwk(rsa_key(), "k1")]
         self.cache_control = "max-age=3600"
         self.status = 200
@@ -53,11 +54,16 @@ class FakeIssuer:
         self.gate.set()
         self.asked = asyncio.Event()
         self.requests: list[str] = []
+        self.headers = ""  # more of them, each with its CR LF
+        self.drip = False  # blanks, for ever
+        self.connections = 0
+        self._tls = tls
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> FakeIssuer:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.issuer = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
+        scheme = "http" if self._tls is None else "https"
+        self.issuer = f"{scheme}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -67,12 +73,19 @@ class FakeIssuer:
         await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             path = head.split(b" ")[1].decode()
             self.requests.append(path)
             self.asked.set()
             await self.gate.wait()
+            if self.drip:
+                writer.write(self._answer(path).partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
+                while True:
+                    writer.write(b" " * 4096)
+                    await writer.drain()
+                    await asyncio.sleep(0)
             writer.write(self._answer(path))
             await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -90,7 +103,7 @@ class FakeIssuer:
         else:
             body = self.raw_keys if self.raw_keys is not None else json.dumps({"keys": self.keys}).encode()
         head = f"HTTP/1.1 {self.status} X\r\nContent-Type: application/json\r\nCache-Control: {self.cache_control}\r\n"
-        return head.encode() + f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
+        return head.encode() + self.headers.encode() + f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
 
     @property
     def key_fetches(self) -> int:

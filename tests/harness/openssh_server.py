@@ -10,20 +10,15 @@ import asyncio
 import os
 import pwd
 import shutil
-import socket
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import asyncssh
 
+from harness.loopback import free_port
+
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:" + os.environ.get("PATH", ""))
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def _ordinary_user() -> pwd.struct_passwd:

@@ -67,6 +67,9 @@ class WordPolicy:
         granted = target.name != "closed" and target.account != "nobody"
         return Access(granted, "test/access", "granted" if granted else "no access rule opens this target for you")
 
+    def may_see(self, principal: Principal, target: Target) -> bool:
+        return target.name != "closed"
+
     def decide(self, facts: Facts) -> Decision:
         effect = facts.analysis.effects[0]
         if effect.program == "shutdown":
@@ -238,6 +241,9 @@ class MemoryAuthenticator:
 
     def ssh_key(self, blob: bytes) -> Principal | None:
         return self.keys.get(blob)
+
+    def ssh_certificate(self, authority: bytes, serial: str, key: str, principals: list[str]) -> Principal | None:
+        return None
 
     async def token(self, secret: str, *, source: str = "") -> Principal:
         if secret not in self.tokens:

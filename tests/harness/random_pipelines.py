@@ -10,6 +10,7 @@ Left out are strings of several statements that change names: after a failure no
 from __future__ import annotations
 
 import random  # noqa: TID251  the caller seeds it
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -69,7 +70,7 @@ class Generator:
         made = Pipeline()
         steps: list[tuple[Callable[[Pipeline], None], int]] = [
             (self._query, 6), (self._unnamed, 8), (self._parse, 3), (self._bind, 4), (self._execute, 4), (self._describe, 1),
-            (self._close, 1), (self._sync, 5), (self._flush, 1), (self._stray, 1),
+            (self._close, 1), (self._sync, 5), (self._flush, 1), (self._stray, 1), (self._call, 1),
         ]  # fmt: skip
         for _ in range(self._rng.randint(1, 14)):
             [step] = self._rng.choices([s for s, _ in steps], [w for _, w in steps])
@@ -152,6 +153,11 @@ class Generator:
     def _stray(self, made: Pipeline) -> None:
         """CopyData when nothing copies: a server drops it."""
         made.add("stray copy", message(b"d", b"1\tstray\n") + message(b"c"))
+
+    def _call(self, made: Pipeline) -> None:
+        """A FunctionCall: never offered here. A server refuses one of a function that there is not."""
+        lo_creat = message(b"F", struct.pack("!IHHiiH", 957, 0, 1, 4, 0x20000, 0))
+        made.add("call lo_creat", lo_creat, message(b"F", bytes(10)))
 
     def _copy_data(self, made: Pipeline) -> None:
         lines = b"".join(b"%d\tcopied\n" % self._rng.randint(1, 40) for _ in range(self._rng.randint(0, 3)))

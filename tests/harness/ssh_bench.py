@@ -13,7 +13,7 @@ import asyncssh
 from harness.openssh_server import OpenSshServer
 from harness.people import agent
 from harness.ports import MemoryAuthenticator, MemoryGate
-from interlock.clock import SystemClock, system_entropy
+from interlock.clock import Clock, SystemClock, system_entropy
 from interlock.config import Config, parse
 from interlock.ssh.limits import Limits
 from interlock.ssh.listener import SshListener
@@ -40,6 +40,7 @@ class SshBench:
     limits: Limits = field(default_factory=Limits)
     more_targets: list[dict[str, Any]] = field(default_factory=list)
     gate: Any = None
+    clock: Clock = field(default_factory=SystemClock)
 
     async def start(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -53,7 +54,7 @@ class SshBench:
             self.authenticator.keys[self.key.public_data] = agent()
         self.config = self._config()
         self.listener = SshListener(
-            self.config, self.gate or self.memory.gate, self.authenticator, clock=SystemClock(), entropy=system_entropy,
+            self.config, self.gate or self.memory.gate, self.authenticator, clock=self.clock, entropy=system_entropy,
             limits=self.limits,
         )  # fmt: skip
         await self.listener.start()
@@ -81,11 +82,11 @@ class SshBench:
         async with asyncio.timeout(timeout):
             return await finish(process, stdin)
 
-    async def raw(self, user: str = "web-1", **options: Any) -> asyncssh.SSHClientConnection:
+    async def raw(self, user: str = "web-1", key: asyncssh.SSHKey | None = None, **options: Any) -> asyncssh.SSHClientConnection:
         """Connect with asyncssh, for what ssh won't send."""
         return await asyncssh.connect(
             "127.0.0.1", self.listener.port, username=user, config=None, agent_path=None,
-            known_hosts=str(self.directory / "proxy_known_hosts"), client_keys=[self.key], **options,
+            known_hosts=str(self.directory / "proxy_known_hosts"), client_keys=[key or self.key], **options,
         )  # fmt: skip
 
     def _key(self, name: str, key: asyncssh.SSHKey) -> None:

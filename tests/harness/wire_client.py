@@ -35,6 +35,7 @@ class WireClient:
         self.process = 0
         self.secret = b""
         self.errors: list[dict[str, str]] = []
+        self.notices: list[str] = []
         self._buffer = b""
 
     def __enter__(self) -> WireClient:
@@ -101,7 +102,9 @@ class WireClient:
                     seen.append("E" + fields["C"])
                 case "K":
                     self.process, self.secret = struct.unpack("!I", body[:4])[0], body[4:]
-                case "N" | "S" | "A" | "R":
+                case "N":
+                    self.notices.append(body.decode())
+                case "S" | "A" | "R":
                     continue
                 case other:
                     seen.append(other)

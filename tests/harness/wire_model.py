@@ -12,8 +12,7 @@ from collections.abc import Iterator
 
 from harness.wire_client import message
 
-ALLOWED = frozenset(b"QPBEDCSHXdcf")
-SKIPPED = frozenset(b"PBEDCQHdcf")
+ALLOWED = frozenset(b"QPBEDCSHXdcfF")
 READY = {True: message(b"Z", b"T"), False: message(b"Z", b"I")}
 
 
@@ -113,6 +112,10 @@ class ServerModel:
         if body[:-1] not in self._copies:
             return self._fail(b"26000", text=body[:-1])
         return (message(b"t", b"\0\0") if body.startswith(b"S") else b"") + message(b"n")
+
+    def _on_F(self, body: bytes) -> bytes:
+        assert body == bytes(10), f"a function was called: {body!r}"
+        return self._fail(b"42883", text=b"function with OID 0 does not exist", from_query=True)
 
     def _on_C(self, body: bytes) -> bytes:
         self._copies.pop(body[:-1], None)

@@ -386,8 +386,8 @@ class TestJwt:
         await team.link("bob", Identity(people.issuer, "00u1"))
         found = await house.token(self.token(people, clock, "00u1", groups=["dba"]))
         assert (found.handle, found.groups) == ("bob", {"sre", "dba"})
-        assert found.identity == Identity(people.issuer, "00u1")
-        assert identity(team, "bob") in found.excluded()
+        assert found.identity == identity(team, "bob")
+        assert Identity(people.issuer, "00u1") in found.excluded()
         await team.set_disabled("bob", True)
         with pytest.raises(AuthenticationError) as caught:
             await house.token(self.token(people, clock, "00u1"))
@@ -428,10 +428,11 @@ class TestJwt:
         act = {"sub": "repo:acme/app", "iss": workloads.issuer, "act": {"sub": "earlier", "iss": workloads.issuer}}
         found = await house.token(self.token(people, clock, "00u1", groups=["ci"], act=act))
         assert (found.handle, found.kind, found.owner_handle) == ("claude-ci", Kind.AGENT, "alice")
-        assert found.identity == Identity(workloads.issuer, "repo:acme/app")
-        assert found.acting_for == (Identity(workloads.issuer, "earlier"), Identity(people.issuer, "00u1"))
+        assert found.identity == identity(team, "claude-ci")
+        assert found.acting_for == (Identity(workloads.issuer, "earlier"), identity(team, "bob"))
         assert found.acting_for_handles[1] == "bob"
-        assert found.groups == {"ci"}  # the agent's agents and ci, with the person's sre and ci
+        assert [(one.handle, set(one.groups)) for one in found.behind] == [("bob", {"sre", "ci"})]
+        assert [set(view.groups) for view in found.views()] == [{"agents", "ci"}, {"sre", "ci"}]
         assert {identity(team, h) for h in ("alice", "bob", "claude-ci")} <= found.excluded()
 
     async def test_everybody_in_the_chain_must_be_active(

@@ -19,8 +19,9 @@ import pytest
 
 from harness import playground
 from harness.bot_connector import ALICE_OID, APP_ID, APP_PASSWORD, BOB_OID, TENANT
+from harness.loopback import free_port
 from harness.node import Node
-from harness.openssh_server import OpenSshServer, free_port
+from harness.openssh_server import OpenSshServer
 from harness.playground import SigningProxy
 from interlock.errors import SENTENCES, Reason
 

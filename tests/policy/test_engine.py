@@ -357,6 +357,14 @@ class TestCache:
         assert p.decide(facts(READ, text=b"one")).verdict is Verdict.ALLOW
         assert p.decide(facts(READ, text=b"two")).verdict is Verdict.DENY
 
+    def test_a_decision_is_blind_only_when_no_rule_that_is_asked_reads_the_command(self) -> None:
+        reading = "  - {id: x, title: X, when: 'command.text == \"two\"', decide: deny}"
+        elsewhere = reading.replace("when", "match: {verbs: [write]}, when")
+        assert rules(ALLOW_READS).decide(facts(READ)).blind
+        assert rules(ALLOW_READS + elsewhere).decide(facts(READ)).blind
+        assert not rules(ALLOW_READS + reading).decide(facts(READ)).blind
+        assert not rules(ALLOW_READS + "  - {id: n, title: N, when: time.hour < 6, decide: deny}").decide(facts(READ)).blind
+
     def test_equal_effects_beside_something_opaque_are_not_the_same(self) -> None:
         p = rules(ALLOW_READS)
         assert p.decide(facts(READ, text=b"one")).verdict is Verdict.ALLOW

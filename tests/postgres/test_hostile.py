@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -53,7 +54,8 @@ BROKEN: dict[str, bytes] = {
     "bytes behind the NUL of a Query": message(b"Q", b"SELECT 1\0DELETE FROM t\0"),
     "Query without a NUL": message(b"Q", b"SELECT 1"),
     "unknown type": message(b"y", b"x"),
-    "function call": message(b"F", struct.pack("!IHHH", 1, 0, 0, 0)),
+    "function call over its cap": lengths(b"F", 1024 * 1024 + 1),
+    "function call cut short": message(b"F", struct.pack("!IHH", 957, 0, 0)),
     "password when nobody asked": message(b"p", b"secret\0"),
     "Bind with a negative value length": message(b"B", b"\0\0" + struct.pack("!HHiH", 0, 1, -2, 0)),
     "Bind with a value beyond its end": message(b"B", b"\0\0" + struct.pack("!HHiH", 0, 1, 1000, 0)),
@@ -89,6 +91,7 @@ def test_broken_messages_end_the_connection(wire: WireClient, server: PostgresSe
 COMMANDS = {
     "Query": WireClient.query("SELECT 1"), "Parse": WireClient.parse("", "SELECT 1"), "Bind": WireClient.bind("", ""),
     "Execute": WireClient.execute(""), "Describe": WireClient.describe("P", ""), "Close": WireClient.close("P", ""),
+    "FunctionCall": message(b"F", struct.pack("!IHHH", 957, 0, 0, 0)),
 }  # fmt: skip
 
 
@@ -204,6 +207,41 @@ def test_more_than_one_statement_in_a_parse_is_an_ordinary_error(wire: WireClien
     assert wire.until_ready() == ["E42601", "ZI"]
     assert wire.until_ready() == ["T", "D", "C", "ZI"]
     assert server.run("SELECT count(*) FROM t") == "10"
+
+
+CALLS = {
+    "as it should be": struct.pack("!IHHiiH", 957, 0, 1, 4, 0x20000, 0),
+    "more formats than bytes": struct.pack("!IHHH", 957, 0xFFFF, 0, 0),
+    "more arguments than bytes": struct.pack("!IHHH", 957, 0, 0xFFFF, 0),
+    "an argument of a negative length": struct.pack("!IHHiiH", 957, 0, 1, -2, 0, 0),
+    "an argument that holds a Query": struct.pack("!IHHi", 957, 0, 1, len(SMUGGLED)) + SMUGGLED + b"\0\0",
+    "an argument that ends in a Query": struct.pack("!IHHi", 957, 0, 1, 0) + b"\0\0" + SMUGGLED,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", CALLS)
+def test_a_function_call_is_refused_whatever_it_says_and_the_session_goes_on(
+    proxy: Proxy, wire: WireClient, server: PostgresServer, what: str
+) -> None:
+    """lo_creat by its OID: no text names it, so nothing of it may reach the server."""
+    before = server.run("SELECT count(*) FROM pg_largeobject_metadata", user="postgres")
+    wire.send(message(b"F", CALLS[what]) + WireClient.query("SELECT 1"))
+    assert wire.until_ready() == ["E0A000", "ZI"]
+    assert "request-not-offered" in wire.errors[-1]["D"]
+    assert proxy.of("channel.refuse")[-1]["function"] == 957
+    assert wire.until_ready() == ["T", "D", "C", "ZI"]
+    assert server.run("SELECT count(*) FROM pg_largeobject_metadata", user="postgres") == before
+    assert server.run("SELECT count(*) FROM t") == "10"
+
+
+def test_psql_says_why_it_can_not_import_a_large_object(proxy: Proxy, table: str, folder: Path) -> None:
+    (folder / "file").write_text("large")
+    done = subprocess.run(
+        ["psql", "-XAtq", "-d", proxy.dsn(), "-c", f"\\lo_import {folder / 'file'}", "-c", "SELECT 'goes on'"],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert "functions are not called by message here" in done.stderr
+    assert done.stdout == "goes on\n"
 
 
 def test_a_refusals_portal_can_be_named_by_nobody(wire: WireClient, proxy: Proxy, server: PostgresServer) -> None:

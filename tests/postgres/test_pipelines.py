@@ -35,6 +35,9 @@ SYNC = WireClient.SYNC
 DENIED = "DROP TABLE t"
 ADDED = "INSERT INTO t VALUES (100, 'added')"
 
+CALL = message(b"F", struct.pack("!IHHiiH", 957, 0, 1, 4, 0x20000, 0))
+"""A FunctionCall: lo_creat(131072), which would leave a large object behind."""
+
 STATES: dict[str, tuple[list[bytes], bytes, list[str], str]] = {
     # what comes before, the pipeline, the answers' types with SQLSTATE, the transaction status at the end
     "idle": ([], run(DENIED) + SYNC, ["E42501", "ZI"], "I"),
@@ -84,6 +87,21 @@ STATES: dict[str, tuple[list[bytes], bytes, list[str], str]] = {
         ["1", "E22012", "ZI"], "I",
     ),
     "an earlier error clears the refusal": ([], run("SELECT 1/0") + run(DENIED) + SYNC, ["1", "E22012", "ZI"], "I"),
+    "a function call, idle": ([], CALL, ["E0A000", "ZI"], "I"),
+    "a function call in a transaction": ([b"BEGIN"], CALL, ["E0A000", "ZE"], "E"),
+    "a function call in a failed one": ([b"BEGIN", b"SELECT 1/0"], CALL, ["E25P02", "ZE"], "E"),
+    "a function call after a savepoint": (
+        [b"BEGIN", b"SAVEPOINT s"], CALL + WireClient.query("ROLLBACK TO s"), ["E0A000", "ZE", "C", "ZT"], "T",
+    ),
+    "a function call in an implicit transaction": ([], run(ADDED) + CALL, ["1", "2", "C", "E0A000", "ZI"], "I"),
+    "a function call behind an error": ([], run("SELECT 1/0") + CALL + SYNC, ["1", "E22012", "ZI"], "I"),
+    "a function call and the unnamed statement": (
+        [], WireClient.parse("", "SELECT 1") + SYNC + CALL + WireClient.bind("", "") + SYNC,
+        ["1", "ZI", "E0A000", "ZI", "2", "ZI"], "I",
+    ),
+    "two function calls, and a statement": (
+        [], CALL + CALL + WireClient.query("SELECT 1"), ["E0A000", "ZI", "E0A000", "ZI", "C", "ZI"], "I",
+    ),
     "a refused Query behind an error": ([], run("SELECT 1/0") + WireClient.query(DENIED) + SYNC, ["1", "E22012", "ZI"], "I"),
 }  # fmt: skip
 
@@ -244,19 +262,3 @@ def test_pgbench_runs_in_every_query_mode(proxy: Proxy, server: PostgresServer, 
             input=script, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         assert "number of transactions actually processed: 40/40" in done.stdout, done.stderr
-
-
-def test_a_portal_of_before_the_revocation_runs_no_more(proxy: Proxy, wire: WireClient, server: PostgresServer) -> None:
-    """What was bound (and approved) while the session was good must not wait there for the day after."""
-    wire.send(WireClient.query("BEGIN"))
-    wire.until_ready()
-    wire.send(WireClient.parse("", "SELECT id FROM t ORDER BY id") + WireClient.bind("p", "") + WireClient.execute("p", 1) + SYNC)
-    assert "D" in wire.until_ready()
-
-    async def revoke() -> None:
-        proxy.gate.revoke(frozenset({proxy.desk.entry("claude").identity}), frozenset())
-
-    proxy.run(revoke())
-    wire.send(WireClient.execute("p", 1) + SYNC)
-    answers = wire.until_ready()
-    assert answers == ["E28000", "ZE"]

@@ -14,7 +14,8 @@ import pytest
 from psycopg import OperationalError
 
 from harness.gate import Proxy, VerbPolicy, configuration, running_proxy
-from harness.postgres_server import PostgresServer, free_port, running_server
+from harness.loopback import free_port
+from harness.postgres_server import PostgresServer, running_server
 from harness.wire_client import WireClient, startup
 
 pytestmark = pytest.mark.interop

@@ -8,8 +8,10 @@ known as a stretch, so the same conversation in halves goes the long way from en
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, cast
 
 from hypothesis import given
@@ -19,6 +21,7 @@ from harness.gate import SqlClassifier, VerbPolicy
 from harness.journal import MemoryRecorder
 from harness.people import agent
 from interlock.clock import SystemClock
+from interlock.commands.sql.catalog import Catalog
 from interlock.errors import Reason
 from interlock.evidence.events import EventDraft
 from interlock.gate import Gate, Session
@@ -59,8 +62,10 @@ class Line:
     def abort(self) -> None: ...
 
 
-class NoCatalog:
-    current = None
+class Snapshot:
+    """A catalog that was read once: tests/data/sql/schema.sql."""
+
+    current = Catalog.from_rows(json.loads((Path(__file__).parents[1] / "data/sql/catalog_rows.json").read_text()))
     loading = False
 
     def read_again(self) -> bool:
@@ -101,7 +106,7 @@ class Room:
         self.gate_session = Session(gate, agent(), target, SessionFacts("s", "127.0.0.1", clock.now()), self.recorder)
         self.session = PostgresSession(
             self.gate_session, search_path=("public", "pg_temp"), settings=PINNED, max_hold=60, entropy=bytes,
-            cancel_server=cast("Any", None), catalog=cast("CatalogSource", NoCatalog()),
+            cancel_server=cast("Any", None), catalog=cast("CatalogSource", Snapshot()),
         )  # fmt: skip
         self.client, self.server = Line(), Line()
         self.session.start(cast("asyncio.Transport", self.client), cast("asyncio.Transport", self.server))
@@ -148,13 +153,13 @@ def plain(events: list[EventDraft]) -> list[tuple[str, Mapping[str, Any], Mappin
 # -- the two ways are one ----------------------------------------------------------------------------------------------
 
 STEPS = st.tuples(
-    st.sampled_from(["run", "run", "run", "describe", "extended", "extended", "fail", "query", "portal"]),
+    st.sampled_from(["run", "run", "run", "describe", "extended", "extended", "fail", "query", "alike", "alike", "portal"]),
     st.sampled_from(["a", "b"]),
     st.binary(max_size=3),
     st.sampled_from(["I", "T"]),
 )
 
-WARM = [(kind, name, b"1", "I") for kind in ("run", "extended") for name in ("a", "b") for _ in range(2)]
+WARM = [(kind, name, b"1", "I") for kind in ("run", "extended", "alike") for name in ("a", "b") for _ in range(4)]
 """After these, what comes once more is known."""
 
 
@@ -176,6 +181,11 @@ def converse(room: Room, steps: list[tuple[str, str, bytes, str]]) -> None:
             case "query":
                 room.says(requests.encode_query(b"SELECT 1"))
                 room.hears(READ + ready(status))
+            case "alike":  # a Query with a value of its own, answered in every way
+                form = "SELECT name FROM t WHERE id = %d" if name == "a" else "UPDATE t SET total = 1 WHERE id = %d"
+                room.says(requests.encode_query((form % int.from_bytes(value, "big")).encode()))
+                answer = {0: FAILED, 1: WROTE, 2: COLUMNS + ROW + READ}.get(len(value), COLUMNS + READ)
+                room.hears(answer + ready(status))
             case "portal":  # the nameless portal once more, which is gone when its transaction is
                 before = len(room.server.written)
                 room.says(EXECUTE + SYNC)
@@ -199,11 +209,11 @@ def test_both_ways_send_and_record_the_same(steps: list[tuple[str, str, bytes, s
 async def test_the_third_run_is_recorded_like_the_first_and_decided_no_more() -> None:
     room = Room()
     room.prepare("a", "SELECT 1")
-    asked = []
+    decided = []
     for value in (b"1", b"2", b"3", b"4"):
         assert room.run("a", value) == stretch("a", value)
-        asked.append(len(room.policy.seen))
-    assert asked[-1] == asked[-2]  # else this proves nothing of the short way
+        decided.append(len(room.policy.seen))
+    assert decided[-1] == decided[-2]  # else this proves nothing of the short way
     kinds = [event.type for event in room.recorder.events[-4:]]
     assert kinds == ["pg.bind", "decision", "forward", "pg.result"]
     binds = [dict(event.secret)["binds"][0]["shown"] for event in room.recorder.of("pg.bind")]  # type: ignore[index,call-overload]
@@ -228,6 +238,94 @@ async def test_a_decision_is_on_record_before_the_stretch_goes_on() -> None:
     before = len(room.recorder.of("forward"))
     room.run("a", b"2")
     assert recorded == [before + 1]
+
+
+# -- a Query alike to others -------------------------------------------------------------------------------------------
+
+
+def asked(number: int) -> bytes:
+    return requests.encode_query(b"SELECT name FROM t WHERE id = %d" % number)
+
+
+async def alike(policy: VerbPolicy | None = None, count: int = 5) -> Room:
+    """A session in which a Query came so often, each time with another value, that its like is known."""
+    room = Room(policy=policy) if policy is not None else Room()
+    for number in range(count):
+        room.says(asked(number))
+        room.hears(COLUMNS + ROW + READ + ready("I"))
+    room.sent()
+    return room
+
+
+async def test_a_query_alike_to_others_is_recorded_like_them_and_decided_no_more() -> None:
+    room = await alike()
+    decided = len(room.policy.seen)
+    room.says(asked(666))
+    assert room.sent() == asked(666)
+    room.hears(COLUMNS + ROW + READ + ready("I"))
+    assert len(room.policy.seen) == decided
+    kinds = ("pg.query", "decision", "forward", "pg.result")
+    events = [event for event in room.recorder.events if event.type in kinds]
+    first, last = events[:4], events[-4:]
+    for before, after in zip(first, last, strict=True):
+        assert {**before.fields, "ref": 0} == {**after.fields, "ref": 0}
+        assert {**before.secret, "text": ""} == {**after.secret, "text": ""}
+    assert dict(last[0].secret)["text"] == "SELECT name FROM t WHERE id = 666"
+
+
+async def test_a_query_that_is_not_alike_is_decided() -> None:
+    room = await alike()
+    for text in (b"SELECT name FROM t WHERE id = 1 OR 1 = 1", b"DELETE FROM t WHERE id = 1", b"SELECT name FROM s WHERE id = 1"):
+        decided = len(room.policy.seen)
+        room.says(requests.encode_query(text))
+        room.hears(READ + ready("I"))
+        assert len(room.policy.seen) > decided
+
+
+async def test_a_query_alike_to_others_is_not_sent_once_the_session_or_the_policy_says_no() -> None:
+    for forbid in (
+        lambda room: room.gate_session.revoke(),
+        lambda room: setattr(room.policies, "current", VerbPolicy(deny=frozenset({"select"}))),
+        lambda room: setattr(room.recorder, "fail_append", True),
+    ):
+        room = await alike()
+        forbid(room)
+        room.says(asked(666))
+        sent = room.sent()
+        while not sent:
+            await asyncio.sleep(0)
+            sent = room.sent()
+        assert b"666" not in sent
+
+
+class ReadsTexts(VerbPolicy):
+    """The same answers, by rules that read `command`."""
+
+    def decide(self, facts: Facts) -> Decision:
+        return replace(super().decide(facts), blind=False)
+
+
+async def test_a_policy_that_reads_texts_is_asked_about_each() -> None:
+    room = await alike(ReadsTexts())
+    decided = len(room.policy.seen)
+    room.says(asked(666))
+    assert len(room.policy.seen) > decided
+
+
+async def test_a_policy_that_reads_the_hour_is_asked_about_each_text() -> None:
+    room = await alike(ByTheHour())
+    decided = len(room.policy.seen)
+    room.says(asked(666))
+    assert len(room.policy.seen) > decided
+
+
+async def test_a_name_that_may_mean_something_else_is_asked_about() -> None:
+    room = await alike()
+    room.says(requests.encode_query(b"SET search_path = elsewhere"))
+    room.hears(message(b"C", b"SET\0") + ready("I"))
+    decided = len(room.policy.seen)
+    room.says(asked(666))
+    assert len(room.policy.seen) > decided
 
 
 # -- what ends it ------------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ HERE = Path(__file__).parent
 COPIED = ("proxy", "policies", "tests", "deploy", "docs", "pyproject.toml", "README.md", "Makefile", "CHANGELOG.md")
 PYTEST_FAILED = 1
 NEVER_ENDED = -1
+SHOWN_LINES = 40
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,18 @@ class Patch:
         return cls(path.stem, data["why"], data["file"], data["old"], data["new"], data.get("test", ""), data.get("demo", False))
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """How a test ended: its exit status, and the end of what it printed."""
+
+    status: int
+    printed: str
+
+    @property
+    def passed(self) -> bool:
+        return self.status == 0
+
+
 def clean_tree(into: Path) -> Path:
     for name in COPIED:
         source = ROOT / name
@@ -59,27 +72,28 @@ def clean_tree(into: Path) -> Path:
     return into
 
 
-def run(tree: Path, *words: str, seconds: float = 300) -> int:
+def run(tree: Path, *words: str, seconds: float = 300) -> Outcome:
     """Run Python in `tree`, whose package comes before the installed one. Compiled files are kept for the copies of the tree."""
     environment = {**os.environ, "PYTHONPATH": str(tree / "proxy"), "DEMO_APPROVE": "auto"}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     try:
         done = subprocess.run(
-            [sys.executable, *words], cwd=tree, env=environment, capture_output=True, text=True, check=False, timeout=seconds
-        )
+            [sys.executable, *words], cwd=tree, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, errors="replace", check=False, timeout=seconds,
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return NEVER_ENDED
-    return done.returncode
+        return Outcome(NEVER_ENDED, f"it had not ended after {seconds:.0f} s")
+    return Outcome(done.returncode, "\n".join(done.stdout.splitlines()[-SHOWN_LINES:]))
 
 
-def run_test(tree: Path, patch: Patch) -> int:
+def run_test(tree: Path, patch: Patch) -> Outcome:
     if patch.demo:
         return run(tree, "deploy/demo/demo.py")
     return run(tree, "-m", "pytest", "-x", "-p", "no:cacheprovider", patch.test)
 
 
-def passing_on(clean: Path, patches: Sequence[Patch], pool: ThreadPoolExecutor) -> set[tuple[str, bool]]:
-    """Return which tests pass on the clean tree. Many run in one process; where one of them fails, each has its own."""
+def not_passing(clean: Path, patches: Sequence[Patch], pool: ThreadPoolExecutor) -> dict[tuple[str, bool], Outcome]:
+    """Return which tests do not pass on the clean tree. Many run in one process; where one of them fails, each runs by itself."""
     tests = {(patch.test, patch.demo): patch for patch in patches}
     files: dict[str, list[str]] = {}
     for test in sorted({test for test, demo in tests if not demo}):
@@ -88,14 +102,13 @@ def passing_on(clean: Path, patches: Sequence[Patch], pool: ThreadPoolExecutor) 
         [test for file in half for test in file] for half in (list(files.values())[::2], list(files.values())[1::2]) if half
     ]
     together = pool.map(lambda half: run(clean, "-m", "pytest", "-p", "no:cacheprovider", *half, seconds=3600), halves)
-    passing = {(test, False) for half, status in zip(halves, together, strict=True) if status == 0 for test in half}
-    left = [patch for test, patch in tests.items() if test not in passing]
-    statuses = pool.map(lambda patch: run_test(clean, patch), left)
-    return passing | {(patch.test, patch.demo) for patch, status in zip(left, statuses, strict=True) if status == 0}
+    passing = {(test, False) for half, done in zip(halves, together, strict=True) if done.passed for test in half}
+    alone = {test: run_test(clean, patch) for test, patch in tests.items() if test not in passing}
+    return {test: done for test, done in alone.items() if not done.passed}
 
 
-def judge(patch: Patch, clean: Path, *, passes: bool) -> str | None:
-    """Return what is wrong with a patch, or None when its test noticed it. `passes`: the test does on the clean tree."""
+def judge(patch: Patch, clean: Path, before: Outcome | None) -> str | None:
+    """Return what is wrong with a patch, or None when its test noticed it. `before`: how the test failed on the clean tree."""
     with tempfile.TemporaryDirectory(prefix="sabotage-") as scratch:
         tree = Path(scratch) / "tree"
         shutil.copytree(clean, tree)
@@ -104,14 +117,12 @@ def judge(patch: Patch, clean: Path, *, passes: bool) -> str | None:
         found = source.count(patch.old)
         if found != 1:
             return f"its line stands {found} times in {patch.file}, not once"
-        if not passes:
-            return "its test does not pass on the clean tree"
+        if before is not None:
+            return f"its test does not pass on the clean tree\n{before.printed}"
         target.write_text(source.replace(patch.old, patch.new))
-        status = run_test(tree, patch)
-        if status != PYTEST_FAILED:
-            return (
-                f"its test did not fail on the sabotaged tree ({'it never ended' if status == NEVER_ENDED else f'exit {status}'})"
-            )
+        done = run_test(tree, patch)
+        if done.status != PYTEST_FAILED:
+            return f"its test did not fail on the sabotaged tree (exit {done.status})\n{done.printed}"
     return None
 
 
@@ -120,15 +131,18 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("names", nargs="*", help="only these patches")
     chosen = parser.parse_args(arguments).names
     patches = [Patch.read(p) for p in sorted(HERE.glob("*.toml")) if not chosen or p.stem in chosen]
-    failed = 0
+    failed: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="sabotage-") as scratch, ThreadPoolExecutor(max_workers=2) as pool:
         clean = clean_tree(Path(scratch))
-        passing = passing_on(clean, patches, pool)
-        problems = pool.map(lambda patch: judge(patch, clean, passes=(patch.test, patch.demo) in passing), patches)
+        failing = not_passing(clean, patches, pool)
+        problems = pool.map(lambda patch: judge(patch, clean, failing.get((patch.test, patch.demo))), patches)
         for patch, problem in zip(patches, problems, strict=True):
-            failed += problem is not None
-            print(f"{'FAIL' if problem else 'ok  '}  {patch.name}: {problem or patch.why}", flush=True)
-    print(f"{len(patches) - failed} passed, {failed} failed")
+            if problem:
+                failed[patch.name] = problem
+            print(f"{'FAIL' if problem else 'ok  '}  {patch.name}: {patch.why}", flush=True)
+    for name, problem in failed.items():
+        print(f"\n{name}: {problem}")
+    print(f"{len(patches) - len(failed)} passed, {len(failed)} failed")
     return 1 if failed or not patches else 0
 
 

@@ -12,7 +12,7 @@ import asyncssh
 import pytest
 import pytest_asyncio
 
-from harness.openssh_server import free_port
+from harness.loopback import free_port
 from harness.ssh_bench import SshBench, finish, until
 from interlock.approvals.model import VoteVerdict
 from interlock.clock import SystemClock, system_entropy
@@ -95,7 +95,7 @@ async def test_a_held_command_runs_after_approval(demo_bench: SshBench) -> None:
 
 async def test_a_forced_command_is_forced_here_too(demo: DemoTarget) -> None:
     credentials = CertificateCredentials(demo.ca, pins=True, clock=SystemClock(), entropy=system_entropy)
-    proof = credentials.prove("deploy", "127.0.0.1", b"echo approved")
+    proof = await credentials.prove("deploy", "127.0.0.1", b"echo approved")
     connection = await asyncssh.connect(
         "127.0.0.1", demo.port, username="deploy", client_keys=proof.keys, config=None, agent_path=None, known_hosts=None
     )
@@ -107,7 +107,7 @@ async def test_a_forced_command_is_forced_here_too(demo: DemoTarget) -> None:
 @pytest.mark.parametrize(("account", "source"), [("root", "127.0.0.1"), ("deploy", "192.0.2.1")])
 async def test_a_certificate_for_another_account_or_place_does_not_get_in(demo: DemoTarget, account: str, source: str) -> None:
     credentials = CertificateCredentials(demo.ca, pins=True, clock=SystemClock(), entropy=system_entropy)
-    proof = credentials.prove(account, source, None)
+    proof = await credentials.prove(account, source, None)
     with pytest.raises(asyncssh.PermissionDenied):
         await asyncssh.connect(
             "127.0.0.1", demo.port, username="deploy", client_keys=proof.keys, config=None, agent_path=None, known_hosts=None

@@ -263,7 +263,7 @@ async def test_environment_that_could_change_the_reading_is_refused(bench: SshBe
     assert refused.secret["detail"] == assignment
 
 
-@pytest.mark.parametrize("text", [b"echo a\0; rm -rf /", b"echo \xff\xfe", b"echo a\rrm -rf /", b"   "])
+@pytest.mark.parametrize("text", [b"echo a\0; touch made", b"echo \xff\xfe", b"echo a\rtouch made", b"   "])
 async def test_text_that_can_not_be_shown_is_refused_in_words(bench: SshBench, text: bytes) -> None:
     connection = await bench.raw()
     async with connection:

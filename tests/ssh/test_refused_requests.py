@@ -8,7 +8,7 @@ import asyncssh
 import pytest
 from asyncssh.packet import Boolean, String, UInt32
 
-from harness.openssh_server import free_port
+from harness.loopback import free_port
 from harness.ssh_bench import SshBench, until
 from interlock.evidence.events import EventDraft
 from interlock.ssh.requests import TABLE, Row, Scope, Told, find
@@ -27,7 +27,10 @@ async def test_a_terminal_is_refused_with_what_to_do_instead(bench: SshBench) ->
     done = await bench.ssh("touch made", options=["-tt"])
     assert done.status == 126
     assert bench.target.ran() == []
-    assert "interlock: no terminal is offered here (drop -t); run single commands: ssh TARGET 'command'" in done.err
+    assert (
+        "interlock: no terminal and no interactive shell are offered here; run single commands: ssh TARGET 'command' (drop -t)"
+        in done.err
+    )
     assert len(refused(bench, "pty-req")) == 1
 
 
@@ -61,7 +64,7 @@ async def test_a_remote_forward_is_refused_and_said_on_the_next_channel(bench: S
 async def test_a_direct_connection_is_refused(bench: SshBench) -> None:
     done = await bench.ssh(options=["-W", bench.target.address])
     assert done.status != 0
-    assert "interlock: port and socket forwarding is not offered here" in done.err
+    assert "interlock: a tunnel leads to a target of this proxy, by its name, and nowhere else" in done.err
     (event,) = refused(bench, "direct-tcpip")
     assert "127.0.0.1" in str(event.secret["detail"])
 

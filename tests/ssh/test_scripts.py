@@ -181,5 +181,5 @@ async def test_input_that_is_too_long_is_refused(hasty: SshBench) -> None:
 async def test_a_shell_with_a_terminal_is_still_refused(whole: Whole) -> None:
     done = await whole.bench.ssh(stdin=b"touch made\n", options=["-tt"])
     assert done.status == 126
-    assert "no terminal is offered here" in done.err
+    assert "no terminal and no interactive shell are offered here" in done.err
     assert whole.bench.target.ran() == []

@@ -60,7 +60,7 @@ async def login(target: OpenSshServer, proof: Any) -> asyncssh.SSHClientConnecti
 
 async def test_a_pinned_certificate_runs_its_command_whatever_is_asked(target: OpenSshServer) -> None:
     """Why such a connection carries one channel: a second exec silently runs the first command again."""
-    connection = await login(target, credentials(target).prove(target.account, "127.0.0.1", b"echo approved"))
+    connection = await login(target, await credentials(target).prove(target.account, "127.0.0.1", b"echo approved"))
     async with connection:
         assert (await connection.run("touch other")).stdout == "approved\n"
         assert (await connection.run("touch other")).stdout == "approved\n"
@@ -69,7 +69,7 @@ async def test_a_pinned_certificate_runs_its_command_whatever_is_asked(target: O
 
 
 async def test_a_certificate_gives_a_session_and_nothing_else(target: OpenSshServer) -> None:
-    connection = await login(target, credentials(target).prove(target.account, "127.0.0.1", None))
+    connection = await login(target, await credentials(target).prove(target.account, "127.0.0.1", None))
     async with connection:
         with pytest.raises(asyncssh.ChannelOpenError):
             await connection.run("true", term_type="xterm", request_pty="force")
@@ -81,16 +81,16 @@ async def test_a_certificate_gives_a_session_and_nothing_else(target: OpenSshSer
 
 async def test_a_certificate_is_worth_nothing_from_elsewhere_or_later(target: OpenSshServer) -> None:
     with pytest.raises(asyncssh.PermissionDenied):
-        await login(target, credentials(target).prove(target.account, "192.0.2.1", None))
+        await login(target, await credentials(target).prove(target.account, "192.0.2.1", None))
     late = ManualClock(datetime.now(UTC) - timedelta(seconds=301))  # noqa: TID251  sshd reads the machine's clock
     with pytest.raises(asyncssh.PermissionDenied):
-        await login(target, credentials(target, late).prove(target.account, "127.0.0.1", None))
+        await login(target, await credentials(target, late).prove(target.account, "127.0.0.1", None))
 
 
-def test_what_a_certificate_says(tmp_path: Path) -> None:
+async def test_what_a_certificate_says(tmp_path: Path) -> None:
     ca = asyncssh.generate_private_key("ssh-ed25519")
     clock = ManualClock()
-    proof = CertificateCredentials(ca, pins=True, clock=clock, entropy=lambda size: b"\x07" * size).prove(
+    proof = await CertificateCredentials(ca, pins=True, clock=clock, entropy=lambda size: b"\x07" * size).prove(
         "deploy", "10.0.0.1", b"id"
     )
     entry = proof.keys[0]
@@ -109,10 +109,10 @@ def test_what_a_certificate_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("account", ["root,deploy", "a b", "", "x\n", "ä", "-o", "a" * 33])
-def test_no_certificate_for_an_account_that_is_more_than_a_name(account: str) -> None:
+async def test_no_certificate_for_an_account_that_is_more_than_a_name(account: str) -> None:
     ca = asyncssh.generate_private_key("ssh-ed25519")
     with pytest.raises(TargetError):
-        CertificateCredentials(ca, pins=True, clock=ManualClock(), entropy=os.urandom).prove(account, "127.0.0.1", None)
+        await CertificateCredentials(ca, pins=True, clock=ManualClock(), entropy=os.urandom).prove(account, "127.0.0.1", None)
 
 
 @pytest.mark.parametrize(

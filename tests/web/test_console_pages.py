@@ -21,7 +21,7 @@ from harness.authenticator import as_json, authenticator
 from harness.client import Impatient
 from harness.console import House, open_house, visiting
 from harness.desk import PASSPHRASE
-from harness.postgres_server import free_port
+from harness.loopback import free_port
 from harness.requests import SHELL, TERMS, draft
 from interlock.approvals.desk import House as DeskHouse
 from interlock.approvals.fatigue import Limits

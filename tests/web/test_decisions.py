@@ -262,6 +262,9 @@ async def test_a_lock_is_seen_and_lifted_by_handle(house: House) -> None:
         (lock,) = (await bob.get("/v1/locks")).json()["locks"]
         assert lock["handle"] == "claude" and lock["until"] > lock["since"]
     async with house.client(await house.token("carol")) as admin:
+        assert told(await admin.delete("/v1/locks/claude")) == (401, "step-up-required")
+        assert len((await admin.get("/v1/locks")).json()["locks"]) == 1
+    async with house.client(await house.stepped_up("carol")) as admin:
         assert (await admin.delete("/v1/locks/claude")).status_code == 204
         assert (await admin.get("/v1/locks")).json()["locks"] == []
         assert told(await admin.delete("/v1/locks/claude")) == (404, "not-found")

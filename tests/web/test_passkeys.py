@@ -22,7 +22,7 @@ from harness.authenticator import Authenticator, as_json, authenticator
 from harness.browser import DESKTOP, PHONE, Window, open_chromium, window
 from harness.clock import ManualClock
 from harness.desk import PASSPHRASE, Desk, open_desk
-from harness.postgres_server import free_port
+from harness.loopback import free_port
 from harness.requests import TERMS, draft
 from harness.webnode import open_web
 from interlock.approvals.desk import House as DeskHouse

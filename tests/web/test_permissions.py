@@ -15,6 +15,8 @@ from interlock.approvals.model import State
 OWN, READ, DECIDE, SESSIONS, ADMIN, OPEN = "own", "read", "decide", "sessions", "admin", "open"
 LOOK = "look"
 """A decision session of an administrator or auditor."""
+GIVE = "give"
+"""An administrator in a decision session, or the local operator, who has none."""
 
 DIGEST = "sha256:" + "0" * 64
 DECISION = {"verdict": "approve", "digest": DIGEST}
@@ -22,8 +24,21 @@ ROUTES: dict[tuple[str, str], tuple[str, Any]] = {
     ("GET", "/healthz"): (OPEN, None),
     ("GET", "/readyz"): (OPEN, None),
     ("POST", "/v1/step-up"): (OPEN, {"handle": "bob", "passphrase": PASSPHRASE}),
+    ("POST", "/v1/token"): (OPEN, None),
     ("GET", "/v1/whoami"): (OWN, None),
     ("GET", "/v1/targets"): (OWN, None),
+    ("GET", "/v1/login"): (OPEN, None),
+    ("POST", "/v1/login/device"): (OPEN, None),
+    ("POST", "/v1/login/device/poll"): (OPEN, {"flow": "x"}),
+    ("POST", "/v1/login/browser"): (OPEN, {"port": 4711, "challenge": "x"}),
+    ("POST", "/v1/login/browser/finish"): (OPEN, {"flow": "x", "state": "x", "code": "x", "verifier": "x"}),
+    ("POST", "/v1/logout/backchannel"): (OPEN, None),
+    ("POST", "/v1/logout"): (OWN, {}),
+    ("POST", "/v1/certificate"): (OWN, {"public_key": "x"}),
+    ("POST", "/v1/certificate/revoke"): (ADMIN, {"serial": "0" * 16}),
+    ("GET", "/v1/connect"): (OWN, None),
+    ("GET", "/v1/ca"): (OWN, None),
+    ("POST", "/v1/ca/rotate"): (LOOK, {}),
     ("GET", "/v1/approvals"): (OWN, None),
     ("GET", "/v1/approvals/{request_id}"): (OWN, None),
     ("POST", "/v1/approvals/{request_id}/decision"): (DECIDE, DECISION),
@@ -35,7 +50,7 @@ ROUTES: dict[tuple[str, str], tuple[str, Any]] = {
     ("GET", "/v1/grants"): (OWN, None),
     ("DELETE", "/v1/grants/{grant_id}"): (OWN, None),
     ("GET", "/v1/locks"): (READ, None),
-    ("DELETE", "/v1/locks/{identity}"): (ADMIN, None),
+    ("DELETE", "/v1/locks/{identity}"): (GIVE, None),
     ("GET", "/v1/glass"): (READ, None),
     ("GET", "/v1/passkeys"): (OWN, None),
     ("POST", "/v1/passkeys"): (DECIDE, {"name": "key", "credential": "{}"}),
@@ -62,8 +77,8 @@ CALLERS: dict[str, frozenset[str]] = {
     "auditor": frozenset((OWN, READ, SESSIONS)),
     "auditor, stepped up": frozenset((OWN, READ, SESSIONS, DECIDE, LOOK)),
     "admin": frozenset((OWN, READ, SESSIONS, ADMIN)),
-    "admin, stepped up": frozenset((OWN, READ, SESSIONS, ADMIN, DECIDE, LOOK)),
-    "socket": frozenset((OWN, READ, SESSIONS, ADMIN)),
+    "admin, stepped up": frozenset((OWN, READ, SESSIONS, ADMIN, DECIDE, LOOK, GIVE)),
+    "socket": frozenset((OWN, READ, SESSIONS, ADMIN, GIVE)),
 }
 
 
@@ -129,6 +144,8 @@ async def test_every_route_for_every_caller(house: House, who: str) -> None:
                 assert not refused and answer.status_code not in (405, 500), told
             elif who == "nobody":
                 assert (answer.status_code, answer.json()["reason"]) == (401, "not-authenticated"), told
+            elif scope == GIVE and ADMIN in scopes:
+                assert (answer.status_code, answer.json()["reason"]) == (401, "step-up-required"), told
             elif scope in (DECIDE, LOOK) and DECIDE not in scopes:
                 person = who not in ("agent", "socket")
                 expected = (401, "step-up-required") if person else (403, "not-a-person")

@@ -133,7 +133,7 @@ def _portrait(request: ApprovalRequest, now: datetime | None, view: _View) -> Po
         held_by=inline(f"{draft.decision.rule}: {one_line(draft.decision.reason)}", 400),
         command=view.command,
         stdin=stdin if stdin is not None and stdin.length else None,
-        binds=tuple(f"${number} = {value}" for number, value in enumerate(view.binds, 1)),
+        binds=tuple(_numbered(number, value, analysis) for number, value in enumerate(view.binds, 1)),
         surroundings=_surroundings(command, words),
         effects=wording.sentences(analysis, command.wire),
         opaque=wording.unknowns(analysis),
@@ -256,6 +256,10 @@ def _left(request: ApprovalRequest, now: datetime | None) -> str:
         return ""
     seconds = int((request.expires - now).total_seconds())
     return f"expires in {duration(seconds)}" if seconds > 0 else "expires now"
+
+
+def _numbered(number: int, value: str, analysis: Analysis) -> str:
+    return f"${number} (secret) = {value}" if number in analysis.secrets else f"${number} = {value}"
 
 
 def _bind(raw: bytes | None, shown: str | None) -> str:

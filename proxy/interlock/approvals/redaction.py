@@ -4,7 +4,8 @@ Chat keeps what it is sent, on other people's servers. So whatever `detectors` f
 place of text is also what an attacker wants: `rm -rf AKIA…`, a program that is named like a token. Therefore the approve
 button stays only while every hidden piece is provably nothing but a value (threats.md, A7; property 33):
 
-* it lies inside one static literal that is an operand (shell) or one plain string constant (SQL), or in one bind value;
+* it lies inside one static literal that is an operand (shell) or one plain string constant (SQL), or in one bind value, or is
+  one, by the column that it goes to;
 * nothing in the command is unknown, and no code is called that would read the value;
 * it is not what an effect acts on: a path, host, table or account is never hidden, but for the password in a URL.
 
@@ -100,8 +101,8 @@ def redacted(draft: RequestDraft) -> Redaction:
         values += [command.stdin.data[hit.start : hit.end] for hit in in_stdin]
     binds: list[str | None] = []
     static = _only_values(draft.analysis, command.wire)
-    for value in command.binds:
-        shown, in_bind = _of_bind(value)
+    for number, value in enumerate(command.binds, 1):
+        shown, in_bind = _of_bind(value, secret=number in draft.analysis.secrets)
         binds.append(shown)
         counted += in_bind
         sure = sure and (static or not in_bind)
@@ -125,7 +126,11 @@ def _of_text(raw: bytes) -> tuple[Hidden, tuple[Hit, ...]]:
     return Hidden(shown, spans, more=len(raw) - len(shown)), hits
 
 
-def _of_bind(value: BindValue) -> tuple[str | None, tuple[Hit, ...]]:
+def _of_bind(value: BindValue, *, secret: bool) -> tuple[str | None, tuple[Hit, ...]]:
+    """Return what is shown of a value. One that goes to a secret column is hidden whole, whatever it looks like."""
+    if secret and value.raw:
+        length = len(value.raw if value.shown is None else value.shown.encode("utf-8", "surrogatepass"))
+        return hide(length), (Hit(0, length, "a value for a secret column", certain=True),)
     if value.raw is None or value.shown is None:
         return None, ()
     raw = value.shown.encode("utf-8", "surrogatepass")

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 
+from interlock.cli.kept import current_server
 from interlock.control import SOCKET
 from interlock.errors import InterlockError, Reason
 
@@ -21,8 +22,8 @@ SILENCE_S = 45.0
 
 
 def find_server(server: str | None) -> str:
-    """Return the URL or socket path to use: --server, INTERLOCK_SERVER, else the socket in the usual data_dir."""
-    return server or os.environ.get("INTERLOCK_SERVER") or str(DEFAULT_DATA_DIR / SOCKET)
+    """Return the URL or socket path to use: --server, INTERLOCK_SERVER, the last login's, else the socket in data_dir."""
+    return server or os.environ.get("INTERLOCK_SERVER") or current_server() or str(DEFAULT_DATA_DIR / SOCKET)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,9 @@ from interlock.errors import AuthenticationError, InterlockError, Reason
 MARGIN_S = 5.0
 """Seconds before its end at which a decision session is not used any more."""
 
-ENDED = frozenset((Reason.NOT_AUTHENTICATED, Reason.TOKEN_REJECTED, Reason.STEP_UP_REQUIRED))
+ENDED = frozenset(
+    (Reason.NOT_AUTHENTICATED, Reason.TOKEN_REJECTED, Reason.TOKEN_EXPIRED, Reason.CREDENTIAL_REVOKED, Reason.STEP_UP_REQUIRED)
+)
 
 _DURATION = re.compile(r"([1-9]\d{0,5})([smhd])\Z")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -30,7 +30,11 @@ class Output(StrEnum):
 EXIT: dict[Reason, int] = {
     Reason.NOT_AUTHENTICATED: 3,
     Reason.TOKEN_REJECTED: 3,
+    Reason.TOKEN_EXPIRED: 3,
+    Reason.TOKEN_REPLAYED: 3,
+    Reason.CREDENTIAL_REVOKED: 3,
     Reason.STEP_UP_REQUIRED: 3,
+    Reason.LOGIN_ENDED: 3,
     Reason.DENIED_BY_POLICY: 4,
     Reason.NO_ACCESS: 4,
     Reason.DENIED_BY_REVIEWER: 5,

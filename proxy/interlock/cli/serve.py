@@ -13,10 +13,11 @@ from typing import Annotated, Any
 import structlog
 import typer
 
-from interlock.cli.client import Client
+from interlock.cli.client import Client, find_server
+from interlock.cli.kept import Kept
 from interlock.cli.output import Output, columns, data, emit_json, reporting, say
 from interlock.config import Config, load
-from interlock.errors import ConfigError, InterlockError
+from interlock.errors import AuthenticationError, ConfigError, InterlockError
 
 log = structlog.get_logger()
 
@@ -119,7 +120,7 @@ def init(config: Annotated[Path, typer.Option("--config", "-c", help="Where to w
 @reporting
 def list_targets(server: Server = None, output: Format = Output.TEXT) -> None:
     """List the targets you may open."""
-    rows = Client(server).get("/v1/targets")["targets"]
+    rows = _client(server).get("/v1/targets")["targets"]
     if output is Output.JSON:
         emit_json({"v": 1, "targets": rows})
         return
@@ -133,12 +134,26 @@ def list_targets(server: Server = None, output: Format = Output.TEXT) -> None:
 @reporting
 def whoami(server: Server = None, output: Format = Output.TEXT) -> None:
     """Say who the daemon takes you for."""
-    row: dict[str, Any] = Client(server, token=os.environ.get("INTERLOCK_TOKEN")).get("/v1/whoami")
+    row: dict[str, Any] = _client(server).get("/v1/whoami")
     if output is Output.JSON:
         emit_json({"v": 1, **row})
         return
     owner = f", owned by {row['owner']}" if row["owner"] else ""
     data.print(f"{row['handle']} ({row['kind']}{owner}) in {', '.join(row['groups']) or 'no groups'}", markup=False)
+
+
+def _client(server: str | None) -> Client:
+    """Speak as INTERLOCK_TOKEN says, or as who is logged in there. Raise AuthenticationError at a URL without either."""
+    at = find_server(server)
+    given = os.environ.get("INTERLOCK_TOKEN")
+    if given:
+        return Client(at, token=given)
+    try:
+        return Client(at, token=Kept(at).session().secret())
+    except AuthenticationError:
+        if at.startswith(("http://", "https://")):
+            raise
+        return Client(at)
 
 
 def _configure_logs() -> None:

@@ -22,6 +22,7 @@ from interlock.commands.sftp import analyze_sftp
 from interlock.commands.shell.analysis import Asked, analyze_shell, unknown
 from interlock.commands.shell.effective import inert
 from interlock.commands.shell.grammars import Asking
+from interlock.commands.sql.alike import Alike, Families
 from interlock.commands.sql.analysis import analyze_sql, context_key, depends_on_names, in_process
 from interlock.commands.sql_child import SqlChild
 
@@ -46,6 +47,7 @@ class Analyzer:
         pool.close_with(self._sql.close)
         self._size = cache_size
         self._cache: OrderedDict[Hashable, Analysis] = OrderedDict()
+        self._families = Families()
 
     async def start(self) -> None:
         """Start the grammars. Raise ConfigError when they do not work on this machine."""
@@ -67,9 +69,19 @@ class Analyzer:
             return self._keep(key, command, analyze_sftp(command.text, self._rules))
         if command.kind is Kind.PUSH:
             return self._keep(key, command, analyze_push(command.text, self._rules))
-        if isinstance(context, SqlContext) and in_process(command.text):
-            return self._keep(key, command, analyze_sql(command.text, context, command.kind))
-        return None
+        if not isinstance(context, SqlContext) or not in_process(command.text):
+            return None
+        kind, surroundings = command.kind, _surroundings(command.kind, context)
+        alike = self._families.find(command.text, surroundings)
+        if alike is not None:
+            return alike.of(command.text)  # not kept: texts of which each is new would push out those that recur
+        analysis = analyze_sql(command.text, context, kind)
+        self._families.learn(command.text, surroundings, analysis, lambda text: analyze_sql(text, context, kind))
+        return self._keep(key, command, analysis)
+
+    def alike(self, text: bytes, kind: Kind, context: SqlContext) -> Alike | None:
+        """Return what is known of a text's like: texts that differ in idle values alone get the same object."""
+        return self._families.find(text, _surroundings(kind, context))
 
     async def classify(self, command: Command) -> Analysis:
         """Analyse, in a child where needed. A crash or a limit is an opaque analysis, never an exception."""
@@ -141,9 +153,14 @@ def _surrounded(analysis: Analysis, command: Command) -> Analysis:
     return replace(analysis, opaque=opaque, sent=None)
 
 
+def _surroundings(kind: Kind, context: SqlContext) -> tuple[Hashable, ...]:
+    """What an analysis depends on beside its text and the names of the session."""
+    return kind is Kind.QUERY, context_key(context)
+
+
 def _key(command: Command) -> Hashable:
     context = command.context
     if isinstance(context, SqlContext):
-        return command.text, command.kind is Kind.QUERY, context_key(context)
+        return command.text, *_surroundings(command.kind, context)
     stdin = None if command.stdin is None else command.stdin.sha256
     return command.text, command.kind, context, stdin, command.cwd, command.env, command.pty

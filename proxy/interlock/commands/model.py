@@ -219,6 +219,7 @@ class Analysis:
     assumed: tuple[str, ...] = ()
     parser: str = ""
     notes: tuple[str, ...] = ()  # facts for the reviewer, never a gate
+    secrets: tuple[int, ...] = ()  # numbers of the parameters whose values are secret by the column that they go to
 
     @property
     def static(self) -> bool:

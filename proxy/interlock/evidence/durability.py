@@ -1,8 +1,8 @@
-"""Group commit: one fdatasync shared by everybody who waits, and one in the background soon after any append.
+"""Group commit: one fdatasync shared by everybody who waits, and one for all transcripts in the background soon after any append.
 
 A sync that begins after a caller's append covers that append; so at most one sync of a transcript runs and one waits,
-however many callers there are. The background syncs of all transcripts go round together: one job brings many files to
-the disk, so that a thousand sessions do not wake a thousand threads.
+however many callers there are. In the background the transcripts of a node go round together: what all of them were appended
+is brought to the disk by one sync of the log that they share (redo.py).
 """
 
 from __future__ import annotations
@@ -11,99 +11,89 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
+from typing import Generic, Protocol, TypeVar
 
 SOON = 0.008
 """Seconds from an append to the beginning of its background sync: what is allowed is on disk within 10 ms."""
 
-A_JOB = 8
-"""Transcripts that one job of a round syncs at most, one after the other. Whoever waits for one of them waits for the job."""
-
-JOBS = 3
-"""Jobs that a small round is split into. A journaling file system brings syncs that come together to the disk in one commit,
-and those that follow each other in one each: together, the same files take a fraction of the time and less CPU. One thread
-of the pool (writer.SYNCING) stays free for whoever waits for an answer."""
+B = TypeVar("B")
 
 
-class SyncRounds:
-    """The background syncs of every transcript of a node. Jobs run in `pool`."""
+class Log(Protocol[B]):
+    """What brings the appends of all transcripts to the disk (redo.RedoLog, with a clock)."""
 
-    __slots__ = ("_due", "_loop", "_pool", "_timer")
+    def take(self) -> B:
+        """Return what was appended since the last call. On the loop."""
+        ...
 
-    def __init__(self, pool: Executor) -> None:
+    def write(self, batch: B) -> None:
+        """Write and sync it. In a thread, one at a time. Raise OSError or EvidenceError."""
+        ...
+
+
+class SyncRounds(Generic[B]):
+    """The background syncs of every transcript of a node, one after the other. They run in `pool`."""
+
+    __slots__ = ("_due", "_log", "_loop", "_running", "_timer", "pool")
+
+    def __init__(self, pool: Executor, log: Log[B]) -> None:
+        self.pool = pool
+        self._log = log
         self._loop = asyncio.get_running_loop()
-        self._pool = pool
         self._due: set[GroupCommit] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._running = False
 
     def add(self, commit: GroupCommit) -> None:
-        """Sync this transcript in the next round, which begins within `SOON`."""
+        """Cover this transcript in the next round, which begins within `SOON`, or when the one that runs has ended."""
         self._due.add(commit)
-        if self._timer is None:
+        if self._timer is None and not self._running:
             self._timer = self._loop.call_later(SOON, self._round)
+
+    def begin(self) -> None:
+        """Begin a round now, unless one is under way or near: the log may have something to do beside appends."""
+        if self._timer is None and not self._running:
+            self._start()
 
     def forget(self, commit: GroupCommit) -> None:
         self._due.discard(commit)
 
-    def run(self, commits: list[GroupCommit]) -> None:
-        """Sync these in one job. None of them may have a sync that runs."""
-        covered = [(commit, commit.begin()) for commit in commits]
-        job = self._loop.run_in_executor(self._pool, partial(_flush, [commit.flush for commit in commits]))
-        job.add_done_callback(partial(self._finished, covered))
-
     def _round(self) -> None:
         self._timer = None
+        if self._due:
+            self._start()
+
+    def _start(self) -> None:
         due, self._due = self._due, set()
-        ready: list[GroupCommit] = []
-        for commit in due:
-            commit.queued = False
-            if commit.behind and commit.idle:
-                ready.append(commit)
-            elif commit.behind:  # a sync of it runs that began before its last append
-                commit.queue()
-        size = min(A_JOB, -(-len(ready) // JOBS))
-        for at in range(0, len(ready), size or 1):
-            self.run(ready[at : at + size])
+        covered = [(commit, commit.begin_round()) for commit in due]
+        self._running = True
+        job = self._loop.run_in_executor(self.pool, self._log.write, self._log.take())
+        job.add_done_callback(partial(self._ended, covered))
 
-    @staticmethod
-    def _finished(covered: list[tuple[GroupCommit, int]], job: asyncio.Future[list[Exception | None]]) -> None:
-        failed = asyncio.CancelledError() if job.cancelled() else job.exception()
-        errors = job.result() if failed is None else [failed] * len(covered)
-        for (commit, written), error in zip(covered, errors, strict=True):
-            commit.finished(written, error)
-
-
-def _flush(flushes: list[Callable[[], None]]) -> list[Exception | None]:
-    """Run every flush and return how each ended: one broken file is not its neighbour's fault."""
-    ends: list[Exception | None] = []
-    for flush in flushes:
-        try:
-            flush()
-            ends.append(None)
-        except Exception as error:
-            ends.append(error)
-    return ends
+    def _ended(self, covered: list[tuple[GroupCommit, int]], job: asyncio.Future[None]) -> None:
+        self._running = False
+        error = asyncio.CancelledError() if job.cancelled() else job.exception()
+        for commit, written in covered:
+            commit.ended(written, error)
+        if self._due and self._timer is None:
+            self._timer = self._loop.call_later(SOON / 2, self._round)
 
 
 class GroupCommit:
     """Shares the syncs of one transcript. `flush` runs in a thread; `failed` is told, on the loop, why one did not."""
 
-    __slots__ = ("_durable", "_failed", "_next", "_rounds", "_running", "_stopped", "_written", "flush", "queued")
+    __slots__ = ("_durable", "_failed", "_flush", "_next", "_queued", "_rounds", "_running", "_stopped", "_written")
 
-    def __init__(self, flush: Callable[[], None], rounds: SyncRounds, failed: Callable[[Exception], None]) -> None:
-        self.flush = flush
-        self._rounds = rounds
+    def __init__(self, flush: Callable[[], None], rounds: SyncRounds[B], failed: Callable[[Exception], None]) -> None:
+        self._flush = flush
+        self._rounds: SyncRounds[B] = rounds
         self._failed = failed
         self._written = 0
         self._durable = 0
         self._stopped = False
-        self.queued = False
+        self._queued = False
         self._running: asyncio.Future[None] | None = None
         self._next: asyncio.Future[None] | None = None
-
-    @property
-    def idle(self) -> bool:
-        """No sync of this transcript runs."""
-        return self._running is None
 
     @property
     def behind(self) -> bool:
@@ -113,13 +103,8 @@ class GroupCommit:
     def wrote(self) -> None:
         """Note an append; a background sync follows within `SOON`."""
         self._written += 1
-        if not self.queued:
-            self.queue()
-
-    def queue(self) -> None:
-        """Ask for a part in the next round."""
-        if not self._stopped:
-            self.queued = True
+        if not self._queued and not self._stopped:
+            self._queued = True
             self._rounds.add(self)
 
     async def wait(self) -> None:
@@ -134,30 +119,25 @@ class GroupCommit:
         self._rounds.forget(self)
 
     def _request(self) -> asyncio.Future[None]:
+        loop = asyncio.get_running_loop()
         if self._running is None:
-            self._running = running = asyncio.get_running_loop().create_future()
-            self._rounds.run([self])
+            self._running = running = loop.create_future()
+            self._begin()
             return running
         if self._next is None:
-            self._next = asyncio.get_running_loop().create_future()
+            self._next = loop.create_future()
         return self._next
 
-    # -- for the rounds -----------------------------------------------------------------------------------------------
+    def _begin(self) -> None:
+        job = asyncio.get_running_loop().run_in_executor(self._rounds.pool, self._flush)
+        job.add_done_callback(partial(self._synced, self._written))
 
-    def begin(self) -> int:
-        """A sync begins now; return what it will cover."""
-        if self._running is None:
-            self._running = asyncio.get_running_loop().create_future()
-        return self._written
-
-    def finished(self, covered: int, error: BaseException | None) -> None:
+    def _synced(self, covered: int, job: asyncio.Future[None]) -> None:
         """The sync has ended. Start the next one when somebody waits for it."""
+        error = asyncio.CancelledError() if job.cancelled() else job.exception()
         finished, self._running = self._running, self._next
         self._next = None
-        if error is None:
-            self._durable = max(self._durable, covered)
-        elif isinstance(error, Exception):
-            self._failed(error)
+        self.ended(covered, error)
         if finished is not None and not finished.done():
             if error is None:
                 finished.set_result(None)
@@ -165,4 +145,18 @@ class GroupCommit:
                 finished.set_exception(error if isinstance(error, Exception) else OSError("the sync was cancelled"))
                 finished.exception()  # nobody may be waiting; `failed` has been told
         if self._running is not None:
-            self._rounds.run([self])
+            self._begin()
+
+    # -- for the rounds -----------------------------------------------------------------------------------------------
+
+    def begin_round(self) -> int:
+        """A round begins now; return what it will cover."""
+        self._queued = False
+        return self._written
+
+    def ended(self, covered: int, error: BaseException | None) -> None:
+        """A sync has ended that covers this many appends."""
+        if error is None:
+            self._durable = max(self._durable, covered)
+        elif isinstance(error, Exception):
+            self._failed(error)

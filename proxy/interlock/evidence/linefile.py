@@ -7,23 +7,37 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Lock
+from typing import Protocol
 
 from interlock.errors import EvidenceError
 
 _GIVE_WAY = 16
 
 
+class Log(Protocol):
+    """What else is told of appends (redo.RedoLog)."""
+
+    def appended(self, file: LineFile, size: int, *, first: bool) -> None: ...
+
+
 class LineFile:
     """An open file. `append` writes at the end in one system call; `sync` may run in another thread."""
 
-    __slots__ = ("_fd", "name", "unsynced")
+    __slots__ = ("_closing", "_fd", "_fresh", "_log", "_name", "_size", "_told", "failed", "name", "unsynced")
 
     def __init__(self, path: Path, *, create: bool) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT | os.O_EXCL if create else 0)
         self.name = path.name
         self.unsynced = create
+        self._size = self._told = 0
+        self._fresh: list[bytes] = []
+        self._log: Log | None = None
+        self._name = "/".join(path.parts[-3:]).encode()
+        self._closing = Lock()
+        self.failed: Callable[[Exception], None] = lambda _: None
         self._fd = os.open(path, flags, 0o600)
 
     def append(self, data: bytes) -> None:
@@ -32,10 +46,31 @@ class LineFile:
         written = os.write(self._fd, data)
         if written != len(data):
             raise EvidenceError(f"{self.name}: only {written} of {len(data)} bytes could be written; the disk is full")
+        self._size += written
+        if self._log is not None:
+            fresh = self._fresh
+            self._log.appended(self, written, first=not fresh)
+            fresh.append(data)
+
+    def share(self, log: Log, failed: Callable[[Exception], None]) -> None:
+        """Tell `log` of what is appended from now on, and `failed` why a sync that the log asked for could not be had."""
+        self._log = log
+        self.failed = failed
+        self._told = self._size
+
+    def taken(self) -> tuple[bytes, int, list[bytes]]:
+        """Return what was appended since the last call, for `log`: redo.Shared."""
+        fresh, self._fresh = self._fresh, []
+        at, self._told = self._told, self._size
+        return self._name, at, fresh
 
     def sync(self) -> None:
-        """Bring what was appended before this call to stable storage. Raise OSError."""
-        if self.unsynced:
+        """Bring what was appended before this call to stable storage, if the file is open. Raise OSError."""
+        if not self.unsynced:
+            return
+        with self._closing:  # an fd that is closed meanwhile may be another file's
+            if self._fd < 0:
+                return
             self.unsynced = False
             try:
                 os.fdatasync(self._fd)
@@ -44,9 +79,10 @@ class LineFile:
                 raise
 
     def close(self) -> None:
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            os.close(fd)
+        with self._closing:
+            if self._fd >= 0:
+                fd, self._fd = self._fd, -1
+                os.close(fd)
 
 
 def lines_of(path: Path) -> Iterator[bytes]:

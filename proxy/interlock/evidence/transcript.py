@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from binascii import b2a_base64, hexlify
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -22,7 +23,7 @@ from interlock.evidence import disclosure, jcs
 from interlock.evidence.disclosure import URL_SAFE
 from interlock.evidence.events import TYPES, Draft, EventDraft, Json, reserved
 from interlock.evidence.forms import BEFORE, VERSION, FormedDraft
-from interlock.evidence.linefile import LineFile
+from interlock.evidence.linefile import LineFile, Log
 from interlock.evidence.vault import Vault
 
 EVENTS = "events.jsonl"
@@ -196,6 +197,11 @@ class Transcript:
         self._sink.sync()
         self._events.sync()
 
+    def share(self, log: Log, failed: Callable[[Exception], None]) -> None:
+        """Tell `log` of what is appended from now on (linefile.LineFile.share)."""
+        self._sink.share(log, failed)
+        self._events.share(log, failed)
+
     def disclose(self, text: str) -> None:
         """Write and sync the disclosure of a commitment that the seal makes. Raise OSError or EvidenceError."""
         self._sink.append(disclosure.line(text, disclosure.OF_SEAL))
@@ -206,7 +212,10 @@ class Transcript:
         self._sealed = True
 
     def close(self) -> None:
+        """Close the files. What could not be sealed is synced, as far as the disk lets us: the log will forget of it."""
         self._sealed = True
+        with suppress(OSError):
+            self.sync()
         self._sink.close()
         self._events.close()
 

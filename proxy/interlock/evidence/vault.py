@@ -7,14 +7,14 @@ A sink takes lines of `disclosures.jsonl` (disclosure.line) and keeps them as du
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
 from interlock.evidence import disclosure
-from interlock.evidence.linefile import LineFile
+from interlock.evidence.linefile import LineFile, Log
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,10 @@ class Sink(Protocol):
 
     def append(self, data: bytes) -> None:
         """Write whole lines before returning. Raise OSError or EvidenceError."""
+        ...
+
+    def share(self, log: Log, failed: Callable[[Exception], None]) -> None:
+        """Tell `log` of what is written from now on, and `failed` why a sync that the log asked for could not be had."""
         ...
 
     def sync(self) -> None: ...

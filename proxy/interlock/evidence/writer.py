@@ -28,9 +28,10 @@ from interlock.evidence.datadir import DataDirectory
 from interlock.evidence.durability import GroupCommit, SyncRounds
 from interlock.evidence.events import Draft, EventDraft, Json, Recorder
 from interlock.evidence.journal import Journal
-from interlock.evidence.linefile import sync_directory
+from interlock.evidence.linefile import LineFile, sync_directory
 from interlock.evidence.policies import PolicyShelf
 from interlock.evidence.recovery import recover
+from interlock.evidence.redo import Batch, RedoLog, Shared
 from interlock.evidence.seal import SealCa, SealKey, Status
 from interlock.evidence.sealing import Sealer
 from interlock.evidence.transcript import Transcript
@@ -62,6 +63,7 @@ class TranscriptRecorder:
         self._transcript = transcript
         self._key = key
         self._commit = GroupCommit(transcript.sync, store.rounds, self._sync_failed)
+        transcript.share(store.redo, self._sync_failed)
         self._ending: asyncio.Task[None] | None = None
 
     @property
@@ -134,6 +136,7 @@ class TranscriptRecorder:
 
     def _seal_now(self) -> None:
         transcript = self._transcript
+        transcript.sync()  # the group commit may have synced the log that all share instead
         disclose = transcript.disclose if self.kind == "session" else None
         self._store.sealer.seal(
             transcript.directory,
@@ -177,7 +180,9 @@ class TranscriptStore:
         self._vault: Vault = vault if vault is not None else PlainVault()
         self._shelf = PolicyShelf(data_dir, policy_files)
         self.sealer = Sealer(node, ca, self._shelf, self._vault, clock, entropy)
-        self.rounds: SyncRounds
+        self.rounds: SyncRounds[Batch]
+        self.redo = RedoLog(data_dir, clock, self._sync_failed)
+        self._loop: asyncio.AbstractEventLoop
         self._live: dict[str, TranscriptRecorder] = {}
         self._unsealed: dict[Path, str] = {}
         self._tasks: set[asyncio.Future[Any]] = set()
@@ -199,7 +204,8 @@ class TranscriptStore:
 
     async def start(self) -> None:
         """Lock and prepare the data directory, recover what died, begin the journal. Raise EvidenceError."""
-        self.rounds = SyncRounds(self.pool)
+        self._loop = asyncio.get_running_loop()
+        self.rounds = SyncRounds(self.pool, self.redo)
         try:
             self._unsealed.update(await self.threaded(self._prepare))
             await self.repair()
@@ -229,6 +235,10 @@ class TranscriptStore:
             await self._journal.close({"reason": "shutting-down"})
         while self._tasks:
             await asyncio.wait(set(self._tasks))
+        try:
+            await asyncio.to_thread(self.redo.close)
+        except OSError as error:
+            log.error("redo log not closed", error=str(error))
         self._folder.unlock()
         self.pool.shutdown()
         self._sealing.shutdown()
@@ -257,6 +267,8 @@ class TranscriptStore:
                     recorder.append(EventDraft("heartbeat"))
                 except EvidenceError as error:
                     log.error("heartbeat not recorded", session=recorder.session, error=str(error))
+        if self.redo.due:
+            self.rounds.begin()  # what is erased from a transcript must not live on in the log of a node where little happens
         journal = self._journal
         if journal is not None and (journal.broken is not None or now - self._rotated_us >= ROTATE_US):
             await self._rotate(journal)
@@ -315,8 +327,14 @@ class TranscriptStore:
                 except (OSError, EvidenceError) as error:
                     log.error("transcript not recovered", session=directory.name, error=str(error))
 
+    def _sync_failed(self, file: Shared, error: OSError) -> None:
+        """Tell the transcript of a file. In a thread."""
+        assert isinstance(file, LineFile)
+        self._loop.call_soon_threadsafe(file.failed, error)
+
     def _prepare(self) -> dict[Path, str]:
         unsealed = self._folder.prepare()
+        self.redo.replay(unsealed)
         self._shelf.prepare()
         self._folder.publish_trust(self._ca)
         return unsealed

@@ -9,29 +9,54 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Protocol
 
 import structlog
 
-from interlock.clock import Clock
+from interlock.clock import Clock, Entropy, system_entropy
 from interlock.config import Issuer
-from interlock.errors import AuthenticationError, EvidenceError, Reason
+from interlock.errors import AuthenticationError, ConfigError, EvidenceError, Reason
 from interlock.evidence.events import EventDraft, Json, Recorder
 from interlock.identity.certificate import ClientCertificate
+from interlock.identity.claims import VerifiedToken
+from interlock.identity.delegation import acting
 from interlock.identity.directory import Directory
 from interlock.identity.entries import Entry
-from interlock.identity.oidc import TokenVerifier, VerifiedToken
+from interlock.identity.exchanged import ExchangedCredentials
+from interlock.identity.issuance import Issuance
+from interlock.identity.logins import Logins
+from interlock.identity.oidc import TokenVerifier
 from interlock.identity.passphrase import Passphrases
 from interlock.identity.principal import Assurance, Credential, CredentialKind, Identity, Kind, Principal
 from interlock.identity.registration import RESERVED_PREFIX
 from interlock.identity.scram import ScramCredentials
 from interlock.identity.sshkey import fingerprint
 from interlock.identity.throttle import Throttle, ThrottledError
-from interlock.identity.tokens import looks_like_token
+from interlock.identity.tokens import EXCHANGED_PREFIX, LOGIN_PREFIX, looks_like_token
 
 log = structlog.get_logger()
 
 PASSPHRASE_LIFETIME = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """Who a token stands for. `own` are identities that the token itself proved, `may_act` is who alone may act for its
+    subject, when it says so (RFC 8693 §4.4)."""
+
+    principal: Principal
+    own: frozenset[Identity] = frozenset()
+    may_act: Identity | None = None
+
+
+class Replays(Protocol):
+    """Remembers what was used once, for longer than it could be used again."""
+
+    async def take(self, channel: str, *idents: str, now: datetime) -> bool:
+        """Return False when any of these was taken before. Raise StoreError."""
+        ...
 
 
 class Authenticator:
@@ -46,12 +71,23 @@ class Authenticator:
         issuers: Sequence[Issuer] = (),
         passphrases: Passphrases | None = None,
         verifier: TokenVerifier | None = None,
+        replays: Replays | None = None,
+        entropy: Entropy = system_entropy,
+        logins: Logins | None = None,
+        issuance: Issuance | None = None,
     ) -> None:
+        """`replays` is where tokens of one use are remembered."""
         self._directory = directory
+        self._logins = logins
+        self._issuance = issuance
         self._clock = clock
         self._journal = journal
         self._passphrases = passphrases or Passphrases()
-        self._verifier = verifier or TokenVerifier(issuers, clock=clock)
+        self.verifier = verifier or TokenVerifier(issuers, clock=clock)
+        if self.verifier.any_once and replays is None:
+            raise ConfigError("an issuer has tokens of one use, and there is no place to remember them")
+        self._replays = replays
+        self.exchanged = ExchangedCredentials(directory, clock=clock, entropy=entropy)
         # By name and source together, or anybody locks anybody out from afar. By name alone it is only bounded how fast
         # many sources together guess.
         self._by_login = Throttle(clock, free=5, longest=300)
@@ -59,7 +95,7 @@ class Authenticator:
         self._by_source = Throttle(clock, free=20, longest=60)
 
     async def close(self) -> None:
-        await self._verifier.close()
+        await self.verifier.close()
 
     # -- SSH keys -----------------------------------------------------------------------------------------------------
 
@@ -73,18 +109,45 @@ class Authenticator:
             return None
         return entry.principal(Credential(CredentialKind.SSH_KEY, fingerprint(blob)))
 
+    def ssh_certificate(self, authority: bytes, serial: str, key: str, principals: Sequence[str]) -> Principal | None:
+        """Return whose login certificate this is: signed by `authority`, for the key with this fingerprint.
+
+        Changes nothing, like `ssh_key`: a certificate that was only offered proves nothing.
+        """
+        return self._issuance.accept(authority, serial, key, principals) if self._issuance is not None else None
+
     # -- tokens -------------------------------------------------------------------------------------------------------
 
     async def token(self, secret: str, *, source: str = "") -> Principal:
-        """Return who an opaque token (`ilk_…`) or a JWT of a configured issuer stands for. Raise AuthenticationError."""
+        """Return who an opaque token (`ilk_…`, `ilx_…`), a login (`ils_…`) or a JWT of a configured issuer stands for.
+
+        Raise AuthenticationError.
+        """
+        return (await self.proven(secret, source=source)).principal
+
+    async def proven(self, secret: str, *, source: str = "") -> Proven:
+        """Return the same with what an exchange has to know of the token. Raise AuthenticationError, StoreError."""
         self._check_source(source, "token")
         try:
+            if secret.startswith(EXCHANGED_PREFIX):
+                return Proven(self.exchanged.by_token(secret))
             if secret.startswith("ilk_"):
-                return self._opaque(secret)
-            return self._delegated(await self._verifier.verify(secret))
+                return Proven(self._opaque(secret))
+            if secret.startswith(LOGIN_PREFIX) and self._logins is not None:
+                return Proven(self._logins.resolve(secret))
+            token = await self.verifier.verify(secret)
+            found = self._delegated(token)
+            if token.issuer.once and not await self._first_use(token):
+                raise AuthenticationError(reason=Reason.TOKEN_REPLAYED)
         except AuthenticationError as error:
             self.refused("token", error.code, source=source)
             raise
+        return Proven(found, frozenset({token.actors[0] if token.actors else token.identity}), token.may_act)
+
+    async def _first_use(self, token: VerifiedToken) -> bool:
+        """Take a token of one use. Of two that come at once, on one node or on two, one is the first."""
+        assert self._replays is not None  # checked when the issuers were
+        return await self._replays.take("token", f"{token.issuer.issuer} {token.jti}", now=self._clock.now())
 
     def _opaque(self, secret: str) -> Principal:
         found = self._directory.by_token(secret) if looks_like_token(secret) else None
@@ -97,56 +160,51 @@ class Authenticator:
     def _delegated(self, token: VerifiedToken) -> Principal:
         """Who asks is the one that acts now; all behind it are in the chain and can't approve (identity.md)."""
         credential = Credential(CredentialKind.JWT, token.jti, token.expires)
-        subject = self._subject(token)
+        found = self._subject(token, credential)
         if not token.actors:
-            return Principal(
-                identity=token.identity,
-                handle=self._handle(token.identity),
-                kind=Kind(token.issuer.kind),
-                credential=credential,
-                groups=token.groups | (subject.groups if subject else frozenset()),
-                owner=subject.owner if subject else None,
-                owner_handle=subject.owner_handle if subject else "",
-                linked=self._accounts(token.identity),
-                assurance=token.assurance,
-            )
+            return found
+        for earlier in reversed(token.actors[1:]):
+            found = acting(self._earlier(earlier, credential), found, credential)
         actor = self._directory.get(token.actors[0])
         if actor is None or actor.kind is Kind.HUMAN:
             raise AuthenticationError("the actor of the token is not a registered agent", reason=Reason.UNKNOWN_PRINCIPAL)
-        chain = (*token.actors[1:], token.identity)
-        for identity in (token.actors[0], *chain):
-            if (entry := self._directory.get(identity)) is not None:
-                _active(entry)
-        behind = (*chain, *([actor.owner] if actor.owner else []))
-        return Principal(
-            identity=token.actors[0],
-            handle=actor.handle,
-            kind=actor.kind,
-            credential=credential,
-            # Authority is the intersection: the agent may do no more than the person, nor more than itself.
-            groups=actor.groups & (token.groups | (subject.groups if subject else frozenset())),
-            owner=actor.owner,
-            owner_handle=actor.owner_handle,
-            acting_for=chain,
-            acting_for_handles=tuple(map(self._handle, chain)),
-            linked=frozenset().union(*map(self._accounts, (token.actors[0], *behind))),
-            assurance=token.assurance,
-        )
+        _active(actor)
+        found = acting(_known(actor, token.actors[0], credential), found, credential)
+        # RFC 8693 §4.1: who acted before and is not registered here is told, excluded, and asked for no authority of its own.
+        counted = tuple(one for one in found.behind if one.kind is Kind.HUMAN or self._directory.get(one.identity) is not None)
+        return replace(found, behind=counted)
 
-    def _subject(self, token: VerifiedToken) -> Entry | None:
-        entry, kind = self._directory.get(token.identity), Kind(token.issuer.kind)
+    def _earlier(self, identity: Identity, credential: Credential) -> Principal:
+        entry = self._directory.get(identity)
         if entry is None:
+            return Principal(identity, self._handle(identity), Kind.AGENT, credential)
+        _active(entry)
+        return _known(entry, identity, credential)
+
+    def _subject(self, token: VerifiedToken, credential: Credential) -> Principal:
+        """Return whom the token is about: the entry its claims or its subject belong to, or just that subject."""
+        kind = Kind(token.issuer.kind)
+        entry = self._directory.by_handle(token.workload) if token.workload else self._directory.get(token.identity)
+        if entry is None:
+            if token.workload:
+                raise AuthenticationError(
+                    f"the configuration takes this workload for {token.workload}, and nobody is registered so; "
+                    f"`interlock principals add {token.workload} --kind {kind} --owner …`",
+                    reason=Reason.UNKNOWN_PRINCIPAL,
+                )
             if kind is Kind.AGENT:
                 raise AuthenticationError(
                     "this agent is not registered, so nobody answers for it; "
                     "`interlock principals add … --owner` and `principals link` it",
                     reason=Reason.UNKNOWN_PRINCIPAL,
                 )
-            return None
+            return Principal(
+                token.identity, self._handle(token.identity), kind, credential, token.groups, assurance=token.assurance
+            )
         _active(entry)
         if entry.kind is not kind:
             raise AuthenticationError("the token's issuer vouches for another kind of principal", reason=Reason.TOKEN_REJECTED)
-        return entry
+        return _known(entry, token.identity, credential, token.groups, token.assurance)
 
     def _handle(self, identity: Identity) -> str:
         """Return the registered handle; for whom only a token names, one that nobody can register."""
@@ -155,26 +213,24 @@ class Authenticator:
             return entry.handle
         return RESERVED_PREFIX + hashlib.sha256(f"{identity.issuer}\0{identity.subject}".encode()).hexdigest()[:16]
 
-    def _accounts(self, identity: Identity) -> frozenset[Identity]:
-        """Return all other accounts of whoever this is: what one may not approve, none of them may."""
-        entry = self._directory.get(identity)
-        return frozenset({entry.identity, *entry.linked} - {identity}) if entry else frozenset()
-
     # -- Postgres passwords --------------------------------------------------------------------------------------------
 
     def scram(self, handle: str, *, source: str = "") -> ScramCredentials:
         """Return what `ScramServer` checks against; for nobody, something that looks the same and matches nothing."""
         self._check_source(source, "scram")
-        return self._directory.scram(handle)
+        return self.exchanged.beside(self._directory.scram(handle), handle)
 
     def scram_principal(self, handle: str, verifier_id: str) -> Principal:
         """Return who proved the password that `Accepted.verifier` names. Raise AuthenticationError."""
+        if self.exchanged.holds(verifier_id):
+            return self.exchanged.by_password(verifier_id)
         entry = self._directory.by_handle(handle)
         row = next((r for r in entry.passwords if r.id == verifier_id), None) if entry else None
         if entry is None or row is None or (row.expires is not None and row.expires <= self._clock.now()):
             raise AuthenticationError("the password was not accepted")
         _active(entry)
-        return entry.principal(Credential(CredentialKind.SCRAM, row.id, row.expires))
+        principal = entry.principal(Credential(CredentialKind.SCRAM, row.id, row.expires))
+        return replace(principal, groups=principal.groups | self._logins.groups_of(row.id)) if self._logins else principal
 
     # -- client certificates ------------------------------------------------------------------------------------------
 
@@ -268,6 +324,16 @@ class Authenticator:
         except EvidenceError:
             # The login is refused whether or not this can be written; the journal's own failure is reported there.
             log.error("login.not_recorded", method=method, reason=str(reason))
+
+
+def _known(
+    entry: Entry, proven: Identity, credential: Credential, groups: frozenset[str] = frozenset(),
+    assurance: Assurance | None = None,
+) -> Principal:  # fmt: skip
+    """Return an entry as its token proved it. It is the entry that asks, as with every other credential of its: what one
+    began with a key or a password goes on with the token, and the proven identity is one of its accounts."""
+    found = entry.principal(credential, assurance)
+    return replace(found, groups=found.groups | groups, linked=(found.linked | {proven}) - {found.identity})
 
 
 def _active(entry: Entry) -> None:

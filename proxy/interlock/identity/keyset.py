@@ -39,6 +39,7 @@ RETRY_S = 30
 TIMEOUT_S = 10
 MAX_BODY = 262_144
 MAX_KEYS = 100
+MAX_RSA_BITS = 8192
 
 ALGORITHMS: Mapping[str, tuple[str, str]] = {
     "RS256": ("RSA", ""), "RS384": ("RSA", ""), "RS512": ("RSA", ""),
@@ -117,7 +118,7 @@ class KeySet:
 
     def _usable(self) -> tuple[Key, ...]:
         if self._fetched is None or self._clock.monotonic_us() >= self._fetched.usable_until_us:
-            raise AuthenticationError("the issuer's key set can't be fetched", reason=Reason.TOKEN_REJECTED)
+            raise AuthenticationError("the issuer's key set can't be fetched", reason=Reason.ISSUER_UNAVAILABLE)
         return self._fetched.keys
 
     async def _refresh(self) -> None:
@@ -134,7 +135,7 @@ class KeySet:
             async with asyncio.timeout(TIMEOUT_S):
                 url = self._jwks_url or await self._discover()
                 body, headers = await self._get(url)
-            keys = _parse(body)
+                keys = await asyncio.to_thread(_parse, body)  # a hundred keys take longer than the loop may stand still
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, RecursionError, ConfigError) as error:
             # Kept: the old set, as long as it is usable. The message may quote the answer, so only its kind is logged.
             log.warning("keyset.fetch_failed", issuer=self._issuer, error=error.__class__.__name__)
@@ -159,10 +160,12 @@ class KeySet:
 
     async def _get(self, url: str) -> tuple[bytes, httpx.Headers]:
         """Read a small JSON document: status 200, no redirect followed, bounded in size."""
-        headers = {"Accept": "application/json"}
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         async with self._client().stream("GET", url, headers=headers, follow_redirects=False, timeout=TIMEOUT_S) as response:
             if response.status_code != 200:
                 raise ValueError("the issuer did not answer 200")
+            if response.headers.get("content-encoding", "identity") != "identity":
+                raise ValueError("the issuer's document is compressed")  # a kilobyte may hold a gigabyte
             body = bytearray()
             async for chunk in response.aiter_bytes():
                 body += chunk
@@ -224,11 +227,16 @@ def _key(jwk: dict[str, Any]) -> Key | None:
         loaded = PyJWK(public).key
     except (PyJWTError, ValueError, TypeError, KeyError):
         return None
-    if isinstance(loaded, RSAPublicKey) and loaded.key_size < 2048:
+    if isinstance(loaded, RSAPublicKey) and not _usual(loaded):
         return None
     endorsed = jwk.get("endorsements")
     endorsements = tuple(e for e in endorsed if isinstance(e, str)) if isinstance(endorsed, list) else ()
     return Key(kid, kty, crv, algorithm, loaded, endorsements)
+
+
+def _usual(key: RSAPublicKey) -> bool:
+    """Whether an RSA key is neither too weak nor made to be slow: verifying with a huge exponent takes seconds."""
+    return 2048 <= key.key_size <= MAX_RSA_BITS and key.public_numbers().e < 2**32
 
 
 def _select(keys: tuple[Key, ...], kid: str | None, algorithm: str) -> Key | None:

@@ -1,18 +1,16 @@
-"""JWTs of pinned issuers: which are accepted, and who they say is asking (identity.md, "Token rules").
+"""JWTs of pinned issuers: which are accepted, and what kind of statement each is (identity.md, "Token rules").
 
-Knows RFC 7519, RFC 8725 (best practices), RFC 9068 (access tokens), RFC 8693 §4.1 (act) and OpenID Connect Core. The
-signature is PyJWT's; every other rule is here, on the injected clock. Must not know the directory: a verified token is
-facts, and what they are worth is `authenticate`'s to say. Errors never quote the token.
+Knows RFC 7519, RFC 8725 (best practices), RFC 9068 (access tokens), OpenID Connect Core (ID tokens) and Back-Channel Logout.
+The signature is PyJWT's; what the claims of a verified token must be is `claims`'. Must not know the directory: a verified
+token is facts, and what they are worth is `authenticate`'s to say.
 """
 
 from __future__ import annotations
 
-import binascii
-import json
-import math
+import ssl
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,33 +19,15 @@ from jwt.exceptions import PyJWTError
 
 from interlock.clock import Clock
 from interlock.config import Issuer
-from interlock.errors import AuthenticationError, ConfigError, Reason
+from interlock.errors import ConfigError
+from interlock.identity import claims as rules
+from interlock.identity import jose
+from interlock.identity.claims import MAX_NAME, LogoutToken, VerifiedToken
+from interlock.identity.jose import rejected
 from interlock.identity.keyset import ALGORITHMS, KeySet
-from interlock.identity.principal import MAX_CHAIN, Assurance, Identity
 
-MAX_TOKEN = 32 * 1024
-SKEW_S = 60
-MAX_GROUPS = 1000
-MAX_NAME = 255
-
-_ID_TOKEN_CLAIMS = frozenset({"nonce", "at_hash", "c_hash", "s_hash"})
-"""OpenID Connect Core §2 and §3.3.2.11: only ID tokens carry these. RFC 9068 §4 lets a `typ` of at+jwt settle it."""
-
-_OTHER_KINDS = frozenset({"id", "refresh", "offline", "logout", "logout+jwt"})
-"""Keycloak writes the kind of a token into a claim `typ`."""
-
-
-@dataclass(frozen=True, slots=True)
-class VerifiedToken:
-    """A token that passed every rule. `actors` are who act for `identity`, the one acting now first (RFC 8693 §4.1)."""
-
-    issuer: Issuer
-    identity: Identity
-    jti: str
-    expires: datetime
-    groups: frozenset[str]
-    actors: tuple[Identity, ...]
-    assurance: Assurance
+_LOGOUT_TYPES = frozenset({"logout+jwt", "jwt", ""})
+_ID_TYPES = frozenset({"jwt", "", "id+jwt"})
 
 
 class TokenVerifier:
@@ -55,8 +35,9 @@ class TokenVerifier:
 
     def __init__(self, issuers: Sequence[Issuer], *, clock: Clock, client: Callable[[], httpx.AsyncClient] | None = None) -> None:
         self._clock = clock
-        self._http: httpx.AsyncClient | None = None
+        self._clients: dict[Path | None, httpx.AsyncClient] = {}
         self._issuers = {issuer.issuer: issuer for issuer in issuers}
+        self._domains = {issuer.trust_domain: issuer for issuer in issuers if issuer.trust_domain}
         if len(self._issuers) != len(issuers):
             raise ConfigError("two identity.issuers have the same issuer")
         for issuer in issuers:
@@ -66,72 +47,91 @@ class TokenVerifier:
                     f"identity.issuers {issuer.name}: algorithms must be among {', '.join(ALGORITHMS)}, not {', '.join(unknown)}"
                 )
         self._keys = {
-            issuer.issuer: KeySet(issuer.issuer, jwks_url=issuer.jwks_url, clock=clock, client=client or self._client)
+            issuer.issuer: KeySet(
+                issuer.issuer, jwks_url=issuer.jwks_url, clock=clock, client=client or partial(self._client, issuer.ca)
+            )
             for issuer in issuers
         }
+        if client is None:
+            for issuer in issuers:
+                self._client(issuer.ca)  # now: reading what the system trusts takes longer than a login may hold the loop
 
-    def _client(self) -> httpx.AsyncClient:
-        if self._http is None:
-            self._http = httpx.AsyncClient(limits=httpx.Limits(max_connections=8), trust_env=False)
-        return self._http
+    @property
+    def any_once(self) -> bool:
+        """Whether any issuer's tokens are good for one use."""
+        return any(issuer.once for issuer in self._issuers.values())
+
+    def _client(self, ca: Path | None) -> httpx.AsyncClient:
+        """Return the client that trusts `ca` alone, or what the system trusts."""
+        if ca not in self._clients:
+            try:
+                trust = ssl.create_default_context(cafile=ca)
+            except OSError as error:
+                raise ConfigError(f"identity.issuers: ca {ca} can't be read: {error.__class__.__name__}") from None
+            self._clients[ca] = httpx.AsyncClient(limits=httpx.Limits(max_connections=8), trust_env=False, verify=trust)
+        return self._clients[ca]
 
     async def close(self) -> None:
-        if self._http is not None:
-            await self._http.aclose()
+        for client in self._clients.values():
+            await client.aclose()
 
     async def verify(self, token: str) -> VerifiedToken:
-        """Return what a token says. Raise AuthenticationError (token-rejected) that names the rule it breaks."""
-        header, unverified = _unverified(token)
-        named = unverified.get("iss")
-        issuer = self._issuers.get(named) if isinstance(named, str) else None
-        if issuer is None:
-            raise _rejected("its issuer is not configured here")
-        algorithm, kid = _checked_header(header, issuer)
+        """Return what an access token or a workload's token says. Raise AuthenticationError that names the rule it breaks."""
+        issuer, header, claims = await self._signed(token, "an access token for us")
+        return rules.verified(
+            claims, issuer, self._clock.now(), frozenset(self._issuers),
+            access_token=_type(header) == "at+jwt", named=jose.digest(token),
+        )  # fmt: skip
+
+    async def verify_id_token(self, token: str, *, nonce: str) -> VerifiedToken:
+        """Return who logged in, by an ID token that was asked for with this `nonce`. It opens nothing by itself."""
+        issuer, _, claims = await self._signed(token, "an ID token", _ID_TYPES)
+        return rules.id_token(claims, issuer, self._clock.now(), nonce=nonce, named=jose.digest(token))
+
+    async def verify_logout(self, token: str) -> LogoutToken:
+        """Return who was logged out, by a logout token (OpenID Connect Back-Channel Logout 1.0 §2.6)."""
+        issuer, _, claims = await self._signed(token, "a logout token", _LOGOUT_TYPES)
+        return rules.logout_token(claims, issuer, self._clock.now())
+
+    async def _signed(
+        self, token: str, what: str, types: frozenset[str] | None = None
+    ) -> tuple[Issuer, Mapping[str, Any], Mapping[str, Any]]:
+        """Return whose token this is and what it holds, once its signature is verified with one of the issuer's own keys.
+
+        `types` are the values of `typ` that fit `what`; None stands for those of the issuer's access tokens.
+        """
+        unverified = jose.unverified(token)
+        issuer = self._issuer(unverified.claims)
+        algorithm, kid = _checked_header(unverified.header, issuer)
+        if _type(unverified.header) not in (types if types is not None else {_short(name) for name in issuer.types}):
+            raise rejected(f"its typ is not one of {what}")
         key = await self._keys[issuer.issuer].find(kid, algorithm)
         try:
-            payload = jwt.api_jws.decode(token, key.public, algorithms=[algorithm])
-            claims = json.loads(payload)
+            jwt.api_jws.decode(token, key.public, algorithms=[algorithm])
         except (PyJWTError, ValueError, TypeError):
-            raise _rejected("its signature does not verify") from None
-        if not isinstance(claims, dict):
-            raise _rejected("its claims are no object")
-        return verified(claims, issuer, self._clock.now(), frozenset(self._issuers), access_token=_is_access(header))
+            raise rejected("its signature does not verify") from None
+        return issuer, unverified.header, unverified.claims
 
-
-def _rejected(why: str) -> AuthenticationError:
-    return AuthenticationError(f"the token was not accepted: {why}", reason=Reason.TOKEN_REJECTED)
-
-
-def _unverified(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read header and claims only to learn whose keys to check with."""
-    if len(token) > MAX_TOKEN:
-        raise _rejected(f"it is longer than {MAX_TOKEN} bytes")
-    if not token.isascii() or token.count(".") != 2:
-        raise _rejected("it is no signed JWT")
-    try:
-        header, claims = (json.loads(_part(part)) for part in token.split(".")[:2])
-    except (binascii.Error, ValueError, RecursionError):
-        raise _rejected("it is no signed JWT") from None
-    if not isinstance(header, dict) or not isinstance(claims, dict):
-        raise _rejected("it is no signed JWT")
-    return header, claims
-
-
-def _part(part: str) -> bytes:
-    return jwt.utils.base64url_decode(part)
+    def _issuer(self, claims: Mapping[str, Any]) -> Issuer:
+        """Find whose keys to check with. A JWT-SVID may have no `iss` (JWT-SVID §3): its trust domain says it."""
+        named = claims.get("iss")
+        issuer = self._issuers.get(named) if isinstance(named, str) else None
+        if "iss" not in claims:
+            issuer = self._domains.get(rules.trust_domain(claims))
+        if issuer is None:
+            raise rejected("its issuer is not configured here")
+        return issuer
 
 
 def _checked_header(header: Mapping[str, Any], issuer: Issuer) -> tuple[str, str | None]:
     """Return algorithm and kid. jku, x5u, x5c and jwk are not even read: keys come from the issuer's own set."""
     algorithm, kid = header.get("alg"), header.get("kid")
     if not isinstance(algorithm, str) or algorithm not in issuer.algorithms:
-        raise _rejected("its algorithm is not allowed for this issuer")
+        raise rejected("its algorithm is not allowed for this issuer")
     if kid is not None and (not isinstance(kid, str) or not kid or len(kid) > MAX_NAME):
-        raise _rejected("its kid is malformed")
+        raise rejected("its kid is malformed")
     if "crit" in header or "b64" in header:
-        raise _rejected("it has extensions that must be understood")
-    if _type(header) not in {_short(name) for name in issuer.token_type}:
-        raise _rejected("its typ is not one of an access token for us")
+        raise rejected("it has extensions that must be understood")
     return algorithm, kid
 
 
@@ -143,119 +143,3 @@ def _short(name: str) -> str:
 def _type(header: Mapping[str, Any]) -> str:
     value = header.get("typ", "")
     return _short(value) if isinstance(value, str) else "?"
-
-
-def _is_access(header: Mapping[str, Any]) -> bool:
-    return _type(header) == "at+jwt"
-
-
-def verified(
-    claims: Mapping[str, Any], issuer: Issuer, now: datetime, pinned: frozenset[str], *, access_token: bool = False
-) -> VerifiedToken:
-    """Apply every rule about claims. Pure; `pinned` are the issuers an actor may come from."""
-    if claims.get("iss") != issuer.issuer:
-        raise _rejected("its issuer is not the one it was verified for")
-    _check_audience(claims, issuer.audience)
-    expires = _check_times(claims, issuer, now)
-    if not access_token and (_ID_TOKEN_CLAIMS & claims.keys() or "events" in claims):
-        raise _rejected("it is an ID or logout token, not an access token")
-    if str(claims.get("typ", "")).lower() in _OTHER_KINDS:
-        raise _rejected("it is not an access token")
-    jti = _name(claims, "jti")
-    identity = Identity(issuer.issuer, _name(claims, "sub"))
-    actors = _actors(claims, issuer.issuer, pinned)
-    if len({identity, *actors}) != len(actors) + 1:
-        raise _rejected("its act chain names somebody twice")
-    return VerifiedToken(
-        issuer=issuer,
-        identity=identity,
-        jti=jti,
-        expires=expires,
-        groups=_groups(claims, issuer.groups_claim),
-        actors=actors,
-        assurance=_assurance(claims),
-    )
-
-
-def _name(claims: Mapping[str, Any], claim: str) -> str:
-    value = claims.get(claim)
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME or not value.isprintable():
-        raise _rejected(f"its {claim} is missing or malformed")
-    return value
-
-
-def _check_audience(claims: Mapping[str, Any], audience: str) -> None:
-    """RFC 7519 §4.1.3, exactly; with several audiences the token must have been issued to us (OIDC Core §3.1.3.7)."""
-    value = claims.get("aud")
-    listed = [value] if isinstance(value, str) else value
-    if not isinstance(listed, list) or not all(isinstance(entry, str) for entry in listed) or audience not in listed:
-        raise _rejected("it is not for us (aud)")
-    if len(listed) > 1 and claims.get("azp") != audience:
-        raise _rejected("it has several audiences and was not issued to us (azp)")
-
-
-def _check_times(claims: Mapping[str, Any], issuer: Issuer, now: datetime) -> datetime:
-    moment = now.timestamp()
-    issued, ends = _number(claims, "iat"), _number(claims, "exp")
-    if ends <= moment - SKEW_S:
-        raise _rejected("it has expired")
-    if issued > moment + SKEW_S:
-        raise _rejected("it is issued in the future")
-    if "nbf" in claims and _number(claims, "nbf") > moment + SKEW_S:
-        raise _rejected("it is not valid yet")
-    if moment - issued > issuer.max_age + SKEW_S:
-        raise _rejected("it is older than this issuer's max_age")
-    # A session lives no longer than the token, nor than the age that the operator allows.
-    return datetime.fromtimestamp(min(ends, issued + issuer.max_age), UTC)
-
-
-def _number(claims: Mapping[str, Any], claim: str) -> float:
-    value = claims.get(claim)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not 0 <= value < 2**40:
-        raise _rejected(f"its {claim} is missing or malformed")
-    return float(value)
-
-
-def _groups(claims: Mapping[str, Any], claim: str) -> frozenset[str]:
-    """Return the groups; none when the claim is absent. Overage (Entra) fails closed: a deny rule may name a group."""
-    elsewhere = claims.get("_claim_names")
-    overage = claims.get("hasgroups") not in (None, False, "false") or (
-        elsewhere is not None and (not isinstance(elsewhere, dict) or claim in elsewhere or "groups" in elsewhere)
-    )
-    if overage:
-        raise _rejected("its groups did not fit and are left out (overage); assign fewer groups to the application")
-    value = claims.get(claim, [])
-    if not isinstance(value, list) or len(value) > MAX_GROUPS:
-        raise _rejected(f"its {claim} is no list of groups")
-    if not all(isinstance(name, str) and 0 < len(name) <= MAX_NAME and name.isprintable() for name in value):
-        raise _rejected(f"its {claim} is no list of groups")
-    return frozenset(value)
-
-
-def _actors(claims: Mapping[str, Any], issuer: str, pinned: frozenset[str]) -> tuple[Identity, ...]:
-    """RFC 8693 §4.1: the outermost `act` acts now, the nested ones acted before it."""
-    actors: list[Identity] = []
-    link: Any = claims.get("act")
-    while link is not None:
-        if not isinstance(link, dict):
-            raise _rejected("its act chain is malformed")
-        if len(actors) == MAX_CHAIN:
-            raise _rejected(f"its act chain is longer than {MAX_CHAIN}")
-        vouched = link.get("iss", issuer)
-        if not isinstance(vouched, str) or vouched not in pinned:
-            raise _rejected("its act chain names an issuer that is not configured here")
-        actors.append(Identity(vouched, _name(link, "sub")))
-        link = link.get("act")
-    if "act" in claims and not actors:
-        raise _rejected("its act chain is malformed")
-    return tuple(actors)
-
-
-def _assurance(claims: Mapping[str, Any]) -> Assurance:
-    acr, amr = claims.get("acr"), claims.get("amr")
-    when = claims.get("auth_time")
-    return Assurance(
-        acr=acr if isinstance(acr, str) and len(acr) <= MAX_NAME else "",
-        amr=tuple(m for m in amr if isinstance(m, str))[:16] if isinstance(amr, list) else (),
-        auth_time=datetime.fromtimestamp(_number(claims, "auth_time"), UTC) if when is not None else None,
-    )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 
 HANDLE = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z")
 """A handle is the unique name of a principal in addresses (`psql user=HANDLE`). Authority never follows from it."""
@@ -26,6 +27,9 @@ class CredentialKind(StrEnum):
     SCRAM = "scram"
     JWT = "jwt"
     CERTIFICATE = "certificate"
+    EXCHANGED = "exchanged"
+    LOGIN = "login"
+    SSH_CERTIFICATE = "ssh-certificate"
     PASSPHRASE = "passphrase"
     PEER = "unix-peer"
 
@@ -60,10 +64,21 @@ class Assurance:
 
 
 @dataclass(frozen=True, slots=True)
+class Authority:
+    """What somebody in a delegation chain may do by themselves: whoever acts for them may do no more."""
+
+    identity: Identity
+    handle: str
+    kind: Kind
+    groups: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
     """Who is asking.
 
-    `acting_for` is the delegation chain, newest first, at most `MAX_CHAIN`. `owner` answers for an agent.
+    `acting_for` is the delegation chain, newest first, at most `MAX_CHAIN`; `behind` is what those in it may do, who must all
+    be allowed what is asked (`views`). `groups` are the principal's own. `owner` answers for an agent.
     """
 
     identity: Identity
@@ -77,6 +92,14 @@ class Principal:
     assurance: Assurance = field(default_factory=Assurance)
     acting_for_handles: tuple[str, ...] = ()
     owner_handle: str = ""
+    behind: tuple[Authority, ...] = ()
+
+    def views(self) -> tuple[Principal, ...]:
+        """Return everybody who must be allowed what is asked, each as alone: the principal itself, then those behind it.
+
+        Groups are not simply intersected: a rule that denies something to a group would not see that group any more.
+        """
+        return _views(self) if self.behind else (self,)
 
     def excluded(self) -> frozenset[Identity]:
         """Everybody who can't answer a request of this principal: itself, its linked accounts, chain and owner."""
@@ -87,3 +110,15 @@ class Principal:
 
     def expired(self, now: datetime) -> bool:
         return self.credential.expires is not None and now >= self.credential.expires
+
+
+@lru_cache(1024)
+def _views(principal: Principal) -> tuple[Principal, ...]:
+    """Kept, so that whoever caches by object finds the same ones again."""
+    return (
+        replace(principal, behind=()),
+        *(
+            Principal(one.identity, one.handle, one.kind, principal.credential, one.groups, assurance=principal.assurance)
+            for one in principal.behind
+        ),
+    )

@@ -19,6 +19,8 @@ from interlock.identity.scram import Verifier, verifier
 TOKEN_PREFIX = "ilk_"
 PASSWORD_PREFIX = "ilp_"
 DECISION_PREFIX = "ild_"
+EXCHANGED_PREFIX = "ilx_"
+LOGIN_PREFIX = "ils_"
 """Prefixes by which secret scanners, and people who find one in a log, know what it is."""
 
 SECRET_BYTES = 32

@@ -113,15 +113,27 @@ class PolicySet:
         return PolicySet(rules=enforced, access=(), default=self.default, digest=self.digest, files=self.files)
 
     def may_open(self, principal: Principal, target: Target) -> Access:
-        """Say whether the principal may open the target with this account or role. Nobody may, unless a rule says so."""
+        """Say whether the principal may open the target with this account or role. Nobody may, unless a rule says so; and who
+        acts for somebody may only what both may."""
+        found = [self._may_open(view, target) for view in principal.views()]
+        refused = next((access for access in found if not access.granted), None)
+        return refused or found[0]
+
+    def _may_open(self, principal: Principal, target: Target) -> Access:
         for rule in self.access:
             if rule.opens(principal, target):
                 return Access(True, rule.name, f"opened by {rule.name}")
         what = f"as role {target.role!r} in {target.database!r}" if target.protocol == "postgres" else f"as {target.account!r}"
         return Access(False, "access/none", f"No access rule lets {principal.handle} open {target.name} {what}.")
 
+    def may_see(self, principal: Principal, target: Target) -> bool:
+        """Say whether the principal may know of the target: some account or role of it is open to them."""
+        return any(rule.leads(principal, target) for rule in self.access)
+
     def decide(self, facts: Facts) -> Decision:
-        """Decide one command. Never raises for anything in the facts."""
+        """Decide one command. Never raises for anything in the facts. Of a chain, the strictest answer to any of it counts."""
+        if facts.principal.behind:
+            return self._strictest([self.decide(replace(facts, principal=view)) for view in facts.principal.views()])
         standing = self._standing(facts.principal, facts.target, facts.session)
         command = facts.command
         if not standing.cacheable or len(command.text) > CACHED_TEXT:
@@ -135,6 +147,20 @@ class PolicySet:
         # The entry holds the objects whose ids are in its key, so that an id can't come to mean another object.
         _remember(self._decisions, key, (standing, facts.analysis, decision), self._cache_size)
         return decision
+
+    def _strictest(self, answers: Sequence[Decision]) -> Decision:
+        """Return the answer that satisfies all of `answers`: a deny, else everybody who must be asked, else allowed."""
+        denied = [answer for answer in answers if answer.verdict is Verdict.DENY]
+        reviewed = [answer for answer in answers if answer.verdict is Verdict.REVIEW]
+        reviewed.sort(key=lambda answer: -severity(answer.review or self.default))
+        first = next(iter((*denied, *reviewed)), answers[0])
+        terms = merge([answer.review or self.default for answer in reviewed]) if reviewed and not denied else first.review
+        return replace(
+            first, review=terms, lasts=all(answer.lasts for answer in answers),
+            matched=tuple(dict.fromkeys(rule for answer in answers for rule in answer.matched)),
+            observed=tuple(dict.fromkeys(rule for answer in answers for rule in answer.observed)),
+            errors=tuple(dict.fromkeys(error for answer in answers for error in answer.errors)),
+        )  # fmt: skip
 
     def _alike(self, standing: Standing, facts: Facts) -> Decision:
         """Decide, or find the decision about another text with the same effects when no rule that is asked reads texts."""
@@ -150,6 +176,7 @@ class PolicySet:
         decision = self._decide(standing, facts)
         if standing.reads_text(analysis):
             return decision
+        decision = replace(decision, blind=True)
         _remember(self._by_effects, key, (standing, decision), self._cache_size)
         return decision
 

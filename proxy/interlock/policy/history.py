@@ -134,6 +134,12 @@ def _circumstances(opened: Event) -> tuple[who.Principal, Target, frozenset[str]
         owner=_identity(opened["owner"]) if opened.get("owner") else None,
         acting_for=tuple(_identity(one) for one in _texts(opened["acting_for"])),
         assurance=who.Assurance(_str(assurance.get("acr", "")), _texts(assurance.get("amr", []))),
+        behind=tuple(
+            who.Authority(
+                _identity(one["principal"]), _str(one["handle"]), who.Kind(one["kind"]), frozenset(_texts(one["groups"]))
+            )
+            for one in opened.get("behind", [])
+        ),
     )  # fmt: skip
     labels = {_str(name): _str(value) for name, value in opened.get("labels", {}).items()}
     target = Target(

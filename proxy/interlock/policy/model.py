@@ -122,7 +122,8 @@ class Decision:
     `rule` is `pack/id` of the rule that carried the verdict, or `default`. `policy` is `sha256:…` of the loaded
     policy bytes. `matched` lists every rule that matched, `observed` those in observe mode. `lasts`: as long as this
     policy is in force, the same text with the same analysis is decided the same for this principal at this target,
-    whenever it comes (no rule that can apply reads `time`).
+    whenever it comes (no rule that can apply reads `time`). `blind`: that holds for any other text of the same kind with the same
+    effects and opaque parts (no rule that is asked reads `command`).
     """
 
     verdict: Verdict
@@ -135,6 +136,7 @@ class Decision:
     observed: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
     lasts: bool = field(default=False, compare=False, repr=False)
+    blind: bool = field(default=False, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

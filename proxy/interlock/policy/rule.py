@@ -100,6 +100,11 @@ class AccessRule:
     databases: frozenset[str] = frozenset((ANY,))
     place: str = ""
 
+    def leads(self, principal: Principal, target: Target) -> bool:
+        """Whether this entry lets the principal open the target at all, under whatever account or role."""
+        named = self.accounts if target.protocol == "ssh" else self.roles
+        return bool(named) and self.who.matches(principal) and self.targets.matches(target)
+
     def opens(self, principal: Principal, target: Target) -> bool:
         if not self.who.matches(principal) or not self.targets.matches(target):
             return False

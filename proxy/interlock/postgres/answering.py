@@ -17,13 +17,15 @@ from interlock.postgres.watch import ParameterWatch
 from interlock.postgres.wire import answers
 from interlock.postgres.wire.answers import RefusedNames
 from interlock.postgres.wire.frame import ServerFrames
-from interlock.postgres.wire.pipeline import Act, Asked, Pipeline
+from interlock.postgres.wire.pipeline import Act, Asked, Pipeline, Step
 
 _COMMAND_COMPLETE, _COPY_DONE, _ERROR, _PARAMETER_STATUS, _SUSPENDED = b"CcESs"
 
 
 _REFUSED_CODES = ("34000", "42601")
 """How a server fails on what stands for a refused message: a portal that does not exist, a text that does not parse."""
+_NO_FUNCTION = "42883"
+"""How it fails on a call of the function with OID 0. In a failed transaction it says that instead, to the client as well."""
 
 
 class PoisonedError(InterlockError):
@@ -127,13 +129,18 @@ class Answering:
         if copying_out:
             self._results.copied(head.ref, "out", *self._frames.take_copied())
         if head.refusal is not None:
-            ours = code in _REFUSED_CODES and any(name in fields.get("M", "") for name in self._refused)
-            return answers.error(head.refusal) if ours else None
+            return answers.error(head.refusal) if self._is_ours(head.step, code, fields) else None
         if head.ref is not None:
             self._results.failed(head.ref, code)
         for ref in head.skipped_refs:
             self._results.skipped(ref)
         return None
+
+    def _is_ours(self, step: Step, code: str, fields: dict[str, str]) -> bool:
+        """Whether this is how the server fails on what stands for a refused message, and on nothing else."""
+        if step is Step.REFUSED_CALL:
+            return code == _NO_FUNCTION
+        return code in _REFUSED_CODES and any(name in fields.get("M", "") for name in self._refused)
 
     def _count_copy(self, head: Asked) -> None:
         """A COPY FROM of this statement has ended: record what passed. What came when nothing copied, the server drops."""

@@ -133,18 +133,20 @@ class Asking:
         if self._names_unsettled(text):
             self._after_drain(partial(self._query, frame))
             return
-        self._decide(Command(Wire.POSTGRES, Kind.QUERY, text, settings=self._settings, context=self._names.context()),
-                     partial(self._queried, frame, text))  # fmt: skip
+        command = Command(Wire.POSTGRES, Kind.QUERY, text, settings=self._settings, context=self._names.context())
+        self._decide(command, partial(self._queried, frame, command))
 
-    def _queried(self, frame: Frame, text: bytes, outcome: Outcome) -> None:
+    def _queried(self, frame: Frame, command: Command, outcome: Outcome) -> None:
         if not isinstance(outcome, gate.Release):
             self._refuse(outcome, Step.REFUSED_QUERY, requests.encode_query(self._refused.text.encode()))
             return
-        analysis = outcome.analysis
+        analysis, text = outcome.analysis, command.text
         idle = not (len(self._pipeline) or self._pipeline.in_transaction)
         changes = self._names.apply(analysis.names, text=text, release=outcome.decision, stretch=OUTSIDE, idle=idle)
         self._pipeline.ask(Asked(Step.QUERY, outcome.decision, changes, statements=analysis.statements))
         self.out.append(frame.raw if outcome.payload == text else requests.encode_query(outcome.payload))
+        if self._moves_nothing(outcome) and (alike := self._stretches.alike(text)) is not None:
+            alike.released(command.context, partial(self._session.repeat_alike, command, outcome))
         self._released(outcome)
         if self._settings and (analysis.opaque or unsettles(analysis.names)):
             self._after_drain(lambda: None)  # the server reports its settings before it is ready: `watch` decides
@@ -223,9 +225,13 @@ class Asking:
 
     def _recurs(self, recurrence: Recurrence, command: Command, release: gate.Release) -> None:
         """Note that a text was released, if running it moves nothing that the session follows."""
-        analysis = release.analysis
-        if not release.approved and not analysis.names and schema_change(analysis) is SchemaChange.NONE:
+        if self._moves_nothing(release):
             recurrence.released(command.context, partial(self._session.repeat, command, release))
+
+    @staticmethod
+    def _moves_nothing(release: gate.Release) -> bool:
+        analysis = release.analysis
+        return not (release.approved or analysis.names) and schema_change(analysis) is SchemaChange.NONE
 
     def _execute(self, frame: Frame) -> None:
         asked = requests.execute(frame.raw)
@@ -249,6 +255,12 @@ class Asking:
                 self._pipeline.ask(Asked(Step.EXECUTE, portal.release, changes))
                 self.out.append(frame.raw)
                 self.unsettled = self.unsettled or (bool(self._settings) and unsettles(portal.actions))
+
+    def _function_call(self, frame: Frame) -> None:
+        """A function by its OID, behind the back of every text: never offered. The session goes on."""
+        if not self._out_of_turn():
+            self._session.record(refusals.not_offered(requests.called(frame.raw)))
+            self._refuse(refusals.function_call(), Step.REFUSED_CALL, requests.IMPOSSIBLE_CALL)
 
     def _describe(self, frame: Frame) -> None:
         named = requests.named(frame.raw)
@@ -305,6 +317,7 @@ class Asking:
     _HANDLERS: ClassVar[dict[int, Callable[[Asking, Frame], None]]] = {
         ord("Q"): _query, ord("P"): _parse, ord("B"): _bind, ord("E"): _execute, ord("D"): _describe, ord("C"): _close,
         ord("S"): _sync, ord("H"): _flush_request, ord("c"): _copy_end, ord("f"): _copy_end, ord("X"): _terminate,
+        ord("F"): _function_call,
     }  # fmt: skip
 
     # -- deciding and refusing ----------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from interlock.commands.sql.catalog import CATALOG_QUERIES, Catalog
 from interlock.config import TargetConfig
 from interlock.errors import EvidenceError, InterlockError
 from interlock.evidence.events import EventDraft, Recorder
+from interlock.postgres import idle
 from interlock.postgres.reading import Value, fetch
 from interlock.postgres.settings import pinned
 from interlock.postgres.upstream import Connector
@@ -80,6 +81,8 @@ class CatalogSource:
         self._clock = clock
         self._journal = journal
         self._ttl = ttl
+        self.idle_limit: float | None = None
+        """Seconds after which the server ends sessions of this role whose transaction is idle; 0 for never, None not known."""
         self._current: Catalog | None = None
         self._wanted = asyncio.Event()
         self._loaded = asyncio.Event()
@@ -176,6 +179,7 @@ class CatalogSource:
         try:
             await fetch(upstream, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             rows = {name: await fetch(upstream, sql) for name, sql in CATALOG_QUERIES.items()}
+            self.idle_limit = _seconds(await fetch(upstream, idle.QUERY))
             await fetch(upstream, "COMMIT")
             upstream.dialogue.write(TERMINATE)
         finally:
@@ -183,7 +187,7 @@ class CatalogSource:
         return rows
 
     def _record(self, fields: dict[str, Any]) -> None:
-        queries = hashlib.sha256("\n".join(CATALOG_QUERIES.values()).encode()).hexdigest()
+        queries = hashlib.sha256("\n".join((*CATALOG_QUERIES.values(), idle.QUERY)).encode()).hexdigest()
         draft = EventDraft(
             "catalog",
             {"target": self._target.name, "database": self._database, "role": self._role, "queries": queries, **fields},
@@ -192,3 +196,9 @@ class CatalogSource:
             self._journal().append(draft)
         except EvidenceError as error:
             log.error("journal broken", reason=str(error.code))
+
+
+def _seconds(rows: list[tuple[Value, ...]]) -> float | None:
+    """Read the answer to `idle.QUERY`; a server that does not have the setting (before 9.6) gives no row."""
+    found = rows[0][0] if rows and rows[0] else None
+    return found / 1000 if isinstance(found, int) else None

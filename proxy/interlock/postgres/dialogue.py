@@ -28,6 +28,8 @@ class Dialogue(asyncio.Protocol):
         self._wake: asyncio.Future[None] | None = None
         self._gone = False
         self._paused = False
+        self.source = ""
+        """Who is behind a connection that came through a tunnel: its own transport would say nothing of it."""
         self.lost: Exception | None = None
         """Why the connection ended, when the transport knows."""
 
@@ -74,6 +76,8 @@ class Dialogue(asyncio.Protocol):
     @property
     def peer(self) -> str:
         """The other side's address without its port."""
+        if self.source:
+            return self.source
         name = self.transport.get_extra_info("peername")
         return str(name[0]) if isinstance(name, tuple) and name else "local"
 

@@ -27,7 +27,7 @@ from interlock.evidence.events import EventDraft, Json
 from interlock.identity import oauthbearer
 from interlock.listening import bound
 from interlock.policy.model import SessionFacts, Target
-from interlock.postgres import refusals
+from interlock.postgres import idle, refusals
 from interlock.postgres.arrivals import Arrivals, meet, turned_away
 from interlock.postgres.cancel import CancelKeys
 from interlock.postgres.catalog import CatalogSource
@@ -37,7 +37,7 @@ from interlock.postgres.encryption import own_binding
 from interlock.postgres.estimate import Estimator
 from interlock.postgres.proving import Authenticator, Methods, Proving, RejectedError
 from interlock.postgres.session import PostgresSession
-from interlock.postgres.settings import StartupRefusedError, pinned, search_path, server_parameters, stated_reason
+from interlock.postgres.settings import StartupRefusedError, pinned, requested, search_path, server_parameters, stated_reason
 from interlock.postgres.startup import Admitted, Reception
 from interlock.postgres.upstream import Connector, ServerRefusedError, Upstream
 from interlock.postgres.wire import answers
@@ -133,6 +133,13 @@ class PostgresListener:
             await asyncio.wait(list(self._tasks), timeout=self._deadline)
         await self._providers.close()
 
+    def adopt(self, connection: socket.socket, source: str) -> None:
+        """Take a connection that came another way than through the socket: a tunnel of SSH. `source`: who is behind it."""
+        if self._socket is not None and self._arrivals.admit(source, sessions=len(self._sessions)):
+            self._spawn(self._arrived(connection, source))
+        else:
+            turned_away(connection)
+
     # -- one connection -----------------------------------------------------------------------------------------------
 
     async def _accept(self, listening: socket.socket) -> None:
@@ -157,9 +164,12 @@ class PostgresListener:
         """One connection, from its first byte on, under one deadline until it has proven who it is."""
         deadline = asyncio.get_running_loop().time() + self._deadline
         try:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if connection.family != socket.AF_UNIX:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setblocking(False)
             async with asyncio.timeout_at(deadline):
                 dialogue = await meet(connection, self._tls)
+            dialogue.source = source
         except OSError as error:  # LeftError, ssl.SSLError and TimeoutError are some
             log.debug("postgres.not_met", client=source, error=error.__class__.__name__)
         else:
@@ -220,7 +230,9 @@ class PostgresListener:
         where, principal = admitted.address, admitted.principal
         if (until := principal.credential.expires) is not None:
             # The same subject has a new credential: what it has open lasts as long as this one (postgres.md).
-            self._gate.renew(principal.identity, until, acting_for=principal.acting_for, groups=principal.groups)
+            self._gate.renew(
+                principal.identity, until, acting_for=principal.acting_for, groups=principal.groups, behind=principal.behind
+            )
         target = connector.target
         role, database = where.role or target.role, where.database or target.database
         parameters = server_parameters(admitted.startup, target, role=role, database=database, principal=admitted.principal)
@@ -271,6 +283,7 @@ class PostgresListener:
             cancel_server=partial(connector.cancel, upstream.process, upstream.secret),
             catalog=catalog,
             said=stated_reason(admitted.startup),
+            idle_asked=requested(admitted.startup).get(idle.SETTING, ""),
             estimator=None if catalog is None else self._estimators[target.name],
         )
         for name, value in upstream.parameters.items():
@@ -295,13 +308,19 @@ class PostgresListener:
             raise
         self._sessions.add(session)
         opened.on_kill = partial(self._killed, session)
+        opened.on_revoke = partial(self._revoked, session)
         session.start(client, server)
         session.relay.to_client(greeting)
 
     @staticmethod
-    def _killed(session: PostgresSession, why: str) -> None:
-        reason = Reason.SESSION_KILLED
-        session.end(str(reason), refusals.fatal(reason, f"an operator ended this session: {why}"))
+    def _killed(session: PostgresSession, refusal: Refusal) -> None:
+        session.end(str(refusal.reason), refusals.fatal(refusal.reason, refusal.message))
+
+    @staticmethod
+    def _revoked(session: PostgresSession) -> None:
+        """What runs at the server is cancelled, and what comes from there (a result, a notification) reaches nobody."""
+        reason = Reason.DISABLED_PRINCIPAL
+        session.end(str(reason), refusals.fatal(reason, "the access that this session was opened with was taken back"))
 
     def _ended(self, process: int, secret: bytes, session: PostgresSession, why: str) -> None:
         self._keys.withdraw(process, secret)

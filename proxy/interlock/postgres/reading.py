@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from struct import Struct
+from struct import error as struct_error
 
 from interlock.errors import RemoteProtocolError
 from interlock.postgres.upstream import ServerRefusedError, Upstream
@@ -42,11 +43,11 @@ async def answer(upstream: Upstream) -> list[tuple[Value, ...]]:
         kind, body = await upstream.dialogue.message(MAX_MESSAGE)
         match chr(kind):
             case "T":
-                readers = [_READERS.get(oid, str) for oid in _column_types(body)]
+                readers = [_READERS.get(oid, str) for oid in column_types(body)]
             case "D":
                 if len(rows) >= MAX_ROWS:
                     raise RemoteProtocolError("too many rows")
-                rows.append(_row(body, readers))
+                rows.append(row(body, readers))
             case "E":
                 fields = answers.error_fields(body)
                 failure = ServerRefusedError(fields.get("C", ""), fields.get("M", ""))
@@ -60,17 +61,29 @@ async def answer(upstream: Upstream) -> list[tuple[Value, ...]]:
                 raise RemoteProtocolError(f"a message of type {other!r} while reading rows")
 
 
-def _column_types(body: bytes) -> list[int]:
-    (count,) = _COUNT.unpack_from(body)
-    pos, types = 2, []
-    for _ in range(count):
-        pos = body.index(0, pos) + 1
-        types.append(_COLUMN.unpack_from(body, pos)[2])
-        pos += _COLUMN.size
+def column_types(body: bytes) -> list[int]:
+    """Return the type OIDs of a RowDescription. Raise RemoteProtocolError."""
+    try:
+        (count,) = _COUNT.unpack_from(body)
+        pos, types = 2, []
+        for _ in range(count):
+            pos = body.index(0, pos) + 1
+            types.append(_COLUMN.unpack_from(body, pos)[2])
+            pos += _COLUMN.size
+    except (ValueError, struct_error):
+        raise RemoteProtocolError("a description of rows that is cut short") from None
     return types
 
 
-def _row(body: bytes, readers: list[Callable[[str], Value]]) -> tuple[Value, ...]:
+def row(body: bytes, readers: list[Callable[[str], Value]]) -> tuple[Value, ...]:
+    """Return the values of a DataRow, each as its reader has it. Raise RemoteProtocolError."""
+    try:
+        return _values(body, readers)
+    except (ValueError, struct_error):
+        raise RemoteProtocolError("a row that is not what was described") from None
+
+
+def _values(body: bytes, readers: list[Callable[[str], Value]]) -> tuple[Value, ...]:
     (count,) = _COUNT.unpack_from(body)
     if count != len(readers):
         raise RemoteProtocolError("a row with another number of columns than described")

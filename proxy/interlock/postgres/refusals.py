@@ -1,4 +1,4 @@
-"""A refusal of the gate in Postgres's own words: SQLSTATE, message, DETAIL (JSON) and HINT.
+"""A refusal in Postgres's own words: SQLSTATE, message, DETAIL (JSON) and HINT.
 
 Knows: interface.md "What an agent sees", the SQLSTATEs of PostgreSQL manual Appendix A.
 Must not know: sockets, policy, the desk.
@@ -10,6 +10,7 @@ import json
 
 from interlock.approvals.wording import Refusal
 from interlock.errors import SENTENCES, Reason
+from interlock.evidence.events import EventDraft, Json
 from interlock.postgres.wire.answers import ErrorFields
 
 SQLSTATES: dict[Reason, str] = {
@@ -19,6 +20,7 @@ SQLSTATES: dict[Reason, str] = {
     Reason.APPROVAL_EDITED: "55P03",
     Reason.SYNTAX_ERROR: "42601",
     Reason.NOT_UTF8: "22021",
+    Reason.REQUEST_NOT_OFFERED: "0A000",
     Reason.TOO_LARGE: "54000",
     Reason.LIMIT_REACHED: "54000",
     Reason.TRANSACTION_FAILED: "25P02",
@@ -32,6 +34,11 @@ SQLSTATES: dict[Reason, str] = {
     Reason.TARGET_CREDENTIAL: "08004",
     Reason.NOT_AUTHENTICATED: "28P01",
     Reason.TOKEN_REJECTED: "28P01",
+    Reason.TOKEN_EXPIRED: "28P01",
+    Reason.TOKEN_REPLAYED: "28P01",
+    Reason.GROUPS_INCOMPLETE: "28P01",
+    Reason.ISSUER_UNAVAILABLE: "28P01",
+    Reason.CREDENTIAL_REVOKED: "28000",
     Reason.UNKNOWN_PRINCIPAL: "28P01",
     Reason.DISABLED_PRINCIPAL: "28000",
     Reason.INTERNAL: "XX000",
@@ -52,6 +59,20 @@ def refused(refusal: Refusal) -> ErrorFields:
         json.dumps(refusal.detail(), ensure_ascii=False, separators=(",", ":")),
         refusal.hint,
     )
+
+
+def function_call() -> ErrorFields:
+    """Render the answer to a FunctionCall, whatever it calls."""
+    message = "functions are not called by message here: call them in SQL, as in SELECT lo_get(16403)"
+    return refused(
+        Refusal(Reason.REQUEST_NOT_OFFERED, message, "psql's \\lo_import, \\lo_export and libpq's PQfn need this message.")
+    )
+
+
+def not_offered(function: int) -> EventDraft:
+    """Say in the record that a client called a function by its OID, and got nothing."""
+    fields: dict[str, Json] = {"request": "function-call", "reason": str(Reason.REQUEST_NOT_OFFERED), "function": function}
+    return EventDraft("channel.refuse", fields)
 
 
 def fatal(reason: Reason, message: str = "", *, code: str = "") -> ErrorFields:

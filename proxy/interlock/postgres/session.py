@@ -25,6 +25,7 @@ from interlock.postgres.answering import Answering, PoisonedError
 from interlock.postgres.asking import Asking
 from interlock.postgres.catalog import CatalogSource
 from interlock.postgres.estimate import Estimator
+from interlock.postgres.idle import IdleLimit
 from interlock.postgres.relay import WAITING_BOUND, Relay
 from interlock.postgres.results import Results
 from interlock.postgres.schema import SchemaView
@@ -59,13 +60,15 @@ class PostgresSession:
         cancel_server: Callable[[], Coroutine[Any, Any, None]],
         catalog: CatalogSource | None,
         said: str = "",
+        idle_asked: str = "",
         estimator: Estimator | None = None,
     ) -> None:
         self.gate_session = session
         self.relay = Relay(self)
         self.watch = ParameterWatch(pinned=bool(settings))
         self._schema = schema = SchemaView(catalog)
-        names = SessionNames(search_path, lambda: schema.known, pinned=bool(settings))
+        idle = IdleLimit(idle_asked, lambda: catalog.idle_limit if catalog is not None else None)
+        self._names = names = SessionNames(search_path, lambda: schema.known, pinned=bool(settings), idle=idle)
         self._caller = HeldClient(self, max_hold, said)
         self._cancel_server = cancel_server
         self._estimator = estimator
@@ -226,9 +229,14 @@ class PostgresSession:
     def transaction_open(self) -> bool:
         return self._pipeline.in_transaction
 
+    @property
+    def idle_limit(self) -> float | None:
+        return self._names.idle_limit.seconds
+
     async def drained(self, *, begins_anew: bool) -> bool:
+        # Also when nothing is owed: a server's clock of idle time stops at any message, and starts at its next ReadyForQuery.
+        self.relay.to_server(requests.FLUSH)
         if not self._pipeline.drained:
-            self.relay.to_server(requests.FLUSH)
             self._drain_future = asyncio.get_running_loop().create_future()
             try:
                 await self._drain_future

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from interlock.commands.model import Analysis, NameAction, ShellContext, SqlContext
+from interlock.postgres.idle import IdleLimit
 from interlock.postgres.wire.names import Lookup, Names
 from interlock.postgres.wire.pipeline import Consequence
 from interlock.repeats import Repeat
@@ -122,9 +123,12 @@ class _Trusted:
 class SessionNames:
     """The two tables, and the context in which the next text is read."""
 
-    def __init__(self, search_path: tuple[str, ...], catalog: Callable[[], Any], *, pinned: bool = True) -> None:
+    def __init__(
+        self, search_path: tuple[str, ...], catalog: Callable[[], Any], *, pinned: bool = True, idle: IdleLimit | None = None
+    ) -> None:
         self.statements: Names[Statement] = Names()
         self.portals: Names[Portal] = Names()
+        self.idle_limit = idle or IdleLimit()
         self._search_path = search_path
         self._pinned = pinned
         self._catalog = catalog
@@ -174,6 +178,7 @@ class SessionNames:
         changes: list[Consequence] = []
         trusted: set[str] = set()
         idle = idle and not any(action.kind in _TRANSACTION for action in actions)
+        self.idle_limit.follow(actions, lasting=idle)
         for action in actions:
             name = action.name
             match action.kind:

@@ -1,4 +1,4 @@
-"""The short way of a session: a statement that recurs, in one stretch and with nothing else in flight.
+"""The short way of a session: a statement that recurs, in one stretch or one Query and with nothing else in flight.
 
 Knows: wire.stretch, what the session keeps of texts it was released before (statements.Recurrence), the gate's `again`.
 Must not know: policy, how anything unusual is handled.
@@ -13,6 +13,7 @@ not do, the long way does.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import NamedTuple
 
 from interlock import gate
@@ -26,7 +27,7 @@ from interlock.postgres.wire.requests import Bind
 from interlock.postgres.wire.values import shown
 
 MAX_KEPT = 64
-"""Parse messages that a session remembers."""
+"""Parse messages, and as many kinds of texts that are alike, that a session remembers."""
 MAX_KEPT_BYTES = 4096
 """Longer ones hardly repeat."""
 
@@ -47,8 +48,14 @@ class _Flight(NamedTuple):
     described: bool
 
 
+class _Query(NamedTuple):
+    """A Query that was sent and is not answered."""
+
+    decision: int
+
+
 class Stretches:
-    """At most one stretch in flight, and the Parse messages that came before."""
+    """At most one stretch or Query in flight, and the Parse messages and alike texts that came before."""
 
     def __init__(
         self, session: gate.Session, *, pipeline: Pipeline, names: SessionNames, schema: SchemaView, results: Results
@@ -59,7 +66,8 @@ class Stretches:
         self._schema = schema
         self._results = results
         self._parses: dict[bytes, Parsed] = {}
-        self._flight: _Flight | None = None
+        self._alike: dict[Hashable, Recurrence] = {}
+        self._flight: _Flight | _Query | None = None
 
     @property
     def flying(self) -> bool:
@@ -76,11 +84,25 @@ class Stretches:
                 self._parses[raw] = known
         return known
 
+    def alike(self, text: bytes) -> Recurrence | None:
+        """Return what is remembered of texts like this one, which a Query was released with; None when nothing is alike to it."""
+        alike = self._session.alike(text, self._names.context())
+        if alike is None:
+            return None
+        known = self._alike.get(alike)
+        if known is None:
+            if len(self._alike) >= MAX_KEPT:
+                del self._alike[next(iter(self._alike))]
+            known = self._alike[alike] = Recurrence()
+        return known
+
     def begin(self, data: bytes) -> bool:
         """Take off with a read that is one known stretch: when this is True it is recorded, and is to be sent as it came.
 
         To be asked only when nothing is in flight and nothing waits.
         """
+        if self._alike and (text := stretch.query(data)) is not None:
+            return self._begin_query(text)
         asked = stretch.asked(data)
         if asked is None or self._schema.awaited or self._names.full:
             return False
@@ -111,6 +133,19 @@ class Stretches:
         self._flight = _Flight(parsed, statement, decision, asked.described)
         return True
 
+    def _begin_query(self, text: bytes) -> bool:
+        if self._schema.awaited:
+            return False
+        context = self._names.context()
+        known = self._alike.get(self._session.alike(text, context))
+        if known is None or known.repeat is None:
+            return False
+        decision = self._session.again(context, (known.repeat, text))
+        if decision is None:
+            return False
+        self._flight = _Query(decision)
+        return True
+
     def answered(self, data: bytes) -> bool:
         """Land with a read that is the whole answer: when this is True it is recorded, and is to be relayed as it came.
 
@@ -119,6 +154,8 @@ class Stretches:
         flight = self._flight
         if flight is None:
             return False
+        if isinstance(flight, _Query):
+            return self._query_answered(flight, data)
         answer = stretch.answered(data, parsed=flight.parsed is not None, described=flight.described)
         if answer is None:
             return False
@@ -136,12 +173,29 @@ class Stretches:
         self._results.flush()
         return True
 
+    def _query_answered(self, flight: _Query, data: bytes) -> bool:
+        answer = stretch.queried(data)
+        if answer is None:
+            return False
+        self._flight = None
+        tag, status = answer
+        self._pipeline.queried(status)
+        if status == "I":
+            self._names.transaction_ended()
+            self._schema.settled()
+        self._results.tag(flight.decision, tag)
+        self._results.flush()
+        return True
+
     def land(self) -> None:
         """Enter what is in flight message by message, as the long way would have."""
         flight, self._flight = self._flight, None
         if flight is None:
             return
         pipeline, names = self._pipeline, self._names
+        if isinstance(flight, _Query):
+            pipeline.ask(Asked(Step.QUERY, flight.decision))
+            return
         if flight.parsed is not None:
             change = names.statements.enter("", flight.statement, pipeline.stretch)
             pipeline.ask(Asked(Step.PARSE, flight.parsed, (change,)))

@@ -5,6 +5,7 @@ Knows: the gate's Caller, notices of PostgreSQL. Must not know: sockets (the ses
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 from interlock.approvals.wording import Moment, Notice, Refusal, duration
@@ -18,6 +19,11 @@ class Waiting(Protocol):
 
     @property
     def transaction_open(self) -> bool: ...
+
+    @property
+    def idle_limit(self) -> float | None:
+        """Seconds after which the server ends a session whose transaction is idle, None where it does not."""
+        ...
 
     async def drained(self, *, begins_anew: bool) -> bool:
         """Flush, wait for every earlier answer, and say whether a command can still run, or whether it `begins_anew`."""
@@ -47,8 +53,14 @@ class HeldClient:
 
     @property
     def max_hold(self) -> float | None:
-        """An open transaction keeps its locks while it waits, so that wait has its own bound."""
-        return self._max_hold if self._session.transaction_open else None
+        """An open transaction keeps its locks while it waits, so that wait has its own bound.
+
+        Half of what the server allows leaves the client the other half to go on in.
+        """
+        if not self._session.transaction_open:
+            return None
+        limit = self._session.idle_limit
+        return self._max_hold if limit is None else min(self._max_hold, limit / 2)
 
     async def facts(self, command: Command, analysis: Analysis) -> tuple[str, ...]:
         """Say what a reviewer can't see in the text: locks that others wait for, and how many rows it is about."""
@@ -67,6 +79,6 @@ class HeldClient:
     def notify(self, notice: Notice) -> None:
         self.request = notice.request
         text = notice.text
-        if notice.moment is Moment.HELD and self._session.transaction_open:
-            text += f"; the open transaction keeps its locks, so this waits {duration(int(self._max_hold))} at most"
+        if notice.moment is Moment.HELD and (bound := self.max_hold) is not None:
+            text += f"; the open transaction keeps its locks, so this waits {duration(math.ceil(bound))} at most"
         self._session.say(answers.notice(answers.ErrorFields("NOTICE", "01000", f"interlock: {text}")))

@@ -30,6 +30,13 @@ SIGNATURES = (
 )  # fmt: skip
 """By which a client may sign. `ssh-rsa` (SHA-1) is not here: an RSA key signs with rsa-sha2-*."""
 
+CERTIFICATES = (
+    "ssh-ed25519-cert-v01@openssh.com", "sk-ssh-ed25519-cert-v01@openssh.com", "ecdsa-sha2-nistp256-cert-v01@openssh.com",
+    "ecdsa-sha2-nistp384-cert-v01@openssh.com", "ecdsa-sha2-nistp521-cert-v01@openssh.com",
+    "sk-ecdsa-sha2-nistp256-cert-v01@openssh.com", "ssh-rsa-cert-v01@openssh.com",
+)  # fmt: skip
+"""Types of login certificates. With an RSA one, too, a client signs by one of SIGNATURES."""
+
 HOST_KEYS = (
     "ssh-ed25519-cert-v01@openssh.com", "rsa-sha2-512-cert-v01@openssh.com", "rsa-sha2-256-cert-v01@openssh.com",
     "ecdsa-sha2-nistp256-cert-v01@openssh.com", "ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384",
@@ -41,6 +48,11 @@ OLD_PEER = (
     "strict key exchange (kex-strict-*-v00@openssh.com, CVE-2023-48795) is required and the peer does not offer it: "
     "update it (OpenSSH 9.6 or later, or a distribution's backport)"
 )
+
+
+def is_certificate(blob: bytes) -> bool:
+    """Whether a key blob is one of the certificates that are read at all: OpenSSH's, v01, of a key type that may sign."""
+    return signature_algorithm(blob) in CERTIFICATES
 
 
 def signature_algorithm(signature: bytes) -> str:

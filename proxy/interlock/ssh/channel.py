@@ -128,7 +128,7 @@ class ClientChannel(asyncssh.SSHServerChannel[bytes]):
     def _execute(self, text: bytes, *, unended: str = "") -> None:
         self._spent = True
         self._after = self._limits.signals
-        self._outlet = ChannelOutlet(self)
+        self._outlet = ChannelOutlet(self, self._house.clogs)
         env = tuple(sorted(dict(self._desired).items()))
         self._execution = self._house.execution(self._name, text, env, self._outlet, self._said, unended)
 
@@ -141,7 +141,7 @@ class ClientChannel(asyncssh.SSHServerChannel[bytes]):
         if self._spent:
             return self._refuse(requests.find(Scope.SESSION, "*"), request=f"{wanted} again")
         self._spent = True
-        self._outlet = ChannelOutlet(self)
+        self._outlet = ChannelOutlet(self, self._house.clogs)
         self._execution = self._house.files(self._name, self._outlet, self._said)
         return True
 
@@ -269,9 +269,9 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
 class ChannelOutlet:
     """The channel as relay and execution see it (relay.ClientSide)."""
 
-    def __init__(self, channel: ClientChannel) -> None:
+    def __init__(self, channel: ClientChannel, clogs: set[str]) -> None:
         self._channel = channel
-        self._clogs: set[str] = set()
+        self._clogs = set(clogs)  # the connection may be full already
         self._drain: asyncio.Event | None = None
         self._gone = False
 

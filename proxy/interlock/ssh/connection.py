@@ -27,6 +27,7 @@ from asyncssh.constants import (
     OPEN_RESOURCE_SHORTAGE,
 )
 from asyncssh.packet import SSHPacket
+from asyncssh.public_key import SSHOpenSSHCertificate, SSHX509CertificateChain
 
 from interlock.approvals.wording import Refusal
 from interlock.clock import Clock, Entropy, ulid
@@ -36,18 +37,34 @@ from interlock.errors import SENTENCES, AuthenticationError, EvidenceError, Inte
 from interlock.evidence.events import EventDraft, Json
 from interlock.gate import Gate, Session
 from interlock.identity.principal import Principal
+from interlock.identity.signin import SignIn
 from interlock.policy.model import SessionFacts, Target
-from interlock.ssh import address, algorithms, records, refusals, requests
+from interlock.record import who
+from interlock.ssh import address, algorithms, certificates, records, refusals, requests, tunnel
+from interlock.ssh.acks import acknowledge
 from interlock.ssh.channel import ClientChannel, ClientSession
-from interlock.ssh.credentials import Credentials
+from interlock.ssh.dialling import Dialler
 from interlock.ssh.exec import Execution
 from interlock.ssh.limits import Doorkeeper, Limits, plain_address, source_of
+from interlock.ssh.lines import Lines
 from interlock.ssh.relay import ClientSide
 from interlock.ssh.requests import Scope, Told
 from interlock.ssh.sftp.session import FileSession
+from interlock.ssh.tunnel import Adopt, Passage, TunnelChannel
 from interlock.ssh.upstream import Upstream
 
 log = structlog.get_logger()
+
+NO_TARGET = "this connection names no target: ssh TARGET@PROXY 'command', or ssh -J HANDLE@PROXY TARGET"
+
+
+def invitation(address: str, code: str) -> str:
+    """Return what a stock client prints while it waits. Who did not run ssh just now must not confirm (RFC 8628 §5.4)."""
+    return (
+        f"To log in, open {address}\nand confirm the code {code}. Confirm only what you began yourself.\n"
+        "This connection waits. With `interlock login` it need not.\n"
+    )
+
 
 TOKEN_PROMPT = ("Interlock", "", "", (("Token: ", False),))
 
@@ -56,6 +73,8 @@ class Authenticator(Protocol):
     """identity.authenticate, as far as SSH asks it."""
 
     def ssh_key(self, blob: bytes) -> Principal | None: ...
+
+    def ssh_certificate(self, authority: bytes, serial: str, key: str, principals: list[str]) -> Principal | None: ...
 
     async def token(self, secret: str, *, source: str = "") -> Principal: ...
 
@@ -67,12 +86,15 @@ class House:
     config: Config
     gate: Gate
     authenticator: Authenticator
-    credentials: dict[str, Credentials]
+    diallers: dict[str, Dialler]
+    lines: Lines
     clock: Clock
     entropy: Entropy
     limits: Limits
     door: Doorkeeper
     connections: set[ClientConnection]
+    postgres: Adopt | None = None  # the other front end, where there is one: for tunnels to its targets
+    signin: SignIn | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,24 +114,30 @@ class Owner(asyncssh.SSHServer):
 
 
 class ClientConnection(asyncssh.SSHServerConnection):
-    """A client of the proxy."""
+    """A client of the proxy. `passage`: it came through a tunnel of another connection."""
 
-    def __init__(self, house: House, options: asyncssh.SSHServerConnectionOptions) -> None:
+    def __init__(self, house: House, options: asyncssh.SSHServerConnectionOptions, passage: Passage | None = None) -> None:
         self._house = house
+        self._passage = passage
         self._proven: Proven | None = None
+        self._certified: tuple[bytes, Principal] | None = None
+        self._confirming = ""
         self._entering = False
         self._opening: asyncio.Task[Session | Refusal] | None = None
         self._recognised = False
+        self._principal: Principal | None = None  # since it is in; without a session it may open tunnels and nothing else
         self._gate_session: Session | None = None
         self._upstream: Upstream | None = None
         self._target: TargetConfig | None = None
         self._address: address.Address | None = None
         self._admitted = False
         self._failures = 0
+        self._offers = 0
         self._refusals = 0
         self._numbered = 0
         self._last_session = False
         self._later: list[str] = []
+        self.clogs: set[str] = set()
         self._work: set[asyncio.Task[None]] = set()
         self._handshake: asyncio.TimerHandle | None = None
         self._why = "closed"
@@ -120,11 +148,11 @@ class ClientConnection(asyncssh.SSHServerConnection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         peer = transport.get_extra_info("peername")
-        self._source = plain_address(str(peer[0])) if peer else "unknown"
+        self._source = self._passage.client if self._passage else plain_address(str(peer[0])) if peer else "unknown"
         self._counted_as = source_of(self._source)
         if not self._house.door.admit(self._counted_as):
             self._cancel_login_timer()
-            assert isinstance(transport, asyncio.Transport)
+            assert isinstance(transport, (asyncio.Transport, TunnelChannel))
             transport.abort()
             self.over.set_result(None)
             return
@@ -187,8 +215,10 @@ class ClientConnection(asyncssh.SSHServerConnection):
         if not self.over.done():
             self.over.set_result(None)
 
-    def _killed(self, why: str) -> None:
-        self.leave(Refusal(Reason.SESSION_KILLED, f"an operator ended this session: {why}"))
+    def _killed(self, refusal: Refusal) -> None:
+        if self._upstream is not None:
+            self._upstream.retire()
+        self.leave(refusal)
 
     def leave(self, refusal: Refusal) -> None:
         """End the connection with a sentence that a stock client prints."""
@@ -197,29 +227,70 @@ class ClientConnection(asyncssh.SSHServerConnection):
             channel.say(refusals.plain(refusal))
         self.disconnect(DISC_BY_APPLICATION, refusals.sentence(refusal))
 
+    def data_received(self, data: bytes, datatype: int | None = None) -> None:
+        acknowledge(self._transport, len(data))
+        super().data_received(data, datatype)
+        # asyncssh keeps without a bound what comes while it waits for an answer about a token.
+        if not self._recognised and len(self._inpbuf) > self._house.limits.unread:
+            self._too_much("unread")
+        elif self.clogs:
+            self._check_unsent()
+
+    def _check_unsent(self) -> None:
+        """While all output is held back, only our answers can pile up: for a client that asks and does not listen."""
+        waiting = self._transport.get_write_buffer_size() if self._transport is not None else 0
+        if waiting > self._house.limits.unsent or len(self._deferred_packets) > self._house.limits.deferred:
+            self._too_much("unsent")
+
+    def _too_much(self, what: str) -> None:
+        log.info("ssh.client.overflowing", client=self._source, what=what)
+        self._why = str(Reason.LIMIT_REACHED)
+        self.abort()
+
     def internal_error(self, exc_info: Any = None, error_logger: Any = None) -> None:
         self._why = str(Reason.PROTOCOL_VIOLATION)
         super().internal_error(exc_info, error_logger)
 
     def pause_writing(self) -> None:
         """The socket is full: a client with a huge window that does not read must not fill our memory."""
-        for channel in self._session_channels():
-            if channel.outlet is not None:
-                channel.outlet.clog("socket")
+        self.clog("socket")
 
     def resume_writing(self) -> None:
+        self.free("socket")
+
+    def clog(self, where: str) -> None:
+        """Hold back what goes to the client, on every channel that there is and on those to come."""
+        self.clogs.add(where)
         for channel in self._session_channels():
             if channel.outlet is not None:
-                channel.outlet.free("socket")
+                channel.outlet.clog(where)
+        for passage in self._tunnels():
+            passage.clog()
+
+    def free(self, where: str) -> None:
+        self.clogs.discard(where)
+        for channel in self._session_channels():
+            if channel.outlet is not None:
+                channel.outlet.free(where)
+        if not self.clogs:
+            for passage in self._tunnels():
+                passage.free()
 
     def _session_channels(self) -> list[ClientChannel]:
         return [chan for chan in self._channels.values() if isinstance(chan, ClientChannel)]
+
+    def _tunnels(self) -> list[TunnelChannel]:
+        return [chan for chan in self._channels.values() if isinstance(chan, TunnelChannel)]
 
     # -- key exchange ---------------------------------------------------------------------------------------------
 
     def _send_kexinit(self) -> None:
         if b"OpenSSH" in self._client_version:
             self._enc_algs = [name.encode() for name in algorithms.GCM]
+        if self._handshake is None:
+            self._handshake = self._loop.call_later(self._house.limits.handshake, self._too_slow)
+        # Until the exchange ends asyncssh keeps what we send in a list without a bound, so nothing may come to be sent.
+        self.clog("key exchange")
         super()._send_kexinit()
 
     async def _process_strict_kexinit(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
@@ -232,6 +303,7 @@ class ClientConnection(asyncssh.SSHServerConnection):
         if self._handshake is not None:
             self._handshake.cancel()
             self._handshake = None
+        self.free("key exchange")
 
     async def reload_config(self) -> None:
         """There is no per-user configuration file; asyncssh would read all keys again for each name that is tried."""
@@ -252,16 +324,42 @@ class ClientConnection(asyncssh.SSHServerConnection):
 
     async def validate_public_key(self, username: str, key_data: bytes, msg: bytes, signature: bytes) -> bool:
         """Say whether a key may be used (no `msg`), or whether it signed. Only the second proves anything."""
+        self._certified = None  # set by the hook below, while super() runs
         principal = self._house.authenticator.ssh_key(key_data)
-        if principal is None:
+        self._offers += 1
+        if self._offers > self._house.limits.login_offers:
+            raise asyncssh.PermissionDenied("interlock: too many keys were offered")
+        certificate = principal is None and algorithms.is_certificate(key_data)
+        if principal is None and not certificate:
             return False
         if msg and algorithms.signature_algorithm(signature) not in algorithms.SIGNATURES:
             return False
         if not await super().validate_public_key(username, key_data, msg, signature):
             return False
+        if certificate:
+            # Had asyncssh read it elsewhere than in the hook below, or another one meanwhile, it would not be here.
+            principal = self._certified_by(key_data)
+        if principal is None:
+            return False
         if msg:
             self._prove(username, principal)
         return True
+
+    def _certified_by(self, key_data: bytes) -> Principal | None:
+        certified, self._certified = self._certified, None
+        return certified[1] if certified is not None and certified[0] == key_data else None
+
+    async def _validate_openssh_certificate(self, username: str, cert: SSHOpenSSHCertificate) -> asyncssh.SSHKey | None:
+        """asyncssh's hook between reading a certificate and checking the signature with its key (certificates.py)."""
+        principal = certificates.holder(cert, self._house.authenticator, self._source)
+        if principal is None:
+            return None
+        self._certified = (cert.public_data, principal)
+        cert.key.set_touch_required(True)
+        return cert.key
+
+    async def _validate_x509_certificate_chain(self, username: str, cert: SSHX509CertificateChain) -> asyncssh.SSHKey | None:
+        return None
 
     async def validate_password(self, username: str, password: str) -> bool:
         try:
@@ -279,10 +377,40 @@ class ClientConnection(asyncssh.SSHServerConnection):
         return False
 
     async def get_kbdint_challenge(self, username: str, lang: str, submethods: str) -> Any:
-        return TOKEN_PROMPT
+        """Show the code of a device grant and wait for it, where people log in so; else ask for a token."""
+        signin = self._house.signin
+        if signin is None or not signin.offers_device:
+            return TOKEN_PROMPT
+        try:
+            flow = await signin.begin_device(self._counted_as)
+        except InterlockError as error:
+            log.info("ssh.login.not_begun", client=self._source, reason=str(error.code))
+            return TOKEN_PROMPT
+        self._confirming = flow.flow
+        # People take longer than keys; the provider says how long its code is good for.
+        self._cancel_login_timer()
+        patience = min(flow.lifetime, self._house.limits.confirmation)
+        self._login_timer = self._loop.call_later(patience, self._login_timer_callback)
+        return ("Interlock", invitation(flow.complete or flow.address, flow.user_code), "", ())
 
     async def validate_kbdint_response(self, username: str, responses: Any) -> Any:
-        return len(responses) == 1 and await self.validate_password(username, responses[0])
+        flow, self._confirming = self._confirming, ""
+        if not flow:
+            return len(responses) == 1 and await self.validate_password(username, responses[0])
+        signin, method = self._house.signin, self.auth
+        if signin is None or responses:
+            return False
+        try:
+            answer = await signin.confirmed(flow, method="ssh")
+        except InterlockError as error:
+            log.info("ssh.login.refused", client=self._source, reason=str(error.code))
+            return False
+        finally:
+            signin.abandon(flow)
+        if self.auth is not method:
+            return False  # the client began another authentication meanwhile: what was confirmed was not for that
+        self._prove(username, answer.principal)
+        return True
 
     def _prove(self, username: str, principal: Principal) -> None:
         if self.auth is not None:
@@ -312,8 +440,16 @@ class ClientConnection(asyncssh.SSHServerConnection):
 
     async def _open(self, principal: Principal, username: str) -> Refusal | None:
         """Find the target and open the session on it. A refusal is in the node's journal when this returns."""
-        wanted = address.parse(username)
+        self._principal = principal
+        if self._passage is not None and self._passage.opener != principal.identity:
+            self._journal("access.refused", {"reason": str(Reason.NO_ACCESS), "principal": str(principal.identity)})
+            return Refusal(Reason.NO_ACCESS, "somebody else opened this tunnel: authenticate as the same in both places")
+        wanted = self._passage.address(username) if self._passage is not None else address.parse(username)
         config = self._house.config.target(wanted.target) if wanted is not None else None
+        if self._passage is None and config is None and username == principal.handle:
+            # Nowhere yet: a jump host's user name is the client's own, and tunnels are all that it may ask for.
+            self._journal("login", {"method": "jump", "outcome": "accepted", **who(principal)})
+            return None
         if wanted is None or config is None or config.protocol != "ssh":
             self._journal("access.refused", {"reason": str(Reason.NO_ACCESS), "principal": str(principal.identity)},
                           {"user": username})  # fmt: skip
@@ -332,14 +468,16 @@ class ClientConnection(asyncssh.SSHServerConnection):
             return opened
         self._gate_session, self._target, self._address = opened, config, wanted
         opened.on_kill = self._killed
-        self._upstream = Upstream(self._house.config, config, account, self._house.credentials[config.name], self._house.limits)
+        house = self._house
+        self._upstream = Upstream(opened, house.diallers[config.name], house.lines, account, house.limits)
         return None
 
     def _transport_facts(self) -> dict[str, Json]:
         """What of the connection belongs to the record: the client's software and the algorithms in use."""
         version = self._client_version[:128].decode("ascii", "replace")
         return {"software": "".join(c if c.isprintable() else "?" for c in version),
-                "cipher": self._enc_alg_cs.decode("ascii", "replace"), "strict_kex": self._strict_kex}  # fmt: skip
+                "cipher": self._enc_alg_cs.decode("ascii", "replace"), "strict_kex": self._strict_kex,
+                **({"through": self._passage.session} if self._passage is not None else {})}  # fmt: skip
 
     # -- channels and requests ------------------------------------------------------------------------------------
 
@@ -354,16 +492,73 @@ class ClientConnection(asyncssh.SSHServerConnection):
             self.record(records.refused_request(Scope.OPEN, kind, detail=detail))
             self.send_channel_open_failure(peer, OPEN_ADMINISTRATIVELY_PROHIBITED, f"interlock: {row.sentence}", "en")
             return
-        packet.check_end()
-        if self._last_session:
-            raise asyncssh.ProtocolError("interlock: a session after no-more-sessions")  # as sshd does (PROTOCOL §2.2)
         if len(self._channels) >= self._house.limits.channels:
             self.refuse_limit(Scope.OPEN, kind)
             self.send_channel_open_failure(peer, OPEN_RESOURCE_SHORTAGE, "interlock: too many channels at once", "en")
             return
+        if size < self._house.limits.packet:
+            self.refuse_limit(Scope.OPEN, kind)
+            self.send_channel_open_failure(peer, OPEN_RESOURCE_SHORTAGE, "interlock: packets that small are not sent", "en")
+            return
+        if kind == "direct-tcpip":
+            self._open_tunnel(peer, window, size, tunnel.destination(packet))
+            return
+        packet.check_end()
+        if self._last_session:
+            raise asyncssh.ProtocolError("interlock: a session after no-more-sessions")  # as sshd does (PROTOCOL §2.2)
+        if self._gate_session is None:
+            self.record(records.refused_request(Scope.OPEN, kind))
+            self.send_channel_open_failure(peer, OPEN_ADMINISTRATIVELY_PROHIBITED, f"interlock: {NO_TARGET}", "en")
+            return
         self._numbered += 1
         channel = ClientChannel(self, self._numbered, self._house.limits)
         channel.process_open(peer, window, size, ClientSession(self))
+
+    def _open_tunnel(self, peer: int, window: int, size: int, wanted: tunnel.Destination) -> None:
+        """Lead a tunnel to a front end of ours, or refuse it. Nothing is dialled in either case."""
+        assert self._principal is not None
+        target = self._visible(wanted.host)
+        why = tunnel.refused(wanted, target, nested=self._passage is not None, postgres=self._house.postgres is not None)
+        if why or target is None:
+            self.record(records.refused_request(Scope.OPEN, "direct-tcpip", detail=str(wanted)))
+            self.send_channel_open_failure(peer, OPEN_ADMINISTRATIVELY_PROHIBITED, f"interlock: {why}", "en")
+            return
+        if (stopped := self._stopped()) is not None:
+            self.record(records.refused_request(Scope.OPEN, "direct-tcpip", detail=str(wanted)))
+            self.send_channel_open_failure(peer, OPEN_ADMINISTRATIVELY_PROHIBITED, refusals.sentence(stopped), "en")
+            return
+        if not self._house.door.room(self._counted_as):
+            self.refuse_limit(Scope.OPEN, "direct-tcpip")
+            self.send_channel_open_failure(peer, OPEN_RESOURCE_SHORTAGE, "interlock: too many connections at once", "en")
+            return
+        self._numbered += 1
+        self.record(records.tunnelled(self._numbered, target.name, target.protocol))
+        channel = TunnelChannel(self, self._numbered)
+        if target.protocol == "postgres" and self._house.postgres is not None:
+            channel.process_open(peer, window, size, tunnel.to_postgres(self._house.postgres, self._source))
+            return
+        session = self._gate_session.id if self._gate_session is not None else ""
+        passage = Passage(target.name, self._principal.identity, session, self._source)
+        channel.inner = ClientConnection(self._house, self._options, passage)
+        channel.process_open(peer, window, size, channel.inner)  # type: ignore[arg-type]  # asyncssh's connections are sessions
+        for _ in self.clogs:
+            channel.clog()
+
+    def _visible(self, name: str) -> TargetConfig | None:
+        """Return the target of that name, unless it is closed to the client: what it may not open it may not learn of."""
+        config = self._house.config.target(name)
+        if config is None or self._principal is None:
+            return None
+        about = Target(name=config.name, protocol=config.protocol, labels=config.labels)
+        return config if self._house.gate.policies.current.may_see(self._principal, about) else None
+
+    def _stopped(self) -> Refusal | None:
+        """Say why nothing more may begin on this connection."""
+        if self._gate_session is not None:
+            return self._gate_session.stopped()
+        if self._principal is None or self._principal.expired(self._house.clock.now()):
+            return Refusal(Reason.CREDENTIAL_EXPIRED, SENTENCES[Reason.CREDENTIAL_EXPIRED])
+        return None
 
     def _process_gated_global_request(self, _pkttype: int, _pktid: int, packet: SSHPacket) -> None:
         kind = requests.shown_name(packet.get_string())
@@ -394,6 +589,9 @@ class ClientConnection(asyncssh.SSHServerConnection):
     def channel_closed(self, channel: ClientChannel) -> None:
         if channel.execution is None:
             self.record(records.closed(channel.number, "refused", {}))
+
+    def tunnel_closed(self, channel: TunnelChannel) -> None:
+        self.record(records.closed(channel.number, "left", {}))
 
     def script_reader(self) -> bytes:
         """Return what reads the script of a client that asks for a shell: the account's own where that is bash, else sh."""
@@ -439,6 +637,8 @@ class ClientConnection(asyncssh.SSHServerConnection):
             if self._refusals > self._house.limits.refusals:
                 raise asyncssh.ProtocolError("interlock: too many refused requests")
         if self._gate_session is None:
+            about = {"principal": str(self._principal.identity)} if self._principal is not None else {}
+            self._journal(draft.type, {**about, **draft.fields}, dict(draft.secret))
             return
         try:
             self._gate_session.record(draft)

@@ -7,7 +7,7 @@ connection, and none is ever shown: `about` holds what a transcript may say.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -34,12 +34,19 @@ _INTERNAL = b"internal-sftp"
 """sshd runs a forced command that begins so inside itself and ignores the rest (sshd_config(5), ForceCommand)."""
 
 
+def _nothing() -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Proof:
     """What one connection authenticates with, and what the transcript says of it."""
 
-    keys: Sequence[asyncssh.SSHKey | tuple[asyncssh.SSHKey, asyncssh.SSHCertificate]]
+    keys: Sequence[asyncssh.SSHKey | asyncssh.SSHKeyPair | tuple[asyncssh.SSHKey, asyncssh.SSHCertificate]]
     about: dict[str, Json]
+    lasts: float | None = None
+    """Seconds for which it is good; None: for as long as it is configured."""
+    done: Callable[[], object] = _nothing
+    """To be called when the connection has authenticated or failed."""
 
 
 class Credentials(Protocol):
@@ -50,7 +57,7 @@ class Credentials(Protocol):
         """True when an approved command must run under a certificate that forces its bytes."""
         ...
 
-    def prove(self, account: str, source: str, forced: bytes | None) -> Proof:
+    async def prove(self, account: str, source: str, forced: bytes | None) -> Proof:
         """Make the proof for one connection from the address `source`. Raise TargetError."""
         ...
 
@@ -68,7 +75,7 @@ class CertificateCredentials:
     def pins(self) -> bool:
         return self._pins
 
-    def prove(self, account: str, source: str, forced: bytes | None) -> Proof:
+    async def prove(self, account: str, source: str, forced: bytes | None) -> Proof:
         if ACCOUNT.match(account) is None:
             raise TargetError("the account's name can't be a certificate principal", reason=Reason.TARGET_CREDENTIAL)
         command = None if forced is None else forcible(forced)
@@ -93,7 +100,7 @@ class CertificateCredentials:
         about: dict[str, Json] = {
             "credential": "ssh-ca", "serial": f"{serial:016x}", "ca": self._ca.get_fingerprint(), "forced": command is not None,
         }  # fmt: skip
-        return Proof([(key, certificate)], about)
+        return Proof([(key, certificate)], about, (VALID - BACKDATED).total_seconds())
 
 
 class KeyCredentials:
@@ -104,7 +111,7 @@ class KeyCredentials:
     def __init__(self, key: asyncssh.SSHKey) -> None:
         self._key = key
 
-    def prove(self, account: str, source: str, forced: bytes | None) -> Proof:
+    async def prove(self, account: str, source: str, forced: bytes | None) -> Proof:
         if forced is not None:
             raise TargetError("a plain key can't force a command", reason=Reason.CANNOT_BE_PINNED)
         return Proof([self._key], {"credential": "key", "key": self._key.get_fingerprint(), "forced": False})

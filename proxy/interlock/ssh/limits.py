@@ -21,11 +21,17 @@ class Limits:
     strangers_per_source: int = 250
     handshake: float = 15.0  # from accept to the end of the first key exchange
     login: float = 60.0  # from accept to the end of authentication
+    confirmation: float = 600.0  # for a person who confirms a code at the identity provider
     login_failures: int = 20  # a stock client offers each key of its agent; sshd's own default is 6
+    login_offers: int = 64  # keys shown or used: one that is known is no failure when it is shown only
+    unread: int = 256 * 1024  # what a client that is not in yet may have sent ahead
+    unsent: int = 8 * 1024 * 1024  # answers of ours that a client does not take, while all output is held back for it
+    deferred: int = 1024  # the same in packets, in the middle of a key exchange
     channels: int = 64
     channel_requests: int = 64  # before something runs
     signals: int = 256  # and other requests while something runs
     refusals: int = 200  # refused requests a connection; each one is an event in the transcript
+    packet: int = 1024  # the smallest packet that a channel may ask for: each one costs us the same
     env_count: int = 16
     command: int = 256 * 1024  # the gate's own bound on shown text is smaller; this one protects the parser's queue
     held_window: int = 64 * 1024  # what a client may send ahead of a decision
@@ -34,6 +40,9 @@ class Limits:
     stdin_idle: float = 10.0
     stdin_total: float = 120.0
     connect: float = 15.0  # to the target, with authentication
+    answer: float = 10.0  # of the target to a channel that is opened, before anything is sent on it
+    lines: int = 4000  # connections to targets, of all clients together
+    idle_lines: int = 500  # of these, that wait for another command; the one that has waited longest goes first
     keepalive: float = 30.0
     keepalive_count: int = 4
 
@@ -84,15 +93,18 @@ class Doorkeeper:
         left_out, self._left_out = self._left_out, 0
         return left_out
 
+    def room(self, source: str) -> bool:
+        """Say whether one more connection from there would be let in."""
+        return (
+            self._all.total() < self.limits.connections
+            and self._all[source] < self.limits.connections_per_source
+            and self._strangers.total() < self.limits.strangers
+            and self._strangers[source] < self.limits.strangers_per_source
+        )
+
     def admit(self, source: str) -> bool:
         """Count a new connection in, or say that it is one too many."""
-        full = (
-            self._all.total() >= self.limits.connections
-            or self._all[source] >= self.limits.connections_per_source
-            or self._strangers.total() >= self.limits.strangers
-            or self._strangers[source] >= self.limits.strangers_per_source
-        )
-        if full:
+        if not self.room(source):
             return False
         self._all[source] += 1
         self._strangers[source] += 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 import asyncssh
 import structlog
@@ -17,11 +18,15 @@ from interlock.clock import Clock, Entropy
 from interlock.config import Config, TargetConfig
 from interlock.errors import SENTENCES, ConfigError, Reason, TargetError
 from interlock.gate import Gate
+from interlock.identity.signin import SignIn
 from interlock.listening import bound
 from interlock.ssh import algorithms, credentials
 from interlock.ssh.connection import Authenticator, ClientConnection, House, Owner
+from interlock.ssh.dialling import Dialler, host_keys_path, read_host_keys
+from interlock.ssh.host_authority import HostAuthority
 from interlock.ssh.limits import Doorkeeper, Limits
-from interlock.ssh.upstream import host_keys_path, read_host_keys
+from interlock.ssh.lines import Lines
+from interlock.ssh.tunnel import Adopt
 
 log = structlog.get_logger()
 
@@ -41,14 +46,23 @@ class SshListener:
         clock: Clock,
         entropy: Entropy,
         limits: Limits | None = None,
+        postgres: Adopt | None = None,
+        signin: SignIn | None = None,
+        host_authority: HostAuthority | None = None,
     ) -> None:
+        """`postgres`: takes the tunnels that name a Postgres target; without it they are refused."""
         bounds = limits or Limits()
-        ready = {
-            target.name: credentials.load(config, target, clock=clock, entropy=entropy)
+        diallers = {
+            target.name: Dialler(config, target, credentials.load(config, target, clock=clock, entropy=entropy), bounds)
             for target in config.targets
             if target.protocol == "ssh"
         }
-        self._house = House(config, gate, authenticator, ready, clock, entropy, bounds, Doorkeeper(bounds), set())
+        self.lines = Lines(bounds, clock=clock, entropy=entropy)
+        self._house = House(
+            config, gate, authenticator, diallers, self.lines, clock, entropy, bounds, Doorkeeper(bounds), set(), postgres, signin
+        )  # fmt: skip
+        gate.on_revoke.append(self.lines.revoke)
+        self._host_authority = host_authority
         self._server: asyncio.Server | None = None
         self.port = 0
         self.host_key = ""
@@ -71,10 +85,13 @@ class SshListener:
         path = config.path(config.node.data_dir) / HOST_KEY
         key = await asyncio.to_thread(credentials.own_host_key, path)
         self.host_key = key.export_public_key().decode().strip()
+        # With its certificate a key is offered both ways, so that clients that know only the key go on to work.
+        authority = self._host_authority
+        proofs: list[Any] = [key if authority is None else (key, authority.certify(key, self._house.clock.now()))]
         options = asyncssh.SSHServerConnectionOptions(
             server_factory=Owner,
             server_version="Interlock",
-            server_host_keys=[key],
+            server_host_keys=proofs,
             config=None,
             authorized_client_keys=None,
             gss_host=None,
@@ -109,6 +126,7 @@ class SshListener:
         for connection in connections:
             connection.leave(Refusal(Reason.SHUTTING_DOWN, SENTENCES[Reason.SHUTTING_DOWN]))
         await asyncio.gather(*(connection.over for connection in connections))
+        await self.lines.close()
         if self._server is not None:
             await self._server.wait_closed()
             self._server = None

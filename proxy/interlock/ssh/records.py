@@ -33,6 +33,11 @@ def opened(channel: int) -> EventDraft:
     return EventDraft("channel.open", {"channel": channel, "side": "client"})
 
 
+def tunnelled(channel: int, target: str, protocol: str) -> EventDraft:
+    """A tunnel of the client to a front end of ours. What comes through it is a session of its own."""
+    return EventDraft("channel.open", {"channel": channel, "side": "client", "tunnel": target, "protocol": protocol})
+
+
 def routed(channel: int, forward: int, about: dict[str, Json]) -> EventDraft:
     """A released command goes to the target: by which credential, on a connection of its own or the shared one."""
     return EventDraft("channel.open", {"channel": channel, "side": "target", "ref": forward, **about})

@@ -20,7 +20,7 @@ class Scope(StrEnum):
 
 
 class Told(StrEnum):
-    """How the client learns the sentence of a refusal."""
+    """How the client learns the sentence of a refusal; what becomes of the rest."""
 
     STDERR = "stderr"  # a line on the channel's stderr; what else the channel asks for goes on
     EXIT = "exit"  # the line, exit status 126, the channel ends. The request itself is answered with success, because
@@ -28,7 +28,7 @@ class Told(StrEnum):
     OPEN_FAILURE = "open failure"  # the text of the channel open failure
     NEXT_CHANNEL = "next channel"  # a global request has no words of its own: the line goes to the next channel's stderr
     SILENT = "silent"  # the protocol's own failure message and nothing else
-    HANDLED = "handled"  # not refused
+    HANDLED = "served"  # not refused as such; `sentence` says what becomes of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +52,17 @@ TABLE: tuple[Row, ...] = (
     Row(Scope.GLOBAL, "cancel-tcpip-forward", Told.SILENT, f"{_NO_FORWARD} (-R)"),
     Row(Scope.GLOBAL, "streamlocal-forward@openssh.com", Told.NEXT_CHANNEL, f"{_NO_FORWARD} (-R)"),
     Row(Scope.GLOBAL, "cancel-streamlocal-forward@openssh.com", Told.SILENT, f"{_NO_FORWARD} (-R)"),
-    Row(Scope.GLOBAL, "keepalive@openssh.com", Told.HANDLED),
-    Row(Scope.GLOBAL, "no-more-sessions@openssh.com", Told.HANDLED),
+    Row(Scope.GLOBAL, "keepalive@openssh.com", Told.HANDLED, "answered with a failure: any answer says that we live"),
+    Row(Scope.GLOBAL, "no-more-sessions@openssh.com", Told.HANDLED, "a session after it ends the connection, as with sshd"),
     Row(Scope.GLOBAL, "hostkeys-prove-00@openssh.com", Told.SILENT, "the proxy has one host key and does not rotate it in band"),
     Row(Scope.GLOBAL, "*", Told.SILENT, "this global request is not known here"),
-    Row(Scope.OPEN, "session", Told.HANDLED),
-    Row(Scope.OPEN, "direct-tcpip", Told.OPEN_FAILURE, f"{_NO_FORWARD} (-L, -W, -J, -D)"),
+    Row(Scope.OPEN, "session", Told.HANDLED, "one command or one file session, decided and recorded on its own"),
+    Row(
+        Scope.OPEN,
+        "direct-tcpip",
+        Told.HANDLED,
+        "leads to our own front end when it names a target, else fails in words",
+    ),
     Row(Scope.OPEN, "direct-streamlocal@openssh.com", Told.OPEN_FAILURE, f"{_NO_FORWARD} (-L)"),
     Row(Scope.OPEN, "forwarded-tcpip", Told.OPEN_FAILURE, "only a server opens such a channel"),
     Row(Scope.OPEN, "forwarded-streamlocal@openssh.com", Told.OPEN_FAILURE, "only a server opens such a channel"),
@@ -65,17 +70,27 @@ TABLE: tuple[Row, ...] = (
     Row(Scope.OPEN, "auth-agent@openssh.com", Told.OPEN_FAILURE, "agent forwarding is not offered here"),
     Row(Scope.OPEN, "tun@openssh.com", Told.OPEN_FAILURE, "tunnel devices are not offered here (-w)"),
     Row(Scope.OPEN, "*", Told.OPEN_FAILURE, "this kind of channel is not offered here"),
-    Row(Scope.SESSION, "exec", Told.HANDLED),
-    Row(Scope.SESSION, "env", Told.HANDLED),
-    Row(Scope.SESSION, "signal", Told.HANDLED),
-    Row(Scope.SESSION, "eow@openssh.com", Told.HANDLED),
-    Row(Scope.SESSION, "keepalive@openssh.com", Told.HANDLED),
+    Row(
+        Scope.SESSION,
+        "exec",
+        Told.HANDLED,
+        "the gate; one a channel; empty, NUL, control characters, not UTF-8: exit 126",
+    ),
+    Row(Scope.SESSION, "env", Told.HANDLED, "LANG, LC_* and COLORTERM of harmless values, before the exec; the rest fails"),
+    Row(Scope.SESSION, "signal", Told.HANDLED, "passed on while the command runs, by the names of RFC 4254; else it fails"),
+    Row(Scope.SESSION, "eow@openssh.com", Told.HANDLED, "noted: the client takes no more output"),
+    Row(Scope.SESSION, "keepalive@openssh.com", Told.HANDLED, "answered with a failure"),
     Row(Scope.SESSION, "window-change", Told.SILENT, "there is no terminal whose size could change"),
     Row(Scope.SESSION, "break", Told.SILENT, "there is no terminal to break"),
-    Row(Scope.SESSION, "pty-req", Told.EXIT, f"no terminal is offered here (drop -t); {_RUN}"),
-    Row(Scope.SESSION, "shell", Told.HANDLED),  # a script on standard input; with a terminal `pty-req` has ended the channel
+    Row(
+        Scope.SESSION,
+        "pty-req",
+        Told.EXIT,
+        f"no terminal and no interactive shell are offered here; {_RUN} (drop -t), or copy files with sftp or scp",
+    ),
+    Row(Scope.SESSION, "shell", Told.HANDLED, "a script on standard input, read to its end and decided like `bash -s`"),
     Row(Scope.SESSION, "subsystem", Told.EXIT, f"this subsystem is not offered here; {_RUN}"),
-    Row(Scope.SESSION, "subsystem:sftp", Told.HANDLED),
+    Row(Scope.SESSION, "subsystem:sftp", Told.HANDLED, "ends here; every operation is decided"),
     Row(Scope.SESSION, "x11-req", Told.STDERR, "X11 forwarding is not offered here (drop -X)"),
     Row(Scope.SESSION, "auth-agent-req@openssh.com", Told.STDERR, "agent forwarding is not offered here (drop -A)"),
     Row(Scope.SESSION, "*", Told.SILENT, "this request is not known here"),

@@ -23,6 +23,7 @@ from interlock.store.conversations import ConversationRows
 from interlock.store.database import Database
 from interlock.store.deliveries import DeliveryRows
 from interlock.store.grants import GrantRows
+from interlock.store.logins import LoginRows
 from interlock.store.messages import MessageRows
 from interlock.store.outbox import OutboxRows
 from interlock.store.principals import PrincipalRows
@@ -38,6 +39,7 @@ class Store:
 
     def __init__(self, database: Database, lock: ProcessLock | None) -> None:
         self.principals = PrincipalRows(database)
+        self.logins = LoginRows(database)
         self.approvals = ApprovalRows(database)
         self.grants = GrantRows(database)
         self.vigilance = VigilanceRows(database)

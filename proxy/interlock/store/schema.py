@@ -182,6 +182,33 @@ passkeys = Table(
     Column("created", Moment, nullable=False),
 )
 
+logins = Table(
+    "logins",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    *_of_principal("logins"),
+    Column("hash", LargeBinary, nullable=False, unique=True),  # SHA-256 of the session's token
+    Column("provider", String(255), nullable=False),
+    Column("account", String(255), nullable=False),  # the subject there
+    Column("session", String(255), nullable=False),  # the provider's own (sid), empty where it has none
+    Column("groups", Text, nullable=False),  # JSON: what the provider said of them at this login
+    Column("assurance", Text, nullable=False),  # JSON
+    Column("created", Moment, nullable=False),
+    Column("expires", Moment, nullable=False),
+)
+
+derived = Table(
+    "derived_credentials",
+    metadata,
+    Column("id", String(64), primary_key=True),  # serial of a certificate, id of a password
+    *_of_principal("derived_credentials"),
+    Column("kind", String(16), nullable=False),
+    Column("parent", String(255), nullable=False),  # the login, token or jti that it came from, and ends with
+    Column("key", String(64), nullable=False),  # fingerprint of the certified key, empty for a password
+    Column("groups", Text, nullable=False),  # JSON: what the parent brought beyond the directory
+    Column("expires", Moment, nullable=False),
+)
+
 # -- approvals --------------------------------------------------------------------------------------------------------
 
 requests = Table(

@@ -23,7 +23,11 @@ from interlock.evidence.archive import Archive
 from interlock.gate import Gate
 from interlock.identity.authenticate import Authenticator
 from interlock.identity.directory import Directory
+from interlock.identity.exchange import Exchange
+from interlock.identity.issuance import Issuance
+from interlock.identity.logins import Logins
 from interlock.identity.passkeys import Registrations, relying_party
+from interlock.identity.signin import SignIn
 from interlock.identity.stepup import DecisionSessions
 from interlock.policy.source import LivePolicy
 from interlock.web import principals, problems
@@ -35,12 +39,15 @@ from interlock.web.events import events_router
 from interlock.web.feed import Feed
 from interlock.web.grants import grants_router
 from interlock.web.health import health_router
+from interlock.web.login import login_router
 from interlock.web.passkeys import passkeys_router
 from interlock.web.sessions import sessions_router
 from interlock.web.shown import Shown
 from interlock.web.slack import slack_router
 from interlock.web.stepup import person_router, stepup_router
 from interlock.web.teams import teams_router
+from interlock.web.token import token_router
+from interlock.web.whereabouts import Whereabouts
 
 MAX_BODY = 1024 * 1024
 
@@ -59,6 +66,16 @@ class SlackParts:
     expected: ExpectedSlack
     codes: LinkCodes
     signing_secret: Secret | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoginParts:
+    """`signin` is there when people log in at an identity provider."""
+
+    logins: Logins
+    issuance: Issuance
+    where: Whereabouts
+    signin: SignIn | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +99,7 @@ class Parts:
     local: bool
     secure: bool
     slack: SlackParts | None = None
+    login: LoginParts | None = None
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -103,7 +121,13 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(stepup_router(parts.authenticator, parts.deciding))
     app.include_router(sessions_router(parts.archive, parts.gate, door))
     app.include_router(person_router(door))
-    app.include_router(principals.router(parts.directory, door.require_scope, door.require_given))
+    exchange = Exchange(parts.authenticator, clock=parts.clock, journal=parts.gate.transcripts.journal)
+    app.include_router(token_router(exchange))
+    login = parts.login
+    derive = login.logins.derive if login is not None else None
+    app.include_router(principals.router(parts.directory, door.require_scope, door.require_given, derive))
+    if login is not None:
+        app.include_router(login_router(login.signin, login.logins, login.issuance, login.where, door))
     registrations = Registrations(relying_party(parts.config.public_url), clock=parts.clock, entropy=system_entropy)
     app.include_router(passkeys_router(parts.directory, registrations, door.require_scope))
     app.include_router(health_router(parts.gate, parts.config, door))
@@ -123,6 +147,8 @@ def create_app(parts: Parts) -> FastAPI:
                 registrations=registrations,
                 secure=parts.secure,
                 slack_codes=parts.slack.codes if parts.slack is not None else None,
+                signin=login.signin if login is not None else None,
+                logins=login.logins if login is not None else None,
             )
         )
         if parts.teams is not None:

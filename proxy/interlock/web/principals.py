@@ -16,12 +16,15 @@ from interlock.errors import ConfigError, InterlockError, NotFoundError, Reason
 from interlock.identity import sshkey
 from interlock.identity.directory import Directory
 from interlock.identity.entries import Entry
-from interlock.identity.principal import Identity, Kind, Principal
+from interlock.identity.principal import CredentialKind, Identity, Kind, Principal
 from interlock.identity.tokens import Issued
 from interlock.store.principals import PasskeyRow, ScramRow, TokenRow
 
 Require = Callable[[str], Callable[[Request], Awaitable[Principal]]]
 """Makes the dependency of a route that needs a scope: it returns the calling principal, or raises."""
+
+Derive = Callable[..., Awaitable[None]]
+"""`Logins.derive`: what was issued ends with the credential that asked for it."""
 
 ADMIN = "admin"
 ANYBODY = "approvals:own"
@@ -84,8 +87,8 @@ class LifetimeIn(_Body):
     lifetime: Seconds | None = None
 
 
-def router(directory: Directory, require: Require, given: Require) -> APIRouter:
-    """Return the routes under /v1/principals, and /v1/password for whoever calls.
+def router(directory: Directory, require: Require, given: Require, derive: Derive | None = None) -> APIRouter:
+    """Return the routes under /v1/principals, and /v1/password for whoever calls. `derive` notes what a password came from.
 
     What only takes away needs what `require` asks for; what gives authority needs what `given` asks for besides.
     """
@@ -216,6 +219,12 @@ def router(directory: Directory, require: Require, given: Require) -> APIRouter:
         issued = await directory.issue_password(
             entry.handle, _span(body), not_after=caller.credential.expires, by=caller.identity
         )
+        if derive is not None and caller.credential.kind is not CredentialKind.PEER:
+            try:
+                await derive("password", issued.id, caller, expires=issued.expires)
+            except InterlockError:
+                await directory.revoke_password(entry.handle, issued.id, by=caller.identity)
+                raise
         return once("password", entry.handle, issued)
 
     return routes

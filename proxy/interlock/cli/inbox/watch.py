@@ -27,7 +27,9 @@ AGAIN_S = 2.0
 """Seconds before the daemon is tried again."""
 REDRAW_S = 1.0
 
-REFUSED = frozenset((Reason.NOT_AUTHENTICATED, Reason.TOKEN_REJECTED, Reason.MISSING_SCOPE))
+REFUSED = frozenset(
+    (Reason.NOT_AUTHENTICATED, Reason.TOKEN_REJECTED, Reason.TOKEN_EXPIRED, Reason.CREDENTIAL_REVOKED, Reason.MISSING_SCOPE)
+)
 """Answers that trying again does not change."""
 
 

@@ -33,6 +33,7 @@ from interlock.commands.sql.bounds import (
     nesting,
 )
 from interlock.commands.sql.characters import readable
+from interlock.commands.sql.secrets import secret_parameters
 from interlock.commands.sql.walk import USES_NAMES, Walk
 from interlock.errors import Reason
 
@@ -76,12 +77,15 @@ def _read(text: bytes, context: SqlContext, kind: Kind) -> Analysis:
     if not tree.stmts:
         return Analysis((Effect("nothing"),), sent=decoded, stdin=Stdin.NONE, statements=0, parser=PARSER)
     walk = Walk(context, text)
+    secrets: frozenset[int] = frozenset()
     for statement in tree.stmts:
         start = statement.stmt_location
         end = start + statement.stmt_len if statement.stmt_len else len(text)
         try:
             walk.run(statement.stmt, text[start:end])
             walk.notes.update(dict.fromkeys(advice(statement.stmt)))
+            if b"$" in text:
+                secrets |= secret_parameters(statement.stmt, walk.catalog, walk.path)
         except TooMany:
             return refused(Analysis(stdin=Stdin.NONE, statements=0, parser=PARSER))
     _numerals(walk, decoded, text)
@@ -95,6 +99,7 @@ def _read(text: bytes, context: SqlContext, kind: Kind) -> Analysis:
         assumed=tuple(walk.assumed),
         parser=PARSER,
         notes=tuple(walk.notes),
+        secrets=tuple(sorted(secrets)),
     )
     return bounded(found)
 

@@ -95,6 +95,7 @@ class Relation:
     definition: str = ""
     policies: tuple[str, ...] = ()
     referenced_by: tuple[ForeignKey, ...] = ()
+    in_order: tuple[str, ...] = ()  # the columns, as an INSERT that names none takes its values
 
     @property
     def qualified(self) -> str:
@@ -274,6 +275,7 @@ def _build(rows: Mapping[str, Sequence[Sequence[object]]]) -> Catalog:
             definition=definitions.get(where, ""),
             policies=tuple(policies.get(where, ())),
             referenced_by=tuple(keys.get(where, ())),
+            in_order=tuple(_words(columns)),
         )
     parents = [((str(a), str(b)), (str(c), str(d))) for a, b, c, d in rows["children"]]
     return Catalog(

@@ -44,6 +44,7 @@ CLIENT_CAPS: dict[int, tuple[int, int]] = {
     ord("d"): (4, COPY_CAP),
     ord("c"): (4, 4),
     ord("f"): (5, SMALL_CAP),
+    ord("F"): (14, TEXT_CAP),
 }
 """Least and greatest length of each message a client may send once the session runs. Anything else is refused."""
 
@@ -136,8 +137,6 @@ class ClientFrames:
 
 def _complaint(kind: int, length: int) -> str:
     shown = chr(kind) if 32 < kind < 127 else f"\\x{kind:02x}"
-    if kind == ord("F"):
-        return "function calls by message are not offered: use SELECT"
     if kind not in CLIENT_CAPS:
         return f"a message of the unknown type {shown!r}"
     return f"a message of type {shown!r} with the length {length}, which is not allowed"

@@ -9,9 +9,9 @@ each belongs to the head of the queue. `ANSWERS` says what an answer does to the
 a server that breaks the protocol, and the session ends.
 
 A refusal is the server's own error: in place of the refused message one is sent that can't succeed, and entered as REFUSED
-(a Query: REFUSED_QUERY) with what is to be said. The server fails on it, aborts the transaction, skips to Sync and answers
-ReadyForQuery itself; only the text of that one ErrorResponse is replaced. When something earlier in the stretch failed,
-the server never reaches the refusal and it is dropped with everything that was skipped.
+(a Query: REFUSED_QUERY, a FunctionCall: REFUSED_CALL) with what is to be said. The server fails on it, aborts the transaction,
+skips to Sync and answers ReadyForQuery itself; only the text of that one ErrorResponse is replaced. When something earlier in
+the stretch failed, the server never reaches the refusal and it is dropped with everything that was skipped.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Step(Enum):
     SYNC = auto()
     REFUSED = auto()
     REFUSED_QUERY = auto()
+    REFUSED_CALL = auto()  # a FunctionCall: they are never offered
     COPY_END = auto()  # CopyDone or CopyFail: has no answer of its own
 
     __hash__ = object.__hash__  # members are looked up for every message; Enum's own hash is a call
@@ -91,7 +92,11 @@ ANSWERS: dict[tuple[Step, str], Act] = {
     (Step.REFUSED, "E"): Act.SKIP,
     (Step.REFUSED_QUERY, "E"): Act.FAIL,
     (Step.REFUSED_QUERY, "Z"): Act.READY,
+    (Step.REFUSED_CALL, "E"): Act.FAIL,
+    (Step.REFUSED_CALL, "Z"): Act.READY,
 }
+_READY_BY_THEMSELVES = frozenset((Step.QUERY, Step.REFUSED_QUERY, Step.REFUSED_CALL))
+"""What a server answers with a ReadyForQuery of its own, and so ends the implicit transaction of the messages before."""
 _BY_CODE = {(step, ord(kind)): act for (step, kind), act in ANSWERS.items()}
 
 
@@ -197,7 +202,7 @@ class Pipeline:
             self.skipping = False
             self.stretch += 1
             self._unsynced = 0
-        elif step is Step.QUERY or step is Step.REFUSED_QUERY:
+        elif step in _READY_BY_THEMSELVES:
             self._unsynced = 0
         elif step is not Step.COPY_END:
             self._unsynced += 1
@@ -216,6 +221,11 @@ class Pipeline:
         """A whole stretch came and was answered while at rest, up to its ReadyForQuery with this status."""
         self.status = status
         self.stretch += 1
+        self._unsynced = 0
+
+    def queried(self, status: str) -> None:
+        """The same of a Query, which ends no stretch."""
+        self.status = status
         self._unsynced = 0
 
     def answer(self, kind: int) -> tuple[Act, Asked]:

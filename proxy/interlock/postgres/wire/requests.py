@@ -233,6 +233,11 @@ FLUSH = message(b"H")
 TERMINATE = message(b"X")
 
 
+def called(raw: bytes) -> int:
+    """Return the OID of the function that a FunctionCall names. Nothing else of it is read: it is never sent."""
+    return int.from_bytes(raw[5:9], "big")
+
+
 def encode_query(text: bytes) -> bytes:
     return message(b"Q", text + b"\0")
 
@@ -256,6 +261,10 @@ def encode_describe_portal(portal: str) -> bytes:
 
 def encode_execute(portal: str, limit: int = 0) -> bytes:
     return message(b"E", portal.encode() + b"\0" + _SIGNED.pack(limit))
+
+
+IMPOSSIBLE_CALL = message(b"F", Struct("!IHHH").pack(0, 0, 0, 0))
+"""A FunctionCall of the function with OID 0, which there never is."""
 
 
 def encode_password(secret: bytes) -> bytes:

@@ -1,9 +1,9 @@
-"""The stretch that most statements are: one Bind run to its end and synced, in one read, and its answer in another.
+"""The stretch that most statements are: one Bind run to its end and synced, or one Query, in one read, and its answer in another.
 
 Knows: how drivers write it ([Parse] Bind [Describe] Execute Sync, of the nameless portal) and how a server answers when
 nothing special happens. Must not know: what was decided, sockets.
 
-Theory of operation. Both functions say what a read is only when it is exactly that and nothing else, to the last byte and
+Theory of operation. Every function says what a read is only when it is exactly that and nothing else, to the last byte and
 with every length checked; for anything that differs by a byte they say None, and the read goes the ordinary way, message
 by message (frame, requests, pipeline), which alone judges what is wrong with it. So this knows no errors.
 """
@@ -27,7 +27,7 @@ _TAILS = {_RUN: False, _DESCRIBE + _RUN: True}
 
 _PARSED, _BOUND, _NO_DATA, _READY = b"1\0\0\0\4", b"2\0\0\0\4", b"n\0\0\0\4", b"Z\0\0\0\5"
 _STATUSES = b"ITE"
-_PARSE, _BIND, _ROW, _ROWS, _COMPLETE = b"PBDTC"
+_PARSE, _BIND, _QUERY, _ROW, _ROWS, _COMPLETE = b"PBQDTC"
 
 
 class Stretch(NamedTuple):
@@ -62,6 +62,28 @@ def asked(data: bytes) -> Stretch | None:
     return Stretch(data[:start], bind, described) if not bind.portal else None
 
 
+def query(data: bytes) -> bytes | None:
+    """Return the text when a read of the client is one Query."""
+    size = len(data)
+    if size < 6 or data[0] != _QUERY or _length(data, 1)[0] != size - 1 or size > TEXT_CAP:
+        return None
+    return data[5:-1] if data.find(0, 5) == size - 1 else None
+
+
+def queried(data: bytes) -> tuple[bytes, str] | None:
+    """Return (command tag, transaction status) of a read that is the whole answer to a Query of one statement."""
+    size = len(data)
+    if size < 16 or data[-6:-1] != _READY:
+        return None
+    pos, last = 0, size - 6
+    if data[0] == _ROWS:
+        (length,) = _length(data, 1)
+        if not 6 <= length <= SERVER_CAP or 1 + length >= last:
+            return None
+        pos = skip_rows(data, 1 + length)
+    return _ended(data, pos, last)
+
+
 def answered(data: bytes, *, parsed: bool, described: bool) -> tuple[bytes, str] | None:
     """Return (command tag, transaction status) of a read that is the whole answer to such a stretch."""
     size, pos = len(data), 5
@@ -84,6 +106,11 @@ def answered(data: bytes, *, parsed: bool, described: bool) -> tuple[bytes, str]
         pos += 1 + length
     if pos < last and data[pos] == _ROW:
         pos = skip_rows(data, pos)
+    return _ended(data, pos, last)
+
+
+def _ended(data: bytes, pos: int, last: int) -> tuple[bytes, str] | None:
+    """Return (command tag, transaction status) when a CommandComplete goes from `pos` to `last`, where ReadyForQuery begins."""
     if pos + 5 >= last or data[pos] != _COMPLETE or pos + 1 + _length(data, pos + 1)[0] != last:
         return None
     status = data[-1]

@@ -46,12 +46,14 @@ MACHINES = ("/console/events", "/console/fingerprint")
 
 
 class Pages:
-    """Renders templates for whoever is logged in. `waiting` counts what waits, for the mark at the inbox."""
+    """Renders templates for whoever is logged in. `waiting` counts what waits, for the mark at the inbox; `at_provider` when
+    people may log in at an identity provider."""
 
-    def __init__(self, guard: Guard, clock: Clock, waiting: Callable[[], int]) -> None:
+    def __init__(self, guard: Guard, clock: Clock, waiting: Callable[[], int], *, at_provider: bool = False) -> None:
         self._guard = guard
         self._clock = clock
         self._waiting = waiting
+        self._at_provider = at_provider
         self._templates = jinja2.Environment(
             loader=jinja2.FileSystemLoader(HERE / "templates"),
             autoescape=True,
@@ -68,6 +70,7 @@ class Pages:
             csrf=person.csrf if person else "",
             waiting=self._waiting() if person else 0,
             path=request.url.path,
+            at_provider=self._at_provider,
             now=self._clock.now(),
             **values,
         )

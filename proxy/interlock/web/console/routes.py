@@ -14,7 +14,9 @@ from interlock.evidence.archive import Archive
 from interlock.gate import Gate
 from interlock.identity.authenticate import Authenticator
 from interlock.identity.directory import Directory
+from interlock.identity.logins import Logins
 from interlock.identity.passkeys import Registrations
+from interlock.identity.signin import SignIn
 from interlock.policy.source import LivePolicy
 from interlock.web.console import (
     decisions,
@@ -24,6 +26,7 @@ from interlock.web.console import (
     inbox,
     linking,
     login,
+    oidc,
     passkeys,
     people,
     policy,
@@ -50,14 +53,21 @@ def console_router(
     registrations: Registrations,
     secure: bool,
     slack_codes: LinkCodes | None = None,
+    signin: SignIn | None = None,
+    logins: Logins | None = None,
 ) -> APIRouter:
     """`secure` marks the cookie Secure (HTTPS). `stopping` ends the event streams, which nothing else would. `slack_codes` are
-    there when Slack is."""
+    there when Slack is, `signin` and `logins` when people may log in at an identity provider."""
     guard = Guard(sessions, directory, authenticator, config.public_url)
-    pages = Pages(guard, clock, desk.pending_count)
+    at_provider = signin is not None and signin.offers_console
+    pages = Pages(guard, clock, desk.pending_count, at_provider=at_provider)
     requests = request.RequestPages(pages, desk, policies)
     routes = APIRouter(include_in_schema=False, route_class=pages.route_class())
     login.add(routes, pages, guard, authenticator, sessions, secure=secure)
+    if signin is not None and logins is not None and at_provider:
+        oidc.add(
+            routes, pages, guard, sessions, signin=signin, logins=logins, clock=clock, public_url=config.public_url, secure=secure
+        )
     inbox.add(routes, pages, guard, desk, stopping)
     request.add(routes, requests, guard)
     decisions.add(routes, pages, guard, requests, inbox=desk, gate=gate, clock=clock)

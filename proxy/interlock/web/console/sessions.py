@@ -11,7 +11,7 @@ from hashlib import sha256
 
 from interlock.clock import Clock, Entropy
 from interlock.identity.directory import Change, ChangeKind, Directory
-from interlock.identity.principal import Principal
+from interlock.identity.principal import CredentialKind, Principal
 
 COOKIE = "interlock_console"
 READING_S = 8 * 3600
@@ -35,7 +35,11 @@ class ConsoleSessions:
         directory.subscribe(self._changed)
 
     def open(self, principal: Principal) -> str:
-        """Return the cookie's value; only its hash is kept."""
+        """Return the cookie's value; only its hash is kept.
+
+        The passphrase, given now, also opens five minutes of deciding. Logging in at the identity provider does not: whoever
+        holds that browser would decide.
+        """
         now = self._clock.monotonic_us()
         for key in [k for k, s in self._sessions.items() if s.reading_until_us <= now]:
             del self._sessions[key]
@@ -43,8 +47,9 @@ class ConsoleSessions:
             del self._sessions[next(iter(self._sessions))]
         token = self._entropy(32).hex()
         self._sessions[_key(token)] = ConsoleSession(
-            principal, self._entropy(32).hex(), now + READING_S * 1_000_000, now + DECIDING_S * 1_000_000
-        )
+            principal, self._entropy(32).hex(), now + READING_S * 1_000_000,
+            now + (DECIDING_S * 1_000_000 if principal.credential.kind is CredentialKind.PASSPHRASE else 0),
+        )  # fmt: skip
         return token
 
     def find(self, token: str | None) -> ConsoleSession | None:
@@ -60,6 +65,11 @@ class ConsoleSessions:
     def close(self, token: str | None) -> None:
         if token:
             self._sessions.pop(_key(token), None)
+
+    def end(self, credentials: frozenset[str]) -> None:
+        """Log out wherever one of these logins was used."""
+        for key in [key for key, session in self._sessions.items() if session.principal.credential.ident in credentials]:
+            del self._sessions[key]
 
     def _changed(self, change: Change) -> None:
         """A new passphrase, and everything that takes authority away, logs the person out everywhere."""

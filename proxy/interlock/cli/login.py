@@ -1,0 +1,184 @@
+"""`interlock login`, `logout`, `token`: a person at the identity provider, and an agent with its platform's token.
+
+The token of the session is printed nowhere and is in no argument: it goes from the daemon into a file of the person's own.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import os
+import secrets
+import sys
+import time
+import webbrowser
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import typer
+
+from interlock.cli import certified
+from interlock.cli.client import Client, find_server
+from interlock.cli.kept import Kept, Session
+from interlock.cli.loopback import Loopback
+from interlock.cli.output import Output, data, emit_json, reporting, say, talk
+from interlock.config import is_loopback
+from interlock.errors import ConfigError, InterlockError, Reason
+
+Server = Annotated[str | None, typer.Option("--server", help="URL or unix socket of the daemon.", envvar="INTERLOCK_SERVER")]
+Format = Annotated[Output, typer.Option("--output", "-o", help="text or json.")]
+
+BROWSER_S = 300.0
+
+
+@reporting
+def login(
+    server: Server = None,
+    device: Annotated[bool, typer.Option("--device", help="Show a code to confirm on another device.")] = False,
+    token_file: Annotated[Path | None, typer.Option(help="For agents: the file their platform keeps a token in.")] = None,
+    renew: Annotated[bool, typer.Option("--renew", help="Only get a new certificate for the login there is.")] = False,
+    output: Format = Output.TEXT,
+) -> None:
+    """Log in, and get a certificate for ssh."""
+    at = find_server(server)
+    _check_safe(at)
+    kept = Kept(at)
+    if renew:
+        session = kept.session()
+    elif token_file is not None:
+        session = _with_token(at, token_file)
+    else:
+        session = _with_person(at, device=device)
+    kept.keep(session)
+    ends = certified.renew(kept, Client(at, token=session.secret()))
+    if output is Output.JSON:
+        emit_json(
+            {"v": 1, "server": at, "handle": session.handle, "expires": session.expires or None, "certificate_expires": ends}
+        )
+        return
+    until = f", until {session.expires}" if session.expires else ""
+    say(f"logged in at {at} as {session.handle}{until}; the certificate for ssh ends {ends}")
+    say("next: interlock ssh TARGET, interlock psql TARGET, or `interlock config ssh >> ~/.ssh/config` once")
+
+
+def _with_token(at: str, file: Path) -> Session:
+    """The file stays where it is, and is read anew each time: platforms renew what is in it."""
+    session = Session(server=at, handle="", expires="", token_file=str(file.absolute()))
+    who = Client(at, token=session.secret()).get("/v1/whoami")
+    return Session(server=at, handle=str(who["handle"]), expires="", token_file=str(file.absolute()))
+
+
+def _with_person(at: str, *, device: bool) -> Session:
+    client = Client(at)
+    ways = client.get("/v1/login")
+    if ways["browser"] and not device and _has_browser():
+        answer = _in_browser(client)
+    elif ways["device"]:
+        answer = _by_code(client)
+    elif ways["browser"]:
+        answer = _in_browser(client)
+    else:
+        raise InterlockError(
+            "people do not log in at an identity provider here; use a registered key, or --token-file with a token of yours",
+            reason=Reason.REQUEST_NOT_OFFERED,
+        )
+    return Session(server=at, handle=str(answer["handle"]), expires=str(answer["expires"]), token=str(answer["token"]))
+
+
+def _by_code(client: Client) -> dict[str, Any]:
+    """RFC 8628 §3.3 and §3.5."""
+    begun = client.post("/v1/login/device")
+    complete = begun["verification_uri_complete"]
+    say(f"Open {begun['verification_uri']} and confirm the code {begun['user_code']}")
+    if complete:
+        say(f"or {complete}")
+        if sys.stderr.isatty():
+            talk.file.write(_picture(complete))
+    deadline = time.monotonic() + float(begun["expires_in"])
+    interval = float(begun["interval"])
+    while time.monotonic() < deadline:
+        time.sleep(interval)
+        answer: dict[str, Any] = client.post("/v1/login/device/poll", {"flow": begun["flow"]})
+        if answer["state"] == "done":
+            return answer
+        interval = float(answer["interval"])
+    raise InterlockError("nobody confirmed the login in time; run `interlock login` again", reason=Reason.NOT_AUTHENTICATED)
+
+
+def _in_browser(client: Client) -> dict[str, Any]:
+    """Authorization code with PKCE: the verifier never leaves this process but to redeem the code."""
+    verifier = secrets.token_urlsafe(48)
+    challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+    loopback = Loopback()
+    try:
+        begun = client.post("/v1/login/browser", {"port": loopback.port, "challenge": challenge})
+        say(f"Log in in the browser that opens, or open {begun['address']}")
+        if _has_browser():
+            webbrowser.open(begun["address"])
+        answer = loopback.wait(begun["state"], BROWSER_S)
+    finally:
+        loopback.close()
+    body = {"flow": begun["flow"], "state": begun["state"], "code": answer.code, "verifier": verifier, "iss": answer.issuer}
+    done: dict[str, Any] = client.post("/v1/login/browser/finish", body)
+    return done
+
+
+def _has_browser() -> bool:
+    """Whether a browser here is the person's own: not over ssh, and where there is a screen."""
+    if os.environ.get("SSH_CONNECTION"):
+        return False
+    return bool(os.environ.get("BROWSER") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")) or (
+        sys.platform == "darwin"
+    )
+
+
+def _picture(address: str) -> str:
+    """Return the address as a QR code for a terminal."""
+    import segno
+
+    drawn = io.StringIO()
+    segno.make(address, error="l", micro=False).terminal(drawn, border=2, compact=True)
+    return drawn.getvalue()
+
+
+def _check_safe(server: str) -> None:
+    """Tokens cross no network in clear text."""
+    parts = urlsplit(server)
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        raise ConfigError(f"{server}: logging in over plain http would show the token to the network; use https")
+
+
+@reporting
+def logout(server: Server = None) -> None:
+    """End the login, its certificates, passwords and live sessions."""
+    at = find_server(server)
+    kept = Kept(at)
+    session = kept.session()
+    try:
+        if session.token:
+            Client(at, token=session.secret()).post("/v1/logout")
+    except InterlockError as error:
+        if error.code not in (Reason.TOKEN_REJECTED, Reason.NOT_AUTHENTICATED, Reason.LOGIN_ENDED):
+            raise
+    kept.forget()
+    say(f"logged out at {at}")
+
+
+@reporting
+def token(
+    server: Server = None,
+    ttl: Annotated[int | None, typer.Option("--ttl", help="Seconds; 8 hours for people and 15 minutes for agents.")] = None,
+    output: Format = Output.TEXT,
+) -> None:
+    """Print a short-lived Postgres password."""
+    at = find_server(server)
+    client = Client(at, token=Kept(at).session().secret())
+    issued = client.post("/v1/password", {"lifetime": ttl} if ttl is not None else None)
+    if output is Output.JSON:
+        postgres = client.get("/v1/connect")["postgres"]
+        emit_json({"v": 1, **issued, "postgres": postgres})
+        return
+    say(f"for {issued['handle']}, until {issued['expires']}")
+    data.print(issued["password"], markup=False)

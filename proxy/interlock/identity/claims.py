@@ -1,0 +1,295 @@
+"""The rules about the claims of a token whose signature was verified. Pure; time comes in as an argument.
+
+Knows RFC 7519 §4.1, RFC 8693 §4.1 (act) and §4.4 (may_act), OpenID Connect Core §2, Back-Channel Logout §2.4, and where
+platforms keep what others call `jti` and `sub`. Must not know headers, signatures or the directory.
+"""
+
+from __future__ import annotations
+
+import hmac
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from interlock.config import Issuer
+from interlock.errors import Reason
+from interlock.identity.jose import rejected
+from interlock.identity.principal import MAX_CHAIN, Assurance, Identity
+from interlock.platforms import PLATFORMS
+
+SKEW_S = 60
+MAX_GROUPS = 1000
+MAX_NAME = 255
+LOGOUT_AGE_S = 300
+"""A logout token is delivered at once; what comes much later was kept back."""
+
+LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
+
+_ID_TOKEN_CLAIMS = frozenset({"nonce", "at_hash", "c_hash", "s_hash"})
+"""OpenID Connect Core §2 and §3.3.2.11: only ID tokens carry these. RFC 9068 §4 lets a `typ` of at+jwt settle it."""
+
+_OTHER_KINDS = frozenset({"id", "refresh", "offline", "logout", "logout+jwt"})
+"""Keycloak writes the kind of a token into a claim `typ`."""
+
+_SPIFFE = "spiffe://"
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedToken:
+    """A token that passed every rule. `actors` are who act for `identity`, the one acting now first (RFC 8693 §4.1).
+
+    `workload` is the handle that the configuration gives to tokens with these claims, `may_act` who alone may act for it.
+    """
+
+    issuer: Issuer
+    identity: Identity
+    jti: str
+    issued: datetime
+    expires: datetime
+    groups: frozenset[str]
+    actors: tuple[Identity, ...]
+    assurance: Assurance
+    workload: str = ""
+    may_act: Identity | None = None
+    sid: str = ""
+    has_groups: bool = field(default=True)
+
+
+@dataclass(frozen=True, slots=True)
+class LogoutToken:
+    """Somebody was logged out at their issuer: `identity`, or whoever has the session `sid`, or both."""
+
+    issuer: Issuer
+    jti: str
+    issued: datetime
+    identity: Identity | None
+    sid: str
+
+
+def verified(
+    claims: Mapping[str, Any], issuer: Issuer, now: datetime, pinned: frozenset[str], *,
+    access_token: bool = False, named: str = "",
+) -> VerifiedToken:  # fmt: skip
+    """Apply every rule about an access or workload token. `pinned` are the issuers an actor may come from, `named` is what
+    the token is called where its platform gives it no name."""
+    _check_issuer(claims, issuer)
+    _check_audience(claims, issuer.audience)
+    issued, expires = _check_times(claims, issuer, now)
+    if not access_token and (_ID_TOKEN_CLAIMS & claims.keys() or "events" in claims):
+        raise rejected("it is an ID or logout token, not an access token")
+    if str(claims.get("typ", "")).lower() in _OTHER_KINDS:
+        raise rejected("it is not an access token")
+    _check_platform(claims, issuer)
+    return _token(claims, issuer, issued, expires, pinned, named)
+
+
+def id_token(claims: Mapping[str, Any], issuer: Issuer, now: datetime, *, nonce: str, named: str = "") -> VerifiedToken:
+    """Apply every rule about an ID token that was asked for with `nonce` (OpenID Connect Core §3.1.3.7)."""
+    _check_issuer(claims, issuer)
+    _check_audience(claims, issuer.client_id or issuer.audience)
+    issued, expires = _check_times(claims, issuer, now)
+    given = claims.get("nonce")
+    if not nonce or not isinstance(given, str) or not hmac.compare_digest(given.encode("utf-8", "replace"), nonce.encode()):
+        raise rejected("its nonce is not the one that was sent")
+    if "events" in claims or "act" in claims or str(claims.get("typ", "id")).lower() not in ("id", "jwt"):
+        raise rejected("it is no ID token")
+    return _token(claims, issuer, issued, expires, frozenset(), named, optional_jti=True)
+
+
+def logout_token(claims: Mapping[str, Any], issuer: Issuer, now: datetime) -> LogoutToken:
+    """Apply every rule about a logout token (Back-Channel Logout 1.0 §2.4 and §2.6)."""
+    _check_issuer(claims, issuer)
+    _check_audience(claims, issuer.client_id or issuer.audience)
+    issued, _ = _check_times(claims, issuer, now)
+    if now.timestamp() - issued.timestamp() > LOGOUT_AGE_S + SKEW_S:
+        raise rejected("it is a logout token of long ago", Reason.TOKEN_EXPIRED)
+    events = claims.get("events")
+    if not isinstance(events, dict) or not isinstance(events.get(LOGOUT_EVENT), dict):
+        raise rejected("it is no logout token (events)")
+    if "nonce" in claims:
+        raise rejected("it has a nonce, so it is an ID token and no logout token")
+    sid = _name(claims, "sid") if "sid" in claims else ""
+    identity = Identity(issuer.issuer, _name(claims, issuer.subject)) if issuer.subject in claims else None
+    if identity is None and not sid:
+        raise rejected("it names neither a subject nor a session")
+    return LogoutToken(issuer, _name(claims, "jti"), issued, identity, sid)
+
+
+def trust_domain(claims: Mapping[str, Any]) -> str:
+    """Return the trust domain of a SPIFFE ID in `sub`; empty when it is none (SPIFFE-ID §2.1)."""
+    sub = claims.get("sub")
+    if not isinstance(sub, str) or not sub.startswith(_SPIFFE):
+        return ""
+    return sub.removeprefix(_SPIFFE).partition("/")[0]
+
+
+# -- rules ---------------------------------------------------------------------------------------------------------------
+
+
+def _token(
+    claims: Mapping[str, Any], issuer: Issuer, issued: datetime, expires: datetime, pinned: frozenset[str], named: str, *,
+    optional_jti: bool = False,
+) -> VerifiedToken:  # fmt: skip
+    platform = PLATFORMS[issuer.platform]
+    optional = named and (optional_jti or platform.digest)
+    jti = named if optional and platform.jti not in claims else _name(claims, platform.jti)
+    identity = Identity(issuer.issuer, _name(claims, issuer.subject))
+    actors = _actors(claims, issuer.issuer, pinned)
+    if len({identity, *actors}) != len(actors) + 1:
+        raise rejected("its act chain names somebody twice")
+    return VerifiedToken(
+        issuer=issuer,
+        identity=identity,
+        jti=jti,
+        issued=issued,
+        expires=expires,
+        groups=_groups(claims, issuer.groups_claim),
+        actors=actors,
+        assurance=_assurance(claims),
+        workload=_workload(claims, issuer),
+        may_act=_may_act(claims, issuer.issuer),
+        sid=_name(claims, "sid") if "sid" in claims else "",
+        has_groups=issuer.groups_claim in claims,
+    )
+
+
+def _name(claims: Mapping[str, Any], claim: str) -> str:
+    value = claims.get(claim)
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME or not value.isprintable():
+        raise rejected(f"its {claim} is missing or malformed")
+    return value
+
+
+def _check_issuer(claims: Mapping[str, Any], issuer: Issuer) -> None:
+    if "iss" not in claims and issuer.trust_domain:
+        return
+    if claims.get("iss") != issuer.issuer:
+        raise rejected("its issuer is not the one it was verified for")
+
+
+def _check_platform(claims: Mapping[str, Any], issuer: Issuer) -> None:
+    """What tokens of a platform are besides being signed: or one of its other tokens passes for this one."""
+    if issuer.platform == "spiffe" and trust_domain(claims) != issuer.trust_domain:
+        raise rejected("its SPIFFE ID is of another trust domain")
+    if issuer.platform == "entra" and (issuer.kind == "human") != ("scp" in claims):
+        # A person's access token has scopes; an ID token has none, and neither has an application's own.
+        raise rejected("it is a person's token where an application's is expected, or no access token at all (scp)")
+
+
+def _check_audience(claims: Mapping[str, Any], audience: str) -> None:
+    """RFC 7519 §4.1.3, exactly; with several audiences the token must have been issued to us (OIDC Core §3.1.3.7)."""
+    value = claims.get("aud")
+    listed = [value] if isinstance(value, str) else value
+    if not isinstance(listed, list) or not all(isinstance(entry, str) for entry in listed) or audience not in listed:
+        raise rejected("it is not for us (aud)")
+    if len(listed) > 1 and claims.get("azp") != audience:
+        raise rejected("it has several audiences and was not issued to us (azp)")
+
+
+def _check_times(claims: Mapping[str, Any], issuer: Issuer, now: datetime) -> tuple[datetime, datetime]:
+    """Return when it was issued, and until when it may be used: no longer than the operator allows."""
+    moment = now.timestamp()
+    issued, ends = _number(claims, "iat"), _number(claims, "exp")
+    if ends <= moment - SKEW_S:
+        raise rejected("it has expired", Reason.TOKEN_EXPIRED)
+    if issued > moment + SKEW_S:
+        raise rejected("it is issued in the future")
+    if "nbf" in claims and _number(claims, "nbf") > moment + SKEW_S:
+        raise rejected("it is not valid yet")
+    if moment - issued > issuer.oldest + SKEW_S:
+        raise rejected("it is older than this issuer's max_age", Reason.TOKEN_EXPIRED)
+    return datetime.fromtimestamp(issued, UTC), datetime.fromtimestamp(min(ends, issued + issuer.oldest), UTC)
+
+
+def _number(claims: Mapping[str, Any], claim: str) -> float:
+    value = claims.get(claim)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not 0 <= value < 2**37:
+        raise rejected(f"its {claim} is missing or malformed")
+    return float(value)
+
+
+def _groups(claims: Mapping[str, Any], claim: str) -> frozenset[str]:
+    """Return the groups; none when the claim is absent. Overage (Entra) fails closed: a deny rule may name a group."""
+    elsewhere = claims.get("_claim_names")
+    overage = claims.get("hasgroups") not in (None, False, "false") or (
+        elsewhere is not None and (not isinstance(elsewhere, dict) or claim in elsewhere or "groups" in elsewhere)
+    )
+    if overage:
+        raise rejected(
+            "its groups did not fit and are left out (overage); assign fewer groups to the application", Reason.GROUPS_INCOMPLETE
+        )
+    value = claims.get(claim, [])
+    if not isinstance(value, list) or len(value) > MAX_GROUPS:
+        raise rejected(f"its {claim} is no list of groups")
+    if not all(isinstance(name, str) and 0 < len(name) <= MAX_NAME and name.isprintable() for name in value):
+        raise rejected(f"its {claim} is no list of groups")
+    return frozenset(value)
+
+
+def _actors(claims: Mapping[str, Any], issuer: str, pinned: frozenset[str]) -> tuple[Identity, ...]:
+    """RFC 8693 §4.1: the outermost `act` acts now, the nested ones acted before it."""
+    actors: list[Identity] = []
+    link: Any = claims.get("act")
+    while link is not None:
+        if not isinstance(link, dict):
+            raise rejected("its act chain is malformed")
+        if len(actors) == MAX_CHAIN:
+            raise rejected(f"its act chain is longer than {MAX_CHAIN}")
+        vouched = link.get("iss", issuer)
+        if not isinstance(vouched, str) or vouched not in pinned:
+            raise rejected("its act chain names an issuer that is not configured here")
+        actors.append(Identity(vouched, _name(link, "sub")))
+        link = link.get("act")
+    if "act" in claims and not actors:
+        raise rejected("its act chain is malformed")
+    return tuple(actors)
+
+
+def _may_act(claims: Mapping[str, Any], issuer: str) -> Identity | None:
+    """RFC 8693 §4.4: the one party that the token's issuer lets act for its subject."""
+    if "may_act" not in claims:
+        return None
+    named = claims["may_act"]
+    vouched = named.get("iss", issuer) if isinstance(named, dict) else None
+    if not isinstance(vouched, str):
+        raise rejected("its may_act is malformed")
+    return Identity(vouched, _name(named, "sub"))
+
+
+def _workload(claims: Mapping[str, Any], issuer: Issuer) -> str:
+    """Return the one handle whose claims these are, or an empty string. Two that fit are a mistake, and nobody."""
+    told = {**claims, **_kubernetes(claims)} if issuer.platform == "kubernetes" else claims
+    fitting = {
+        workload.principal
+        for workload in issuer.workloads
+        if all(told.get(name) in ([value] if isinstance(value, str) else value) for name, value in workload.claims.items())
+    }
+    if len(fitting) > 1:
+        raise rejected("its claims fit several workloads of the configuration")
+    return next(iter(fitting), "")
+
+
+def _kubernetes(claims: Mapping[str, Any]) -> dict[str, str]:
+    """Return namespace, service account and pod of a projected token. `sub` must say the same as the private claims."""
+    private = claims.get("kubernetes.io")
+    if not isinstance(private, dict):
+        return {"namespace": "", "serviceaccount": "", "pod": ""}
+    told = {"namespace": private.get("namespace")}
+    for name in ("serviceaccount", "pod"):
+        part = private.get(name)
+        told[name] = part.get("name") if isinstance(part, dict) else ""
+    if claims.get("sub") != f"system:serviceaccount:{told['namespace']}:{told['serviceaccount']}":
+        raise rejected("its sub is not the service account that it names")
+    return {name: value if isinstance(value, str) else "" for name, value in told.items()}
+
+
+def _assurance(claims: Mapping[str, Any]) -> Assurance:
+    acr, amr = claims.get("acr"), claims.get("amr")
+    when = claims.get("auth_time")
+    return Assurance(
+        acr=acr if isinstance(acr, str) and len(acr) <= MAX_NAME else "",
+        amr=tuple(m for m in amr if isinstance(m, str))[:16] if isinstance(amr, list) else (),
+        auth_time=datetime.fromtimestamp(_number(claims, "auth_time"), UTC) if when is not None else None,
+    )
