@@ -20,6 +20,7 @@ SPECIALS = frozenset(
     (
         "find", "test", "tar", "dd", "ps", "kill", "sed", "awk", "chmod", "cd", "echo", "date", "jq", "printf", "exit",
         "shell-state", "read", "zip", "sysctl", "lsof", "curl", "copies", "git", "git-server", "ssh", "psql", "flock",
+        "umask",
     )
 )  # fmt: skip
 

@@ -86,6 +86,8 @@ def rsync(run: _Run, program: Program, first: int) -> None:
     if run.argv[1] != "--server" or not places or places[0] != ".":
         run.opaque("unknown-operand", "rsync whose paths do not come behind a dot")
     sends = "--sender" in names
+    # Which names come is said in the protocol: without -r they are still put into a folder of that name.
+    run.recursive = bool({"-r", "-a", "--files-from"} & names) or not sends
     run.force = "--force" in names
     for option in options:
         value = option.value or ""
@@ -107,8 +109,6 @@ def rsync(run: _Run, program: Program, first: int) -> None:
 def _rsync_places(run: _Run, places: list[str], names: set[str], *, sends: bool) -> None:
     if not places or (len(places) > 1 and not sends):
         run.opaque("unknown-operand", "rsync without its paths")
-    # Which names come is said in the protocol: without -r they are still put into a folder of that name.
-    run.recursive = bool({"-r", "-a", "--files-from"} & names) or not sends
     for place in places:
         run.path("read" if sends else "write", place, detail="" if sends else "receive")
         if (sends and names & _RSYNC_SENT) or (not sends and names & _RSYNC_DELETES):
