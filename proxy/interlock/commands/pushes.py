@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from interlock.commands.bounds import bounded
-from interlock.commands.model import Analysis, Effect, Opaque, Stdin, Unreadable
+from interlock.commands.model import Analysis, Effect, Kind, Opaque, Stdin, Unreadable
 from interlock.commands.programs.rules import Place, Rules
 from interlock.commands.programs.servers import repositories
 from interlock.commands.shell import characters
@@ -68,6 +68,11 @@ class Push:
         words = [self.repository, *(change.word for change in self.changes), *(["atomic=yes"] if self.atomic else [])]
         words += [*(f"shallow={one}" for one in self.shallow), *(f"option={one}" for one in self.options)]
         return " ".join(["git-push", *map(shlex.quote, words)]).encode("utf-8", "surrogateescape")
+
+
+def kind_of(text: str) -> Kind:
+    """Return what a text of a transfer is asked as: a push, or an operation on files (`commands.sftp`)."""
+    return Kind.PUSH if text.startswith("git-push ") else Kind.FILE
 
 
 def is_ref(name: str) -> bool:
