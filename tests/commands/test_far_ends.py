@@ -30,7 +30,7 @@ A, B, NOTHING = "a" * 40, "b" * 40, "0" * 40
         ("rsync --server -logDtpre.iLsfxCIvu --delete --force . /srv/x", {("write", "/srv/x", True), ("delete", "/srv/x", True)}),
         ("rsync --server --sender -logDtpre.iLsfxCIvu . /srv/a /srv/b", {("read", "/srv/a", True), ("read", "/srv/b", True)}),
         ("rsync --server --sender -e.L --remove-source-files . /s/a", {("read", "/s/a", False), ("delete", "/s/a", False)}),
-        ("rsync --server -re.L --backup --backup-dir=/srv/old . /srv/x", {("write", "/srv/old", True), ("write", "/srv/x", True)}),
+        ("rsync --server -re.L --backup-dir=/srv/old . /srv/x", {("write", "/srv/old", True), ("write", "/srv/x", True)}),
         ("rsync --server -re.LsfxCIvu --link-dest /srv/last . /srv/x", {("read", "/srv/last", True), ("write", "/srv/x", True)}),
         ("git-upload-pack '/srv/x.git'", {("read", "/srv/x.git", True)}),
         ("git upload-pack --strict --timeout=5 /srv/x.git", {("read", "/srv/x.git", True)}),
