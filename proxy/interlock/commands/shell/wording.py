@@ -68,7 +68,7 @@ _WRITES = {
     "download": "saves what it downloads to",
     "receive": "saves what the client sends, unseen, to",
     "ref-create": "makes the ref",
-    "ref-update": "moves the ref, perhaps away from commits that nothing else holds,",
+    "ref-update": "moves, perhaps away from commits that nothing else holds, the ref",
     "patch": "changes by a patch what is in",
     "repository": "changes the repository in",
     "compress": "replaces by its compressed form, or back,",
