@@ -94,6 +94,22 @@ def test_an_echo_of_one_plain_word_is_that_word(analyse: Analyse, text: str, sta
         assert found.sent in ("'mkdir' '-p' '/srv/x'", "'mkdir' '/srv/x'")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        """/bin/sh -c '( umask 77 && mkdir -p "` echo /tmp/.a `"&& mkdir "` echo /tmp/.a/t-1-2 `" && """
+        """echo t-1-2="` echo /tmp/.a/t-1-2 `" ) && sleep 0'""",
+        "/bin/sh -c 'chmod u+rwx /tmp/.a/t-1-2/ /tmp/.a/t-1-2/AnsiballZ_copy.py && sleep 0'",
+        "/bin/sh -c 'rm -f -r /tmp/.a/t-1-2/ > /dev/null 2>&1 && sleep 0'",
+    ],
+)
+def test_what_ansible_writes_itself_is_known_to_the_end(analyse: Analyse, text: str) -> None:
+    """Its commands as ansible-core 2.19 writes them. It leaves their input open, so none may need its end."""
+    found = analyse(text)
+    assert found.static
+    assert found.stdin is Stdin.IGNORED
+
+
 # -- pushes ------------------------------------------------------------------------------------------------------------
 
 PUSH = Push("/srv/a b.git", (RefChange("refs/heads/main", A, B), RefChange("refs/tags/v1", NOTHING, B)), options=("x y",))

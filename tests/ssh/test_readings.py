@@ -103,6 +103,12 @@ def test_what_is_read_is_named_below_the_path_of_the_command() -> None:
     assert seen == ["scp ls /var/log", "scp get /var/log/a", "out /var/log/a 2 True"]
 
 
+def test_a_home_is_where_relative_paths_begin() -> None:
+    assert ScpEnd.of(("scp", "-r", "-d", "-t", "--", "~/a"), homes=True) == ScpEnd(True, ("a",), True)
+    assert ScpEnd.of(("scp", "-f", "~"), homes=True) == ScpEnd(False, (".",))
+    assert ScpEnd.of(("scp", "-t", "~/a")) == ScpEnd(True, ("~/a",))  # quoted: a folder of that name
+
+
 A, B = "a" * 40, "b" * 40
 COMMANDS = (
     pktlines.encode(f"{A} {B} refs/heads/main\0 report-status side-band-64k push-options agent=git/2".encode())

@@ -38,7 +38,7 @@ def reading_of(analysis: Analysis) -> Reading | None:
     argv = analysis.effects[0].argv  # a transfer stands alone in its text, so all effects are of it
     match argv[0].rpartition("/")[2], argv[1:2]:
         case "scp", _:
-            return ScpReading(ScpEnd.of(argv))
+            return ScpReading(ScpEnd.of(argv, homes=any(e.object.partition("/")[0] == "~" for e in analysis.effects)))
         case ("git-receive-pack", _) | ("git", ("receive-pack",)):
             return PushReading(argv[-1])
         case _:

@@ -49,10 +49,14 @@ class ScpEnd:
     folder: bool = False  # -d: the path must be a folder
 
     @classmethod
-    def of(cls, argv: tuple[str, ...]) -> ScpEnd:
+    def of(cls, argv: tuple[str, ...], *, homes: bool = False) -> ScpEnd:
+        """`homes`: a `~` in these words stands for the account's home, where relative paths begin."""
         items = parse(argv, SCP, first=1)
         names = {i.name for i in items if isinstance(i, Option)}
-        return cls("-t" in names, tuple(i.value for i in items if isinstance(i, Operand)), "-d" in names)
+        places = [i.value for i in items if isinstance(i, Operand)]
+        if homes:
+            places = [(p[2:] or ".") if p.partition("/")[0] == "~" else p for p in places]
+        return cls("-t" in names, tuple(places), "-d" in names)
 
 
 class _State(StrEnum):
