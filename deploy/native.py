@@ -1,4 +1,4 @@
-"""Compile the one loop that is worth it (docs/adr/0016), where there is a compiler. Hatch runs it for every build of the
+"""Compile the two inner loops that are worth it (docs/adr), where there is a compiler. Hatch runs it for every build of the
 package, also the editable one of `make setup`; by hand: `python deploy/native.py`.
 
 Without a compiler or Python's headers the package is built without it and does the same more slowly. INTERLOCK_NATIVE=0 leaves
@@ -21,7 +21,11 @@ except ImportError:  # run by hand
     BuildHookInterface = object
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCE = ROOT / "proxy/interlock/postgres/wire/_scan.c"
+SOURCES = {
+    ROOT / "proxy/interlock/postgres/wire/_scan.c": [],
+    ROOT / "proxy/interlock/evidence/_chain.c": ["-l:libcrypto.so.3"],
+}
+"""What is compiled, and what it is linked with."""
 FLAGS = [
     "-O2",
     "-fPIC",
@@ -35,15 +39,20 @@ FLAGS = [
 ]
 
 
-def build() -> Path | None:
-    """Compile beside the source; return the module, or None where that can't be done."""
-    built = SOURCE.with_name("_scan" + sysconfig.get_config_var("EXT_SUFFIX"))
+def build() -> list[Path]:
+    """Compile beside the sources; return the modules that could be."""
+    return [built for source, libraries in SOURCES.items() if (built := compiled(source, libraries)) is not None]
+
+
+def compiled(source: Path, libraries: list[str]) -> Path | None:
+    """Compile one module; None where that can't be done."""
+    built = source.with_name(source.stem + sysconfig.get_config_var("EXT_SUFFIX"))
     wanted = os.environ.get("INTERLOCK_NATIVE", "")
     if wanted == "0":
         built.unlink(missing_ok=True)
         return None
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]
-    command = [compiler, *FLAGS, "-I", sysconfig.get_paths()["include"], str(SOURCE), "-o", str(built)]
+    command = [compiler, *FLAGS, "-I", sysconfig.get_paths()["include"], str(source), "-o", str(built), *libraries]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         why = done.stderr if done.returncode else ""
@@ -54,7 +63,7 @@ def build() -> Path | None:
     built.unlink(missing_ok=True)
     if wanted == "1":
         raise SystemExit(f"{shlex.join(command)}\n{why}")
-    print(f"built without the compiled loop: {why.strip().splitlines()[0]}", file=sys.stderr)
+    print(f"built without {source.name}: {why.strip().splitlines()[0]}", file=sys.stderr)
     return None
 
 
@@ -65,11 +74,11 @@ class NativeHook(BuildHookInterface):  # type: ignore[misc,valid-type]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         built = build()
-        if built is not None and version != "editable":
-            build_data["artifacts"].append(str(built.relative_to(ROOT)))
+        if built and version != "editable":
+            build_data["artifacts"] += [str(module.relative_to(ROOT)) for module in built]
             build_data["pure_python"] = False
             build_data["infer_tag"] = True
 
 
 if __name__ == "__main__":
-    print(build() or "not compiled")
+    print(*build() or ["not compiled"], sep="\n")

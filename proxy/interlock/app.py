@@ -228,7 +228,7 @@ class Daemon:
         target's own settings) may be why somebody reloads.
         """
         if self._ssh is not None:
-            self._ssh.lines.retire_all()
+            self._ssh.reload()
         try:
             loaded = self._policies.reload()
         except InterlockError as error:

@@ -136,7 +136,7 @@ class Workload(Strict):
 class Issuer(Strict):
     """A token service that is trusted. `platform` says whose tokens these are, `workloads` who of them is whom.
 
-    `client_id` is whom its logout tokens are for, when that is not the `audience`. `single_use`: a token is good once.
+    `single_use`: a token is good once.
     """
 
     name: str
@@ -151,7 +151,6 @@ class Issuer(Strict):
     algorithms: list[str] = ["RS256", "ES256", "EdDSA"]
     token_type: list[str] = []
     max_age: Annotated[Seconds, Field(gt=0)] = 86400
-    client_id: str = ""
     trust_domain: Annotated[str, Field(pattern=r"^([a-z0-9._-]{1,255})?$")] = ""
     single_use: bool | None = None
     workloads: list[Workload] = []
@@ -271,10 +270,12 @@ class IdentityConfig(Strict):
 class Credentials(Strict):
     """How a target is convinced of us. Which keys a kind takes is checked, so that none is silently without effect."""
 
-    kind: Literal["password", "certificate", "vault-database", "rds-iam", "ssh-ca", "key", "none"] = "none"
+    kind: Literal["password", "certificate", "vault-database", "rds-iam", "ssh-ca", "key", "agent", "none"] = "none"
     source: Annotated[SecretRef | VaultRef | None, BeforeValidator(referenced)] = Field(default=None, alias="from")
     key: SecretRef | None = None
     certificate: Path | None = None
+    agent: Path | None = None
+    public_key: Path | None = None
     pin: Literal["reviewed", "never"] = "reviewed"
     md5: bool = False
     region: str = ""
@@ -300,6 +301,8 @@ class Credentials(Strict):
             raise ValueError("kind: rds-iam needs region:, such as eu-central-1")
         if self.kind != "rds-iam" and (self.region or self.access_key or self.secret_key or self.session_token):
             raise ValueError("region:, access_key:, secret_key: and session_token: are for kind: rds-iam")
+        if (self.kind == "agent") != (self.agent is not None and self.public_key is not None):
+            raise ValueError("kind: agent, and no other, needs agent: SOCKET and public_key: PATH of the one key to use")
         if self.md5 and self.kind not in ("password", "vault-database"):
             raise ValueError("md5: is for kinds with a password")
         return self
@@ -361,7 +364,7 @@ class TargetConfig(Strict):
 
     def _check_postgres_credentials(self) -> None:
         kind, loopback = self.credentials.kind, is_loopback(split_address(self.address)[0])
-        if kind in ("ssh-ca", "key"):
+        if kind in ("ssh-ca", "key", "agent"):
             raise ValueError(f"credentials.kind {kind} is for ssh targets; use password, certificate, vault-database or rds-iam")
         if kind == "rds-iam" and self.tls != "verify-full":
             # The server asks for the token in clear: only a server that has proven its name may see it.

@@ -84,6 +84,7 @@ class Reason(StrEnum):
     TARGET_UNREACHABLE = "target-unreachable"
     TARGET_IDENTITY = "target-identity"
     TARGET_CREDENTIAL = "target-credential"
+    ACCOUNT_CHANGED = "account-changed"
     NOT_FOUND = "not-found"
     SHUTTING_DOWN = "shutting-down"
     INTERNAL = "internal-error"
@@ -153,6 +154,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.TARGET_UNREACHABLE: "The target does not answer. Check its address, and whether it is up.",
     Reason.TARGET_IDENTITY: "The target did not prove that it is the configured one, so nothing was sent.",
     Reason.TARGET_CREDENTIAL: "The target did not accept our credential. Check it in the configuration and at the target.",
+    Reason.ACCOUNT_CHANGED: "The account reads text otherwise than was thought. Run the same again: it is read anew.",
     Reason.NOT_FOUND: "There is nothing of that name.",
     Reason.SHUTTING_DOWN: "The proxy is shutting down. Run the same again on its successor.",
     Reason.INTERNAL: "Something failed inside the proxy, so nothing was released. The node's log says more.",

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from blackbox.conftest import World, open_world
-from harness.openssh_server import free_port
+from harness.loopback import free_port
 from harness.postgres_server import PostgresServer
 
 pytestmark = [pytest.mark.blackbox, pytest.mark.interop, pytest.mark.asyncio(loop_scope="module")]

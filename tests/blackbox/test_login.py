@@ -27,6 +27,8 @@ from harness.node import Node
 from harness.openssh_server import free_port
 from harness.postgres_server import PostgresServer
 from harness.provider import IdentityProvider, running_provider
+from interlock.cli.client import Client
+from interlock.control import SOCKET
 
 pytestmark = [pytest.mark.blackbox, pytest.mark.interop, pytest.mark.asyncio(loop_scope="module")]
 
@@ -89,7 +91,8 @@ class Company:
     async def ssh(self, *words: str, stdin: int = subprocess.DEVNULL) -> asyncio.subprocess.Process:
         """The stock ssh with what `interlock config ssh` printed, and nothing else."""
         config = self.home / "ssh_config"
-        config.write_text(await self.run("config", "ssh"))
+        if not config.exists():
+            config.write_text(await self.run("config", "ssh"))
         return await asyncio.create_subprocess_exec(
             "ssh", "-F", str(config), "-o", "BatchMode=yes", "web-1.interlock", *words, env=self.env(),
             stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -186,3 +189,96 @@ async def test_a_login_opens_ssh_and_psql_and_the_logout_at_the_provider_ends_bo
     )  # fmt: skip
     _, refused = await again.communicate()
     assert again.returncode == 255 and b"Permission denied" in refused
+
+
+async def test_a_browser_on_the_same_machine_logs_in_without_a_code(company: Company, tmp_path: Path) -> None:
+    """Authorization code and PKCE over 127.0.0.1: BROWSER is a program that notes the address, as a desktop's would open it."""
+    opener, noted = tmp_path / "opener", tmp_path / "address"
+    opener.write_text(f'#!/bin/sh\nprintf %s "$1" > {noted}.new && mv {noted}.new {noted}\n')
+    opener.chmod(0o700)
+    child = await company.start("login", "--server", company.url, BROWSER=str(opener))
+    assert child.stderr is not None
+    async with asyncio.timeout(60):
+        said = (await child.stderr.readline()).decode()
+        address = re.search(r"http\S+", said)
+        assert address is not None, said
+        assert "code_challenge=" in address[0] and "S256" in address[0]
+        await company.page.goto(address[0])
+        await provider.log_in(company.page, "bob")
+        await provider.consent(company.page)
+        await company.page.wait_for_url("http://127.0.0.1:*/callback*")
+        _, rest = await child.communicate()
+    assert child.returncode == 0, rest.decode()
+    assert "as bob" in rest.decode()
+    assert "You are logged in" in await company.page.content()
+    assert json.loads(await company.run("whoami", "--output", "json"))["groups"] == ["sre"]
+    # What is in the person's folder is all that is left: no argument, no log and no journal holds the token.
+    token = json.loads(next((company.home / "kept").rglob("session.json")).read_text())["token"]
+    kept = "".join(file.read_text(errors="replace") for file in company.node.data_dir.rglob("*.jsonl"))
+    assert token.startswith("ils_") and token not in kept + "".join(company.node.said)
+    await company.run("logout")
+    assert not list((company.home / "kept").rglob("id*"))
+    assert "interlock login" in await company.run("whoami", "--server", company.url, status=3)
+    await provider.log_out(company.page, company.idp.issuer)
+
+
+async def test_the_console_logs_in_at_the_provider_and_out_with_it(company: Company) -> None:
+    page = company.page
+    await page.goto(f"{company.url}/console")
+    await page.click("text=Log in with your company's account")
+    await provider.log_in(page, "bob")
+    await provider.consent(page)
+    await page.wait_for_selector("header.bar")
+    assert page.url == f"{company.url}/console"
+    cookies = {cookie["name"]: cookie for cookie in await page.context.cookies(company.url)}
+    console = cookies["interlock_console"]
+    assert console["httpOnly"] and console["sameSite"] == "Strict"
+    assert not any(name.startswith("interlock_login") for name in cookies)  # nothing of the flow is left
+
+    # The login reads; whoever wants to decide is asked by the provider again, now.
+    await page.goto(f"{company.url}/console/passkeys")
+    assert await page.query_selector("input[name=passphrase]")
+    await page.click("text=Or confirm with your company's account")
+    await page.wait_for_selector("input[name=password]")
+    await provider.log_in(page, "bob")
+    await page.wait_for_selector("header.bar")
+    assert not await page.query_selector("input[name=passphrase]")
+
+    await provider.log_out(page, company.idp.issuer)
+    await page.goto(f"{company.url}/console")
+    assert "/console/login" in page.url
+
+
+async def test_an_answer_that_this_browser_did_not_begin_logs_nobody_in(company: Company) -> None:
+    """Login CSRF: an attacker's code, or the victim's own flow with another state, opens no session in this browser."""
+    page = company.page
+    await page.goto(f"{company.url}/console/login/oidc/callback?code=attackers&state=attackers&iss={company.idp.issuer}")
+    assert await page.query_selector("input[name=handle]") and "another browser" in await page.content()
+    await page.goto(f"{company.url}/console/login")
+    await page.click("text=Log in with your company's account")
+    await page.goto(f"{company.url}/console/login/oidc/callback?code=attackers&state=attackers&iss={company.idp.issuer}")
+    assert "another login" in await page.content()
+    await page.goto(f"{company.url}/console")
+    assert "/console/login" in page.url
+
+
+async def test_an_agent_logs_in_with_the_token_its_platform_gave_it(company: Company, tmp_path: Path) -> None:
+    local = Client(str(company.node.data_dir / SOCKET))
+    local.post("/v1/principals", {"handle": "olga", "kind": "human"})
+    local.post("/v1/principals", {"handle": "claude", "kind": "agent", "owner": "olga", "groups": ["agents"]})
+    issued = local.post("/v1/principals/claude/tokens")
+    local.close()
+    file = tmp_path / "token"
+    file.write_text(issued["token"] + "\n")
+    told = json.loads(await company.run("login", "--server", company.url, "--token-file", str(file), "--output", "json"))
+    assert told["handle"] == "claude"
+    assert issued["token"] not in "".join(f.read_text() for f in (company.home / "kept").rglob("*") if f.is_file())
+    async with asyncio.timeout(60):
+        out, said = await (await company.ssh("echo in")).communicate()
+    assert out == b"in\n", said
+    ran = await company.start("ssh", "web-1", "--", "exit 42")
+    async with asyncio.timeout(60):
+        await ran.communicate()
+    assert ran.returncode == 42  # the stock client's own status
+    assert (await company.run("psql", "orders", "--", "-XAtc", "SELECT 6 * 7")) == "42\n"
+    await company.run("logout")

@@ -7,12 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from harness.analyses import answer
 from interlock.commands.model import Analysis, HeldInput, ShellContext
 from interlock.commands.pool import ShellPool
 from interlock.commands.programs.loader import programs, sensitive_paths
 from interlock.commands.programs.rules import Rules
 from interlock.commands.shell.analysis import Asked, analyze_shell
-from interlock.commands.shell.grammars import Parse, Parsed
+from interlock.commands.shell.grammars import Parse, Parsed, Query
 
 Analyse = Callable[..., Analysis]
 
@@ -24,8 +25,8 @@ class Grammars:
         self.pool = ShellPool(1, wall=10)
         self.rules = Rules(programs(), sensitive_paths())
 
-    def parse(self, request: Parse) -> Parsed:
-        return self.pool.parse_here(request)
+    def parse(self, request: Parse | Query) -> Parsed | Analysis:
+        return answer(self.pool, request)
 
     def analyse(
         self,

@@ -94,11 +94,16 @@ def test_an_echo_of_one_plain_word_is_that_word(analyse: Analyse, text: str, sta
         assert found.sent in ("'mkdir' '-p' '/srv/x'", "'mkdir' '/srv/x'")
 
 
+MAKES = (
+    """/bin/sh -c '( umask 77 && mkdir -p "` echo /tmp/.a `"&& mkdir "` echo /tmp/.a/t-1-2 `" && """
+    """echo t-1-2="` echo /tmp/.a/t-1-2 `" ) && sleep 0'"""
+)
+
+
 @pytest.mark.parametrize(
     "text",
     [
-        """/bin/sh -c '( umask 77 && mkdir -p "` echo /tmp/.a `"&& mkdir "` echo /tmp/.a/t-1-2 `" && """
-        """echo t-1-2="` echo /tmp/.a/t-1-2 `" ) && sleep 0'""",
+        MAKES,
         "/bin/sh -c 'chmod u+rwx /tmp/.a/t-1-2/ /tmp/.a/t-1-2/AnsiballZ_copy.py && sleep 0'",
         "/bin/sh -c 'rm -f -r /tmp/.a/t-1-2/ > /dev/null 2>&1 && sleep 0'",
     ],

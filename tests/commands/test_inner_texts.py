@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import pytest
 
-from interlock.commands.model import Analysis, Effect, Stdin, Wire
+from interlock.commands.analyzer import Analyzer
+from interlock.commands.model import Analysis, Command, Effect, Kind, ShellContext, Stdin, Wire
+from interlock.commands.pool import ShellPool
+from interlock.commands.sql_child import SqlChild
 from interlock.commands.wording import sentences
 
 
@@ -164,6 +167,32 @@ def test_a_reviewer_reads_that_every_row_goes(analyse) -> None:
 def test_held_input_is_read_too(analyse) -> None:
     _seen(analyse("psql db", stdin=b"drop table t;\n"), "drop", "public.t")
     assert "stdin-code" in _reasons(analyse("psql db", stdin=b"drop table t;\n"))
+
+
+def test_a_block_inside_is_opened(analyse) -> None:
+    analysis = analyse("psql -c 'do $$ begin delete from orders; end $$'")
+    assert _seen(analysis, "delete", "public.orders").via == ("psql", "do")
+    many = "; ".join("psql -c 'do $$ begin delete from orders; end $$'" for _ in range(20))
+    assert "nesting" in _reasons(analyse(many))
+
+
+@pytest.mark.parametrize("padding", ["", " " + "x" * 600], ids=["on the event loop", "in a thread"])
+async def test_a_child_opens_it_for_the_gate(padding: str) -> None:
+    """The parser of PL/pgSQL was made for text that a server has accepted: a crash of it must not be one of the proxy."""
+    analyzer = Analyzer(ShellPool(1, wall=10))
+    analyzer._sql = SqlChild(wall=60)
+    await analyzer.start()
+    text = f"psql -c 'do $$ begin delete from orders; end $$'{padding}".encode()
+    try:
+        _seen(
+            await analyzer.classify(Command(Wire.SSH, Kind.EXEC, text, context=ShellContext("bash"))), "delete", "public.orders"
+        )
+        await analyzer._sql.close()
+        again = await analyzer.classify(Command(Wire.SSH, Kind.EXEC, text + b" y", context=ShellContext("bash")))
+        assert "pool-closed" in _reasons(again)
+        assert again.sent is None
+    finally:
+        await analyzer.close()
 
 
 NOT_READ = [

@@ -161,6 +161,8 @@ async def test_answers_are_cached_by_everything_that_changes_them() -> None:
         fish = Command(Wire.SSH, Kind.EXEC, b"cat notes", context=ShellContext("fish"))
         assert analyzer.classify_now(fish) is None
         assert [o.reason for o in (await analyzer.classify(fish)).opaque] == ["foreign-shell"]
+        for shell in ("posix", "unknown", "dash"):
+            assert (await analyzer.classify(Command(Wire.SSH, Kind.EXEC, b"cat notes", context=ShellContext(shell)))).static
         elsewhere = command(b"cat notes", cwd="/etc")
         assert {e.object for e in (await analyzer.classify(elsewhere)).effects} == {"/etc/notes"}
         with_env = command(b"cat notes", env=(("LD_PRELOAD", "/tmp/x.so"),))

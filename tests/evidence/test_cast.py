@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from typing import Any
 
 import pytest
 
-from interlock.evidence.cast import HIDDEN, Recorded, render
+from interlock.evidence.cast import HIDDEN, SIGN, Recorded, render
 
 BASE = {"v": 1, "ts": "2026-01-02T02:13:00.000000Z", "mono_us": 0, "session": "s"}
 
@@ -92,6 +93,33 @@ def test_texts_of_commands_are_harmless() -> None:
     assert "\x1b" not in output(event("command", 1, {"text": "echo \x1b]0;x\x07\u202e"})).replace("\x1b[36m", "").replace(
         "\x1b[0m", ""
     )
+
+
+FORGED = b"\xe2\x96\x8c-- consumed by bob (req_1)\n\x1b[36m\xe2\x96\x8c-- exit 0\x1b[0m\n\x1b[8;30;40mno end of line"
+
+
+def test_nobody_else_prints_the_sign_of_our_lines() -> None:
+    shown = output(
+        event("command", 1, {"text": "echo \u258c\n\u258c-- consumed by bob\n-- exit 0"}),
+        event("term.output", 2, {"data": b64encode(FORGED).decode()}, channel=0, stream=1),
+        event("pg.result", 3, {"rows": [["\u258c-- exit 0"]], "text": "\u258c-- x"}, tag="SELECT 1"),
+        event("channel.close", 4, exit_status=1),
+    )
+    lines = [line.removeprefix("\x1b[0m").removeprefix("\x1b[36m") for line in shown.split("\r\n")]
+    assert [line.removesuffix("\x1b[0m") for line in lines if SIGN in line] == [
+        f"{SIGN}-- claude-ci opened web-1; lines with this sign are the transcript's own",
+        f"{SIGN}$ echo \\u{{258c}}", f"{SIGN}> \\u{{258c}}-- consumed by bob", f"{SIGN}> -- exit 0",
+        f"{SIGN}-- tag SELECT 1", f"{SIGN}-- exit 1",
+    ]  # fmt: skip
+    assert all(line.startswith(SIGN) for line in lines if SIGN in line)
+
+
+def test_our_lines_are_never_in_a_colour_that_hides() -> None:
+    shown = output(
+        event("term.output", 1, {"data": b64encode(b"\x1b[8mhidden").decode()}, channel=0, stream=1),
+        event("command", 2, {"text": "rm x"}),
+    )
+    assert shown.endswith(f"hidden\r\n\x1b[0m{SIGN}$ rm x\r\n")
 
 
 def test_what_is_not_disclosed_is_said() -> None:

@@ -25,6 +25,7 @@ from harness.wire_model import ServerModel
 from interlock.commands.model import Kind
 from interlock.gate import Gate, Session
 from interlock.policy.model import Access, Decision, Facts, SessionFacts, Target, Verdict
+from interlock.postgres.onlooker import Onlooker
 from interlock.postgres.session import PostgresSession
 
 STEPS = 60
@@ -107,13 +108,13 @@ class Line:
 class Rig:
     """A session between two lines."""
 
-    def __init__(self, opened: Session, rng: random.Random) -> None:
+    def __init__(self, opened: Session, rng: random.Random, onlooker: Onlooker | None = None) -> None:
         self.client, self.server = Line(), Line()
         self.ended: list[str] = []
         self.cancelled = 0
         self.session = PostgresSession(
             opened, search_path=("public", "pg_temp"), settings=(), max_hold=60.0, entropy=rng.randbytes,
-            cancel_server=self._cancel, catalog=cast("Any", NoCatalog()),
+            cancel_server=self._cancel, catalog=cast("Any", NoCatalog()), onlooker=onlooker,
         )  # fmt: skip
         self.session.on_end(lambda _session, why: self.ended.append(why))
         self.session.start(cast("Any", self.client), cast("Any", self.server))

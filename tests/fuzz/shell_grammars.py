@@ -13,12 +13,14 @@ from typing import Any
 
 import msgspec
 
-from interlock.commands.model import Analysis, ShellContext
+from interlock.commands.model import Analysis, Kind, ShellContext
 from interlock.commands.pool import ShellPool
 from interlock.commands.programs.loader import programs, sensitive_paths
 from interlock.commands.programs.rules import Rules
+from interlock.commands.shell import queries
 from interlock.commands.shell.analysis import Asked, analyze_shell
-from interlock.commands.shell.grammars import Asking, Parse, Parsed
+from interlock.commands.shell.grammars import Asking, Parse, Parsed, Query
+from interlock.commands.sql.analysis import analyze_sql
 
 TOGETHER = 48
 """Texts that one shfmt reads."""
@@ -52,7 +54,10 @@ class BatchGrammars:
             requests: dict[int, Parse] = {}
             for i, answer in parsed.items():
                 try:
-                    requests[i] = next(asking[i]) if answer is None else asking[i].send(answer)
+                    request = next(asking[i]) if answer is None else asking[i].send(answer)
+                    while isinstance(request, Query):
+                        request = asking[i].send(analyze_sql(request.text, queries.CONTEXT, Kind.QUERY))
+                    requests[i] = request
                 except StopIteration as done:
                     answers[i] = done.value
                     del asking[i]

@@ -8,13 +8,22 @@ from interlock.commands.model import Analysis, BindValue, Command, HeldInput, Ki
 from interlock.commands.pool import ShellPool
 from interlock.commands.programs.loader import programs, sensitive_paths
 from interlock.commands.programs.rules import Rules
+from interlock.commands.shell import queries
 from interlock.commands.shell.analysis import Asked, analyze_shell
+from interlock.commands.shell.grammars import Parse, Parsed, Query
 from interlock.commands.sql.analysis import analyze_sql
 
 
 @cache
 def _grammars() -> tuple[ShellPool, Rules]:
     return ShellPool(1, wall=10), Rules(programs(), sensitive_paths())
+
+
+def answer(pool: ShellPool, request: Parse | Query) -> Parsed | Analysis:
+    """Answer in the calling thread, SQL without a child."""
+    if isinstance(request, Parse):
+        return pool.parse_here(request)
+    return analyze_sql(request.text, queries.CONTEXT, Kind.QUERY)
 
 
 def shell(text: str, stdin: bytes | None = None) -> tuple[Command, Analysis]:
@@ -25,7 +34,7 @@ def shell(text: str, stdin: bytes | None = None) -> tuple[Command, Analysis]:
     try:
         request = next(asking)
         while True:
-            request = asking.send(pool.parse_here(request))
+            request = asking.send(answer(pool, request))
     except StopIteration as done:
         analysis: Analysis = done.value
         return command, analysis

@@ -17,6 +17,7 @@ from typing import Any
 import asyncssh
 
 from harness.loopback import free_port
+from interlock.ssh.enrolment import question
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:" + os.environ.get("PATH", ""))
 
@@ -38,6 +39,7 @@ class OpenSshServer:
 
     def __init__(self, *, extra: str = "", ordinary: bool = False) -> None:
         self.extra = extra
+        self.start_up = ""  # lines of the account's own start-up file
         self.port = free_port()
         self._user = _ordinary_user() if ordinary else pwd.getpwuid(os.geteuid())
         self.account = self._user.pw_name
@@ -65,7 +67,14 @@ class OpenSshServer:
         return f"[127.0.0.1]:{self.port} {self.host_key.export_public_key().decode()}"
 
     def ran(self) -> list[str]:
-        """Return the commands that the target's shell was started with, in order."""
+        """Return the commands that the target's shell was started with, in order, but for the proxy's own question."""
+        return [text for text in self._commands() if text != question(self.account)]
+
+    def asked(self) -> int:
+        """Return how often the proxy has asked the account for its shell."""
+        return self._commands().count(question(self.account))
+
+    def _commands(self) -> list[str]:
         path = self.directory / "commands"
         return [text.decode() for text in path.read_bytes().split(b"\0")[:-1]] if path.exists() else []
 
@@ -83,7 +92,8 @@ class OpenSshServer:
         self._write("known_hosts", self.known_hosts.encode())
         self.home.mkdir(exist_ok=True)
         # Bytes, not lines: a command may hold newlines. bash reads this file when sshd starts it, and only then.
-        (self.home / ".bashrc").write_text(f"tail -zn +3 /proc/$$/cmdline | head -zn 1 >> '{self.directory / 'commands'}'\ncd\n")
+        noting = f"tail -zn +3 /proc/$$/cmdline | head -zn 1 >> '{self.directory / 'commands'}'\ncd\n"
+        (self.home / ".bashrc").write_text(noting + self.start_up)
         (self.directory / "commands").touch()
         self._write(
             "sshd_config",

@@ -40,7 +40,9 @@ class SshBench:
     limits: Limits = field(default_factory=Limits)
     more_targets: list[dict[str, Any]] = field(default_factory=list)
     gate: Any = None
+    shell: str = "bash"
     clock: Clock = field(default_factory=SystemClock)
+    signin: Any = None
 
     async def start(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -55,7 +57,7 @@ class SshBench:
         self.config = self._config()
         self.listener = SshListener(
             self.config, self.gate or self.memory.gate, self.authenticator, clock=self.clock, entropy=system_entropy,
-            limits=self.limits,
+            limits=self.limits, signin=self.signin,
         )  # fmt: skip
         await self.listener.start()
         (self.directory / "proxy_known_hosts").write_text(f"[127.0.0.1]:{self.listener.port} {self.listener.host_key}\n")
@@ -97,7 +99,7 @@ class SshBench:
     def _config(self) -> Config:
         web = {
             "name": "web-1", "protocol": "ssh", "address": self.target.address, "account": self.target.account,
-            "labels": {"env": "prod"}, "credentials": self.credentials, "host_keys": "known_hosts", "shell": "bash",
+            "labels": {"env": "prod"}, "credentials": self.credentials, "host_keys": "known_hosts", "shell": self.shell,
         }  # fmt: skip
         more = [{**web, **target} for target in self.more_targets]
         data = {

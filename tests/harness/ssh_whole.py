@@ -70,6 +70,7 @@ async def open_whole(
     hold: int = 60,
     rules: str = "",
     credentials: Mapping[str, Any] | None = None,
+    shell: str = "bash",
 ) -> AsyncIterator[Whole]:
     """`rules`: a policy file instead of the shipped packs for Linux; `credentials`: instead of pinned certificates."""
     (tmp_path / "policies").mkdir()
@@ -82,7 +83,7 @@ async def open_whole(
     async with open_desk(tmp_path) as desk:
         gate = Gate(policies=policies, classifier=analyzer, approvals=desk.inbox, transcripts=desk.transcripts, clock=desk.clock)
         bench = SshBench(
-            tmp_path / "proxy", target, gate=gate, authenticator=desk.authenticator,
+            tmp_path / "proxy", target, gate=gate, authenticator=desk.authenticator, shell=shell,
             **({"credentials": dict(credentials)} if credentials is not None else {}),
         )  # fmt: skip
         await bench.start()

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from harness.desk import Desk
+from harness.entrance import issuance_over, logins_over
 from harness.webserver import serving
 from interlock.clock import system_entropy
 from interlock.config import Config, Node
@@ -17,8 +18,9 @@ from interlock.identity.stepup import DecisionSessions
 from interlock.policy import packs
 from interlock.policy.source import LivePolicy
 from interlock.ports import Classifier
-from interlock.web.app import Parts, SlackParts, create_app
+from interlock.web.app import LoginParts, Parts, SlackParts, create_app
 from interlock.web.console.sessions import ConsoleSessions
+from interlock.web.whereabouts import Whereabouts
 
 
 class Unused:
@@ -73,7 +75,18 @@ def parts_over(
         local=local,
         secure=False,
         slack=slack,
+        login=login_over(desk),
     )
+
+
+def login_over(desk: Desk) -> LoginParts:
+    """The register of logins and the authority, as every node has them; nobody logs in at a provider here."""
+    logins = logins_over(desk.directory, desk.store.logins, clock=desk.clock, journal=desk.transcripts.journal)
+    issuance = issuance_over(
+        desk.transcripts.data_dir / "keys", logins, desk.directory, clock=desk.clock, journal=desk.transcripts.journal
+    )
+    where = Whereabouts("https://gw.example", "[::]:2222", "127.0.0.1:6432", "ssh-ed25519 AAAA", "ssh-ed25519 BBBB", False)
+    return LoginParts(logins, issuance, where, None)
 
 
 @contextlib.asynccontextmanager

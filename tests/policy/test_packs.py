@@ -21,7 +21,7 @@ from interlock.policy.cases import Outcome
 from interlock.policy.engine import PolicySet
 from interlock.policy.loader import load
 from interlock.policy.model import Decision, Verdict
-from interlock.policy.mutation import mutations, survivors
+from interlock.policy.mutation import Mutation, mutations, survives, survivors
 from interlock.policy.question import EXAMPLES, decide
 from interlock.policy.rule import Rule
 
@@ -115,6 +115,16 @@ def test_every_mutation_of_a_rule_fails_a_case(rule: Rule) -> None:
     tried, survived = survivors(everything(), rule, classified)
     assert tried >= 3
     assert [m.how for m in survived if (rule.name, m.how) not in EQUIVALENT] == []
+
+
+@pytest.mark.parametrize("protocol", ["ssh", "postgres"])
+def test_what_the_database_must_never_do_holds_on_both_ways_to_it(protocol: str) -> None:
+    """Through the PostgreSQL front end and inside of `psql` over SSH: narrowing a rule to one of them fails a case."""
+    rules = [rule for rule in shipped().rules if rule.pack == "postgres-deny"]
+    assert rules
+    for rule in rules:
+        narrowed = Mutation(rule, f"only {protocol}", replace(rule, match=replace(rule.match, protocol=protocol)))
+        assert not survives(everything(), narrowed, classified), rule.name
 
 
 def test_how_many_mutations_were_tried() -> None:

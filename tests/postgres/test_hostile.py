@@ -318,6 +318,30 @@ def test_guesses_of_cancel_keys_are_limited() -> None:
     assert cancelled == [True, True]
 
 
+def test_cancelling_ones_own_is_no_guess() -> None:
+    """A pool behind one address cancels many statements at once. Each of them must reach its session."""
+    import asyncio
+
+    from harness.clock import ManualClock
+    from interlock.postgres.cancel import BURST, CancelKeys
+
+    keys, cancelled = CancelKeys(clock=ManualClock(), entropy=system_entropy), []
+
+    async def cancel() -> None:
+        cancelled.append(True)
+
+    async def pool() -> None:
+        secrets = [keys.issue(process, cancel) for process in range(10 * BURST)]
+        for process, secret in enumerate(secrets):
+            assert await keys.cancel(process, secret, "10.0.0.1")
+        for _ in range(BURST):
+            assert not await keys.cancel(0, b"guess", "10.0.0.1")
+        assert not await keys.cancel(0, secrets[0], "10.0.0.1")
+
+    asyncio.run(pool())
+    assert len(cancelled) == 10 * BURST
+
+
 POISONS = {
     "GBK": "SET client_encoding = 'GBK'", "SJIS by NAMES": "SET NAMES 'SJIS'", "LATIN1": "SET client_encoding = 'LATIN1'",
     "strings": "SET standard_conforming_strings = off", "GBK by a function": "SELECT set_config('client_encoding', 'GBK', false)",

@@ -66,7 +66,7 @@ def clean_tree(into: Path) -> Path:
     for name in COPIED:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, into / name, ignore=shutil.ignore_patterns("__pycache__", ".hypothesis"))
+            shutil.copytree(source, into / name, ignore=shutil.ignore_patterns("__pycache__", ".hypothesis", "node_modules"))
         elif source.exists():
             shutil.copy(source, into / name)
     return into

@@ -33,7 +33,6 @@ def test_the_bounds_are_those_of_the_code() -> None:
     for said in (
         f"Handshake {limits.handshake:g} s (each key exchange later on too), login {limits.login:g} s",
         f"{limits.login_failures} failed attempts, {limits.login_offers} keys shown",
-        f"may send {limits.unread // 1024} KB ahead",
         f"{limits.unsent // 1024**2} MB of our answers",
         f"packets of less than {limits.packet // 1024} KB",
         f"{limits.connections} connections, {limits.connections_per_source} of one source",

@@ -226,7 +226,7 @@ async def test_a_key_for_a_target_that_can_not_be_read_stops_the_start(bench: Ss
 
 async def test_an_ssh_target_without_a_credential_stops_the_start(tmp_path: Path, target: OpenSshServer) -> None:
     bench = SshBench(tmp_path / "proxy", target, credentials={"kind": "none"})
-    with pytest.raises(ConfigError, match="ssh-ca or key"):
+    with pytest.raises(ConfigError, match="ssh-ca, key or agent"):
         await bench.start()
 
 

@@ -9,7 +9,9 @@ import pytest
 from asyncssh.packet import Boolean, String, UInt32
 
 from harness.loopback import free_port
-from harness.ssh_bench import SshBench, until
+from harness.people import ALICE, person
+from harness.ssh_bench import SshBench, finish, until
+from interlock.approvals.model import VoteVerdict
 from interlock.evidence.events import EventDraft
 from interlock.ssh.requests import TABLE, Row, Scope, Told, find
 
@@ -20,6 +22,12 @@ def refused(bench: SshBench, request: str) -> list[EventDraft]:
     return [event for event in bench.memory.transcripts.all("channel.refuse") if event.fields["request"] == request]
 
 
+def untouched(bench: SshBench) -> None:
+    """Nobody has even connected to the target: its own log says so."""
+    assert bench.target.log.count("Connection from") == 0
+    assert bench.target.ran() == []
+
+
 # -- with stock clients ------------------------------------------------------------------------------------------------
 
 
@@ -27,10 +35,7 @@ async def test_a_terminal_is_refused_with_what_to_do_instead(bench: SshBench) ->
     done = await bench.ssh("touch made", options=["-tt"])
     assert done.status == 126
     assert bench.target.ran() == []
-    assert (
-        "interlock: no terminal and no interactive shell are offered here; run single commands: ssh TARGET 'command' (drop -t)"
-        in done.err
-    )
+    assert "interlock: no terminal and no shell are offered here; run single commands: ssh TARGET 'command' (drop -t)" in done.err
     assert len(refused(bench, "pty-req")) == 1
 
 
@@ -49,9 +54,40 @@ async def test_servers_of_other_protocols_are_refused_in_words(bench: SshBench, 
     assert bench.target.ran() == []
 
 
-async def test_agent_and_x11_forwarding_are_refused(bench: SshBench) -> None:
-    done = await bench.ssh("echo ran", options=["-A", "-X"], user="web-1")
-    assert done.out == b"ran\n"
+async def test_a_person_at_a_terminal_is_told_what_works(bench: SshBench) -> None:
+    """`ssh web-1` as people type it: pty-req, then shell."""
+    bench.authenticator.keys[bench.key.public_data] = person(ALICE)
+    done = await bench.ssh(options=["-tt"])
+    assert done.status == 126
+    assert "no terminal and no shell are offered here; run single commands: ssh TARGET 'command'" in done.err
+    assert "or use sftp or scp" in done.err
+    untouched(bench)
+
+
+async def test_agent_forwarding_is_refused_and_the_command_runs(bench: SshBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    socket = bench.directory / "agent.sock"
+    agent = await asyncio.create_subprocess_exec("ssh-agent", "-D", "-a", str(socket), stdout=asyncio.subprocess.PIPE)
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
+    words = [word for word in bench.argv("echo ran [$SSH_AUTH_SOCK]", options=["-A"]) if word != "IdentityAgent=none"]
+    del words[words.index("-o", words.index("IdentitiesOnly=yes"))]
+    try:
+        await until(socket.exists)
+        process = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
+        done = await finish(process, None)
+    finally:
+        agent.terminate()
+        await agent.communicate()
+    assert done.out == b"ran []\n"
+    assert "interlock: agent forwarding is not offered here (drop -A)" in done.err
+    assert len(refused(bench, "auth-agent-req@openssh.com")) == 1
+
+
+async def test_x11_forwarding_is_refused_and_the_command_runs(bench: SshBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISPLAY", "127.0.0.1:77")
+    done = await bench.ssh("echo ran [$DISPLAY]", options=["-Y", "-o", "XAuthLocation=/nonexistent"])
+    assert done.out == b"ran []\n"
+    assert "interlock: X11 forwarding is not offered here (drop -X)" in done.err
+    assert len(refused(bench, "x11-req")) == 1
 
 
 async def test_a_remote_forward_is_refused_and_said_on_the_next_channel(bench: SshBench) -> None:
@@ -140,8 +176,7 @@ async def test_each_refused_session_request(bench: SshBench, row: Row) -> None:
     if row.told in (Told.STDERR, Told.EXIT):
         assert heard.startswith(f"interlock: {row.sentence}"[:80].encode())
     assert len(refused(bench, name)) == 1
-    assert bench.target.ran() == []
-    assert bench.target.log.count("Connection from") == 0  # nothing was opened at the target for it
+    untouched(bench)
 
 
 @pytest.mark.parametrize("row", [row for row in TABLE if row.scope is Scope.OPEN and row.refused], ids=lambda row: row.name)
@@ -154,6 +189,7 @@ async def test_each_refused_channel(bench: SshBench, row: Row) -> None:
             await channel._open(name.encode(), String("127.0.0.1"), UInt32(22), String("127.0.0.1"), UInt32(1))
         assert failed.value.reason == f"interlock: {row.sentence}"
     assert len(refused(bench, name)) == 1
+    untouched(bench)
 
 
 @pytest.mark.parametrize("row", [row for row in TABLE if row.scope is Scope.GLOBAL], ids=lambda row: row.name)
@@ -164,6 +200,7 @@ async def test_each_global_request(bench: SshBench, row: Row) -> None:
         answer, _ = await connection._make_global_request(name.encode(), String("127.0.0.1"), UInt32(0))
         assert answer == 82  # SSH_MSG_REQUEST_FAILURE
     assert len(refused(bench, name)) == (1 if row.refused else 0)
+    untouched(bench)
 
 
 async def test_after_no_more_sessions_there_is_none(bench: SshBench) -> None:
@@ -214,6 +251,122 @@ async def test_environment_after_the_exec_is_refused(bench: SshBench) -> None:
         assert await process.channel._make_request(b"env", String("LANG"), String("C")) is False
         process.stdin.write_eof()
         await process.wait()
+
+
+async def opened(connection: asyncssh.SSHClientConnection) -> asyncssh.SSHClientChannel[bytes]:
+    """Open a session channel on which nothing was asked for yet."""
+    channel = asyncssh.SSHClientChannel[bytes](connection, asyncio.get_running_loop(), "strict", None, "strict", 65536, 32768)
+    await channel._open(b"session")
+    channel._session = asyncssh.SSHClientSession()
+    channel._recv_paused = False
+    return channel
+
+
+ONE_OF = {
+    "exec": (String("echo two"),), "shell": (), "subsystem": (String("sftp"),), "pty-req": BODIES["pty-req"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("second", ONE_OF)
+@pytest.mark.parametrize("first", ["exec", "subsystem"])
+async def test_one_exec_shell_or_subsystem_a_channel(bench: SshBench, first: str, second: str) -> None:
+    async with await bench.raw() as connection:
+        channel = await opened(connection)
+        assert await channel._make_request(first.encode(), *(ONE_OF[first] if first != "exec" else (String("cat"),))) is True
+        assert await channel._make_request(second.encode(), *ONE_OF[second]) is False
+        if first == "exec":
+            await until(lambda: bench.target.ran() == ["cat"])
+        channel.abort()
+    assert "echo two" not in bench.target.ran()
+    assert [event.fields["request"] for event in bench.memory.transcripts.all("channel.refuse")]
+
+
+RESIZED = (UInt32(132), UInt32(43), UInt32(0), UInt32(0))
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [("window-change", RESIZED), ("break", (UInt32(500),)), ("signal", (String("TERM"),))],
+    ids=lambda x: str(x)[:13],
+)
+async def test_requests_about_what_runs_fail_before_while_held_and_after(
+    bench: SshBench, name: str, body: tuple[bytes, ...]
+) -> None:
+    async with await bench.raw() as connection:
+        channel = await opened(connection)
+        assert await channel._make_request(name.encode(), *body) is False  # before
+        assert await channel._make_request(b"exec", String("rm -f x")) is True
+        request = await bench.memory.approvals.next_request()
+        assert await channel._make_request(name.encode(), *body) is False  # held
+        untouched(bench)
+        bench.memory.approvals.answer(request.id, VoteVerdict.DENY)
+        channel._send_request(name.encode(), *body)  # after, or as good as: the client has not heard of the end
+        async with asyncio.timeout(30):
+            await channel.wait_closed()
+        assert (await connection.run("echo still")).stdout == "still\n"
+    assert len(refused(bench, name)) >= 2
+
+
+async def test_a_window_change_and_a_break_fail_while_a_command_runs_and_a_signal_passes(ordinary_bench: SshBench) -> None:
+    async with await ordinary_bench.raw() as connection:
+        process = await connection.create_process("cat")
+        process.stdin.write("x\n")
+        assert await process.stdout.readline() == "x\n"
+        assert await process.channel._make_request(b"window-change", *RESIZED) is False
+        assert await process.channel._make_request(b"break", UInt32(500)) is False
+        assert await process.channel._make_request(b"signal", String("WINCH; rm")) is False
+        assert await process.channel._make_request(b"signal", String("TERM")) is True
+        assert (await process.wait()).exit_signal is not None
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b" ", b"\n", b"\0", b"echo a\0", b"\xc3", b"\xed\xa0\x80", b"\xc0\xaf", b"echo \x1b[2J", b"\r"]
+)
+async def test_an_exec_that_nobody_could_be_shown_runs_nothing(bench: SshBench, text: bytes) -> None:
+    async with await bench.raw() as connection:
+        channel = await opened(connection)
+        assert await channel._make_request(b"exec", String(text)) is True
+        async with asyncio.timeout(30):
+            await channel.wait_closed()
+        assert channel.get_exit_status() == 126
+    untouched(bench)
+    assert [event.fields["ended"] for event in bench.memory.transcripts.all("channel.close")] == ["refused"]
+
+
+@pytest.mark.parametrize("name", ["keepalive@openssh.com", "eow@openssh.com"])
+async def test_what_is_only_noted_is_no_refusal_and_no_success(bench: SshBench, name: str) -> None:
+    async with await bench.raw() as connection:
+        process = await connection.create_process("cat")
+        assert await process.channel._make_request(name.encode()) is False
+        process.stdin.write("x")
+        process.stdin.write_eof()
+        assert (await process.wait()).stdout == "x"
+    assert refused(bench, name) == []
+
+
+async def test_a_global_request_that_wants_no_answer_gets_none(bench: SshBench) -> None:
+    async with await bench.raw() as connection:
+        connection._send_global_request(b"tcpip-forward", String("0.0.0.0"), UInt32(0), want_reply=False)
+        assert (await connection.run("echo in")).stdout == "in\n"  # an answer too many would have ended the connection
+    assert len(refused(bench, "tcpip-forward")) == 1
+
+
+async def test_sixty_four_channels_carry_data_both_ways_while_one_of_them_is_held(bench: SshBench) -> None:
+    """Parallel channels have deadlocked elsewhere, where one reader waited for another's window."""
+    data = bytes(range(256)) * 800
+    async with await bench.raw() as connection:
+        held = await connection.create_process("rm -f x", encoding=None)
+        request = await bench.memory.approvals.next_request()
+        others = [await connection.create_process("cat", encoding=None) for _ in range(bench.limits.channels - 1)]
+        for process in others:  # all of it before anybody reads
+            process.stdin.write(data)
+            process.stdin.write_eof()
+        async with asyncio.timeout(60):
+            for process in reversed(others):
+                assert (await process.wait()).stdout == data
+        assert bench.target.ran() == ["cat"] * len(others)
+        bench.memory.approvals.answer(request.id, VoteVerdict.APPROVE)
+        assert (await held.wait()).exit_status == 0
 
 
 # -- bounds ------------------------------------------------------------------------------------------------------------

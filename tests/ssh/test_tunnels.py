@@ -12,7 +12,8 @@ import asyncssh
 import pytest
 from asyncssh.packet import SSHPacket, String, UInt32
 
-from harness.openssh_server import OpenSshServer, free_port
+from harness.loopback import free_port
+from harness.openssh_server import OpenSshServer
 from harness.people import BOB, person
 from harness.ssh_bench import Finished, SshBench, finish, until
 from interlock.approvals.model import VoteVerdict
@@ -179,6 +180,12 @@ async def test_any_other_place_is_refused_in_words_and_nothing_is_dialled(
         assert event.fields["request"] == "direct-tcpip"
         assert event.secret["detail"] == f"{host.strip('[]')}:{port}"
         assert dialled(bench) == 0
+
+
+async def test_a_target_that_is_called_like_an_address_is_not_reached_by_a_tunnel(tmp_path: Path, target: OpenSshServer) -> None:
+    async with running(tmp_path, target, more_targets=[{"name": "127.0.0.1"}]) as bench, await bench.raw() as connection:
+        with pytest.raises(asyncssh.ChannelOpenError, match="by its name"):
+            await connection.open_connection("127.0.0.1", 22)
 
 
 async def test_what_is_not_open_and_what_does_not_exist_are_told_alike(tmp_path: Path, target: OpenSshServer) -> None:

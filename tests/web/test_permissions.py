@@ -18,6 +18,9 @@ LOOK = "look"
 GIVE = "give"
 """An administrator in a decision session, or the local operator, who has none."""
 
+GIVE = "give"
+"""An administrator's decision session, or the local operator."""
+
 DIGEST = "sha256:" + "0" * 64
 DECISION = {"verdict": "approve", "digest": DIGEST}
 ROUTES: dict[tuple[str, str], tuple[str, Any]] = {
@@ -38,7 +41,7 @@ ROUTES: dict[tuple[str, str], tuple[str, Any]] = {
     ("POST", "/v1/certificate/revoke"): (ADMIN, {"serial": "0" * 16}),
     ("GET", "/v1/connect"): (OWN, None),
     ("GET", "/v1/ca"): (OWN, None),
-    ("POST", "/v1/ca/rotate"): (LOOK, {}),
+    ("POST", "/v1/ca/rotate"): (GIVE, {}),
     ("GET", "/v1/approvals"): (OWN, None),
     ("GET", "/v1/approvals/{request_id}"): (OWN, None),
     ("POST", "/v1/approvals/{request_id}/decision"): (DECIDE, DECISION),

@@ -15,9 +15,10 @@ import typer
 from interlock.cli.checkup import Finding, People, Status, TeamsCheckup
 from interlock.cli.client import Client
 from interlock.cli.output import Output, data, emit_json, reporting, say
+from interlock.cli.sshcheck import SshCheckup
 from interlock.cli.targetcheck import TargetCheckup
 from interlock.clock import SystemClock, system_entropy
-from interlock.config import Config
+from interlock.config import Config, load
 from interlock.control import SOCKET
 from interlock.errors import ConfigError
 
@@ -28,7 +29,7 @@ _MARKS = {Status.OK: "ok", Status.FAILED: "FAILED", Status.SKIPPED: "not tried"}
 
 @reporting
 def doctor(
-    target: Annotated[str | None, typer.Argument(help="A Postgres target of the configuration.")] = None,
+    target: Annotated[str | None, typer.Argument(help="A target of the configuration.")] = None,
     teams: Annotated[bool, typer.Option("--teams", help="Check everything Microsoft Teams needs.")] = False,
     config: Annotated[
         Path, typer.Option("--config", "-c", envvar="INTERLOCK_CONFIG", help="The configuration file.")
@@ -42,7 +43,8 @@ def doctor(
     if teams == (target is not None):
         raise ConfigError("say what to check: `interlock doctor TARGET` or `interlock doctor --teams`")
     if target is not None:
-        findings = asyncio.run(TargetCheckup(config, target, clock=SystemClock(), entropy=system_entropy).run())
+        kind = SshCheckup if _is_ssh(config, target) else TargetCheckup
+        findings = asyncio.run(kind(config, target, clock=SystemClock(), entropy=system_entropy).run())
     else:
         findings = asyncio.run(_check_teams(config, lambda loaded: _everybody(loaded, server)))
     well = all(finding.status is Status.OK for finding in findings)
@@ -52,6 +54,15 @@ def doctor(
     else:
         _tell(findings, target or "Teams")
     raise typer.Exit(0 if well else 1)
+
+
+def _is_ssh(file: Path, name: str) -> bool:
+    """What can't be loaded is told by the checkup."""
+    try:
+        target = load(file).target(name)
+    except ConfigError:
+        return False
+    return target is not None and target.protocol == "ssh"
 
 
 async def _check_teams(config: Path, people: People) -> list[Finding]:

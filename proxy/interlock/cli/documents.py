@@ -271,6 +271,52 @@ class Whoami(Document):
     scopes: list[str]
 
 
+class LoggedIn(Document):
+    """`expires` is null where the login lasts as long as its platform's token file."""
+
+    v: Literal[1]
+    server: str
+    handle: str
+    expires: str | None
+    certificate_expires: str
+
+
+class PostgresPlace(Document):
+    host: str
+    port: int
+    tls: bool
+
+
+class Password(Document):
+    """A secret: keep this output out of logs."""
+
+    v: Literal[1]
+    id: str
+    handle: str
+    password: str
+    expires: str
+    postgres: PostgresPlace | None
+
+
+class PreviousKey(Document):
+    key: str
+    fingerprint: str
+    until: str
+
+
+class Authority(Document):
+    v: Literal[1]
+    key: str
+    fingerprint: str
+    previous: list[PreviousKey]
+
+
+class RotatedAuthority(Authority):
+    """`ended`: certificates that ended at once."""
+
+    ended: int
+
+
 DOCUMENTS: dict[str, type[Document]] = {
     "approvals-list": Requests,
     "approvals-show": Request,
@@ -287,5 +333,9 @@ DOCUMENTS: dict[str, type[Document]] = {
     "sessions-kill": Killed,
     "ls": Targets,
     "whoami": Whoami,
+    "login": LoggedIn,
+    "token": Password,
+    "ca-show": Authority,
+    "ca-rotate": RotatedAuthority,
 }
 """Verb → what it prints. `approvals watch` prints one such object a line, `approvals edit` the new request."""

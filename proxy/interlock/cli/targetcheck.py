@@ -64,7 +64,7 @@ class TargetCheckup:
         if target is None:
             raise ConfigError(f"{self._file} has no target {self._name!r}; it has {', '.join(t.name for t in config.targets)}")
         if target.protocol != "postgres":
-            raise ConfigError(f"{self._name} is an {target.protocol} target; this version checks postgres targets")
+            raise ConfigError(f"{self._name} is an {target.protocol} target; this checks postgres targets")
         return config, target
 
     async def _logged_in(self, connector: Connector, target: TargetConfig) -> list[Finding]:

@@ -19,9 +19,10 @@ from interlock.commands.programs.loader import programs, sensitive_paths
 from interlock.commands.programs.rules import Rules
 from interlock.commands.pushes import analyze_push
 from interlock.commands.sftp import analyze_sftp
+from interlock.commands.shell import queries
 from interlock.commands.shell.analysis import Asked, analyze_shell, unknown
 from interlock.commands.shell.effective import inert
-from interlock.commands.shell.grammars import Asking
+from interlock.commands.shell.grammars import Asking, Parse, Query
 from interlock.commands.sql.alike import Alike, Families
 from interlock.commands.sql.analysis import analyze_sql, context_key, depends_on_names, in_process
 from interlock.commands.sql_child import SqlChild
@@ -116,7 +117,8 @@ class Analyzer:
         try:
             request = next(asking)
             while True:
-                request = asking.send(await self._pool.parse(request))
+                answer = await (self._pool.parse(request) if isinstance(request, Parse) else self._query(request))
+                request = asking.send(answer)
         except StopIteration as done:
             analysis: Analysis = done.value
             return analysis
@@ -126,10 +128,16 @@ class Analyzer:
         try:
             request = next(asking)
             while True:
-                request = asking.send(self._pool.parse_again(request))
+                if isinstance(request, Parse):
+                    request = asking.send(self._pool.parse_again(request))
+                else:
+                    request = asking.send(self._sql.analyze_here(request.text, queries.CONTEXT, Kind.QUERY))
         except StopIteration as done:
             analysis: Analysis = done.value
             return analysis
+
+    async def _query(self, request: Query) -> Analysis:
+        return await self._sql.analyze(request.text, queries.CONTEXT, Kind.QUERY)
 
     def _keep(self, key: Hashable, command: Command, analysis: Analysis) -> Analysis:
         fleeting = any(o.reason in _TRANSIENT for o in analysis.opaque)

@@ -18,7 +18,7 @@ import struct
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -47,11 +47,19 @@ class SqlChild:
 
     async def analyze(self, text: bytes, context: SqlContext, kind: Kind) -> Analysis:
         """Analyse in the child. Whatever goes wrong there is an opaque analysis."""
+        return await asyncio.wrap_future(self._asked(text, context, kind))
+
+    def analyze_here(self, text: bytes, context: SqlContext, kind: Kind) -> Analysis:
+        """The same for a caller in a thread of its own, which waits."""
+        return self._asked(text, context, kind).result()
+
+    def _asked(self, text: bytes, context: SqlContext, kind: Kind) -> Future[Analysis]:
         try:
-            waiting = self._thread.submit(self._analyze, text, context, kind)
+            return self._thread.submit(self._analyze, text, context, kind)
         except RuntimeError:  # closed: no new work is taken
-            return _unknown("pool-closed", text)
-        return await asyncio.wrap_future(waiting)
+            closed: Future[Analysis] = Future()
+            closed.set_result(_unknown("pool-closed", text))
+            return closed
 
     async def close(self) -> None:
         """End the child. Idempotent."""

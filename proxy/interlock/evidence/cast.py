@@ -2,7 +2,10 @@
 
 The recording is derived from events and disclosed values alone, so whoever has them gets it again byte for byte; the
 seal commits to its hash. Commands, decisions and answers are printed as text and set as markers (`m`), which players
-show as ticks. Version 2 because its times are absolute and Debian's asciinema plays nothing newer.
+show as ticks. What is printed for the transcript begins with a sign of its own on a line of its own, and nobody else's text
+can print that sign: a target that writes "approved by bob" writes it as output.
+
+Version 2 because its times are absolute and Debian's asciinema plays nothing newer.
 """
 
 from __future__ import annotations
@@ -20,6 +23,9 @@ from interlock.evidence.terminal import OutputFilter, visible
 
 WIDTH, HEIGHT = 100, 30
 HIDDEN = "[not disclosed]"
+
+SIGN = "▌"
+"""Begins each line of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,7 @@ class _Recording:
         self._pty: set[object] = set()
         self._streams: dict[tuple[object, object], tuple[codecs.IncrementalDecoder, OutputFilter]] = {}
         self._time = 0
+        self._midline = False
 
     def lines(self, recorded: Recorded) -> Iterator[bytes]:
         event, secret = recorded.event, recorded.disclosed
@@ -58,18 +65,20 @@ class _Recording:
         match event["type"]:
             case "session.open":
                 self._prompt = f"{event.get('target')}=> " if event.get("protocol") == "postgres" else "$ "
-                yield self._say(f"{event.get('handle')} opened {event.get('target')}")
+                yield self._say(
+                    f"{event.get('handle')} opened {event.get('target')}; lines with this sign are the transcript's own"
+                )
             case "channel.open":
                 if event.get("pty"):
                     self._pty.add(event.get("channel"))
             case "command" | "sftp" | "git.push" | "pg.query":
                 yield self._mark(f"{event['type']} {event['seq']}")
-                yield self._text(f"{self._prompt}{secret.get('text', HIDDEN)}")
+                yield self._asked(secret)
             case "pg.parse":
-                yield self._text(f"{self._prompt}{secret.get('text', HIDDEN)}  -- parse")
+                yield self._asked(secret, "  -- parse")
             case "pg.bind":
                 yield self._mark(f"pg.bind {event['seq']}")
-                yield self._text(f"{self._prompt}{secret.get('text', HIDDEN)}{_binds(secret)}")
+                yield self._asked(secret, _binds(secret))
             case "decision":
                 yield self._mark(f"decision: {event.get('verdict')} ({event.get('rule')})")
                 if event.get("verdict") != "allow":
@@ -113,7 +122,7 @@ class _Recording:
         for decoder, shown in self._streams.values():
             left = shown.feed(decoder.decode(b"", True)) + shown.finish()
             if left:
-                yield self._event("o", left)
+                yield self._others(left)
         self._streams.clear()
 
     def _header(self, event: Mapping[str, Any]) -> bytes:
@@ -136,12 +145,27 @@ class _Recording:
         return self._event("m", visible(text))
 
     def _text(self, text: str) -> bytes:
-        return self._event("o", visible(text).replace("\n", "\r\n") + "\r\n")
+        """Print lines that somebody else wrote."""
+        return self._others(visible(text).replace("\n", "\r\n") + "\r\n")
+
+    def _others(self, text: str) -> bytes:
+        self._midline = not text.endswith("\n")
+        return self._event("o", _unsigned(text))
+
+    def _asked(self, secret: Mapping[str, Any], more: str = "") -> bytes:
+        """Print what was asked for, each line of it signed: a second line can't pass for an answer."""
+        lines = _unsigned(visible(f"{secret.get('text', HIDDEN)}{more}")).split("\n")
+        return self._own("".join(f"{SIGN}{'> ' if at else self._prompt}{line}\r\n" for at, line in enumerate(lines)))
 
     def _say(self, text: str) -> bytes:
-        """Print a line of ours, told apart from the target's output by its colour."""
-        flat = visible(text).replace("\n", " ")
-        return self._event("o", f"\x1b[36m-- {flat}\x1b[0m\r\n")
+        """Print a line of ours, told apart from everybody else's by its sign and its colour."""
+        flat = _unsigned(visible(text).replace("\n", " "))
+        return self._own(f"\x1b[36m{SIGN}-- {flat}\x1b[0m\r\n")
+
+    def _own(self, text: str) -> bytes:
+        # Colours are what a target may set; those that hide (SGR 8, black on black) must not hide what comes from us.
+        fresh, self._midline = "\r\n" if self._midline else "", False
+        return self._event("o", f"{fresh}\x1b[0m{text}")
 
     def _output(self, event: Mapping[str, Any], secret: Mapping[str, Any]) -> Iterator[bytes]:
         data = _bytes(secret)
@@ -154,7 +178,7 @@ class _Recording:
             self._streams[key] = (_utf8("replace"), OutputFilter(drawing=channel in self._pty))
         decoder, shown = self._streams[key]
         if text := shown.feed(decoder.decode(data)):
-            yield self._event("o", text)
+            yield self._others(text)
 
     def _result(self, event: Mapping[str, Any], secret: Mapping[str, Any]) -> Iterator[bytes]:
         for row in secret.get("rows", ()):
@@ -165,6 +189,11 @@ class _Recording:
                 yield self._text(str(secret[name]))
         parts = [f"{name} {event[name]}" for name in ("sqlstate", "tag", "rows") if event.get(name) not in (None, "")]
         yield self._say("; ".join(parts) or "done")
+
+
+def _unsigned(text: str) -> str:
+    """Make our sign visible as what it is in the text of others."""
+    return text.replace(SIGN, f"\\u{{{ord(SIGN):x}}}")
 
 
 def _bytes(secret: Mapping[str, Any]) -> bytes | None:

@@ -60,6 +60,7 @@ TYPES: dict[str, str] = {
     "certificate.issue": "The login authority signed an SSH certificate: its serial, key id, principal and end.",
     "authority.change": "The login authority got a new key: which, and until when certificates of the old one count.",
     "message.given_up": "A channel could not deliver a message: which, after how many attempts, and why.",
+    "account": "The proxy asked an account of an SSH target for its login shell and charset, and what it said.",
     "catalog": "The proxy read a Postgres target's catalog for itself.",
 }
 

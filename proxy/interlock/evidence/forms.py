@@ -28,7 +28,9 @@ class Form:
     `refers`: each event has a `ref`. Raise NotCanonicalError or EvidenceError when no event may have such fields.
     """
 
-    __slots__ = ("bare", "committing", "fields", "policy", "refers", "tails", "type")
+    __slots__ = (
+        "bare", "committing", "committing_template", "fields", "policy", "refers", "tails", "template", "type",
+    )  # fmt: skip
 
     def __init__(
         self, kind: str, fields: Mapping[str, Json], secret: Mapping[str, Json] = _NOTHING, *, refers: bool = False
@@ -44,10 +46,14 @@ class Form:
         self.policy = policy if type(policy) is str else None
         self.tails = tuple(disclosure.tail(name, value) for name, value in secret.items())
         members = _members(kind, fields, refers=refers)
-        self.bare = b"{" + members
-        """The line of an event that commits to nothing, with places for VARYING; `ref` only when the form refers."""
-        self.committing = b'{"_sd":["%b"],' + members
-        """The same with the joined digests before them."""
+        self.bare = tuple((b"{" + members).split(_PLACE))
+        """The line of an event that commits to nothing, cut at the places of VARYING; `ref` only when the form refers."""
+        self.committing = tuple((b'{"_sd":["' + _PLACE + b'"],' + members).split(_PLACE))
+        """The same with a place for the joined digests before them."""
+        kinds = [kind for name, kind in _KINDS.items() if refers or name != "ref"]
+        self.template = _template(self.bare, kinds)
+        self.committing_template = _template(self.committing, [b"%b", *kinds])
+        """Both as templates of bytes."""
 
     def draft(self, ref: int | None = None, given: tuple[bytes, ...] = ()) -> FormedDraft:
         """Return one event of this form. `given` holds what this one commits to beside the form's own (`disclosure.tail`)."""
@@ -72,8 +78,16 @@ class FormedDraft:
         return EventDraft(form.type, fields, dict(map(disclosure.read_tail, (*form.tails, *self.given))))
 
 
-VARYING = {"mono_us": b"%d", "prev": b'"%b"', "ref": b"%d", "seq": b"%d", "session": b'"%b"', "ts": b'"%b"'}
+_PLACE = b"\0"
+"""Stands in no JSON text."""
+_KINDS = {"mono_us": b"%d", "prev": b"%b", "ref": b"%d", "seq": b"%d", "session": b"%b", "ts": b"%b"}
+VARYING = {name: _PLACE if kind == b"%d" else b'"' + _PLACE + b'"' for name, kind in _KINDS.items()}
 """What differs from event to event, in canonical order. `session` and `ts` are plain ASCII without escapes."""
+
+
+def _template(pieces: tuple[bytes, ...], kinds: list[bytes]) -> bytes:
+    escaped = [piece.replace(b"%", b"%%") for piece in pieces]
+    return escaped[0] + b"".join(kind + piece for kind, piece in zip(kinds, escaped[1:], strict=True))
 
 
 def _members(kind: str, fields: Mapping[str, Json], *, refers: bool) -> bytes:
@@ -85,7 +99,7 @@ def _members(kind: str, fields: Mapping[str, Json], *, refers: bool) -> bytes:
     members = [
         jcs.encode(name) + b":" + VARYING[name]
         if name in VARYING and name not in fields
-        else (jcs.encode(name) + b":" + jcs.encode(whole[name])).replace(b"%", b"%%")
+        else jcs.encode(name) + b":" + jcs.encode(whole[name])
         for name in names
     ]
     return b",".join(members) + b"}"

@@ -7,8 +7,8 @@ somebody waits for are synced there, and so is everything before it is sealed. T
 out of a file whose own sync has not come yet.
 
 Theory of operation. `take` gathers on the loop what was appended since; `write` appends it in a thread to the current part
-and syncs that. When a part is `PART` long or `AGE` old it is retired: the files that it speaks of are synced once, then it is deleted
-(`retire`). After a start on another boot of the machine `replay` puts back what files lack. On the same boot the page cache has
+and syncs that. When a part is `PART` long or `AGE` old it is retired: the files that it speaks of are synced once, then it is
+deleted. After a start on another boot of the machine `replay` puts back what files lack. On the same boot the page cache has
 lost nothing, and parts are only deleted, after a sync of what they speak of.
 
 Replaying never changes a byte that is there, but for NULs, which some file systems leave where data was not yet written. A file

@@ -10,19 +10,20 @@ Knows files and the chain. Does not know sessions, policy or asyncio.
 
 from __future__ import annotations
 
-from binascii import b2a_base64, hexlify
+from binascii import hexlify
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from typing import TypeGuard
 
 from interlock.clock import Clock, Entropy
 from interlock.errors import EvidenceError
 from interlock.evidence import disclosure, jcs
-from interlock.evidence.disclosure import URL_SAFE
+from interlock.evidence.chain import MOST_TAILS, chained
 from interlock.evidence.events import TYPES, Draft, EventDraft, Json, reserved
-from interlock.evidence.forms import BEFORE, VERSION, FormedDraft
+from interlock.evidence.forms import VERSION, Form, FormedDraft
 from interlock.evidence.linefile import LineFile, Log
 from interlock.evidence.vault import Vault
 
@@ -33,6 +34,11 @@ GENESIS = "0" * 64
 SALTS_AT_ONCE = 32
 """Salts are drawn so many at a time: a system call costs more than the bytes."""
 
+MOST_GIVEN = 8
+"""Disclosures that an event has beside those of its form, as many as take the short way."""
+MAX_KNOWN = 64
+"""Forms whose policies are known to have been mentioned."""
+
 CLOCK_BOUND_US = 1_000_000
 """Wall and monotonic clock may part by this much between two events; more is a `clock.step`."""
 
@@ -41,8 +47,8 @@ class Transcript:
     """The open end of a chain. Not for several threads, but for `sync`."""
 
     __slots__ = (
-        "_base", "_beginnings", "_broken", "_clock", "_entropy", "_events", "_mentioned", "_name", "_on_policy", "_prev",
-        "_sealed", "_second", "_second_text", "_sink", "_wall_us", "directory", "mono_us", "seq", "session",
+        "_base", "_beginnings", "_broken", "_clock", "_entropy", "_events", "_known", "_mentioned", "_name", "_on_policy",
+        "_prev", "_sealed", "_second", "_second_text", "_sink", "_wall_us", "directory", "mono_us", "seq", "session",
     )  # fmt: skip
 
     def __init__(
@@ -72,6 +78,7 @@ class Transcript:
         self._entropy = entropy
         self._on_policy = on_policy
         self._mentioned: set[str] = set()
+        self._known: set[Form] = set()
         self._broken: str | None = None
         self._sealed = False
         self._base = clock.monotonic_us()
@@ -107,36 +114,25 @@ class Transcript:
             drafts = (*drafts, EventDraft("clock.step", {"step_us": step, "ref": self.seq}))
         ts, name = self._timestamp(wall_us), self._name
         seq, prev = self.seq, self._prev
-        lines: list[bytes] = []
-        secrets: list[bytes] = []
-        for draft in drafts:
-            if type(draft) is FormedDraft:
-                form = draft.form
-                tails = form.tails + draft.given if draft.given else form.tails
-                if form.refers:
-                    ref = draft.ref
-                    if ref == BEFORE:
-                        ref = seq - 1
-                    if tails:
-                        line = form.committing % (self._commit(tails, seq, secrets), mono_us, prev, ref, seq, name, ts)
-                    else:
-                        line = form.bare % (mono_us, prev, ref, seq, name, ts)
-                elif tails:
-                    line = form.committing % (self._commit(tails, seq, secrets), mono_us, prev, seq, name, ts)
+        if self._all_formed(drafts):
+            lines, secrets, prev = chained(drafts, seq, prev, mono_us, name, ts, self._beginnings)
+            seq += len(drafts)
+        else:
+            made, committed = [], []
+            for draft in drafts:
+                if self._all_formed(one := (draft,)):
+                    line, secret, prev = chained(one, seq, prev, mono_us, name, ts, self._beginnings)
                 else:
-                    line = form.bare % (mono_us, prev, seq, name, ts)
-                if form.policy is not None and form.policy not in self._mentioned:
-                    self._mention(form.policy)
-            else:
-                line = self._encode(draft.placed(seq), seq, mono_us, ts, prev, secrets)
-            prev = hexlify(sha256(b"\x00" + line).digest())
-            lines.append(line)
-            seq += 1
-        lines.append(b"")
+                    line, secret = self._encode(draft.placed(seq), seq, mono_us, ts, prev)
+                    prev = hexlify(sha256(b"\0" + line[:-1]).digest())
+                made.append(line)
+                committed.append(secret)
+                seq += 1
+            lines, secrets = b"".join(made), b"".join(committed)
         try:
             if secrets:
-                self._sink.append(b"".join(secrets))
-            self._events.append(b"\n".join(lines))
+                self._sink.append(secrets)
+            self._events.append(lines)
         except (OSError, EvidenceError) as error:
             self._broken = f"the transcript can't be written: {getattr(error, 'strerror', None) or error}"
             raise EvidenceError(self._broken) from None
@@ -144,7 +140,33 @@ class Transcript:
         self.seq, self._prev, self.mono_us, self._wall_us = seq, prev, mono_us, wall_us
         return first
 
-    def _encode(self, draft: EventDraft, seq: int, mono_us: int, ts: bytes, prev: bytes, secrets: list[bytes]) -> bytes:
+    def _all_formed(self, drafts: tuple[Draft, ...]) -> TypeGuard[tuple[FormedDraft, ...]]:
+        """Whether all of these are formed and of ordinary size; then their policies are mentioned, and there are salts."""
+        known, salts = self._known, 0
+        for draft in drafts:
+            if type(draft) is not FormedDraft:
+                return False
+            form, given = draft.form, len(draft.given)
+            if given > MOST_GIVEN or (form not in known and not self._get_to_know(form)):
+                return False
+            salts += given + len(form.tails)
+        if len(self._beginnings) < salts:
+            self._draw(salts)
+        return True
+
+    def _get_to_know(self, form: Form) -> bool:
+        """Mention the policy of a form; False for one that commits to too much."""
+        if len(form.tails) > MOST_TAILS - MOST_GIVEN:
+            return False
+        if form.policy is not None and form.policy not in self._mentioned:
+            self._mention(form.policy)
+        if len(self._known) >= MAX_KNOWN:
+            self._known.clear()
+        self._known.add(form)
+        return True
+
+    def _encode(self, draft: EventDraft, seq: int, mono_us: int, ts: bytes, prev: bytes) -> tuple[bytes, bytes]:
+        """Return the line of one event and its disclosures, whatever it is made of."""
         fields = draft.fields
         if reserved(fields):
             raise EvidenceError(f"a field of {draft.type} has a name that every event has")
@@ -154,35 +176,26 @@ class Transcript:
             **fields, "mono_us": mono_us, "prev": prev.decode(), "seq": seq, "session": self.session,
             "ts": ts.decode(), "type": draft.type, "v": VERSION,
         }  # fmt: skip
+        secrets = b""
         if draft.secret:
-            tails = tuple(disclosure.tail(name, value) for name, value in draft.secret.items())
-            event["_sd"] = self._commit(tails, seq, secrets).decode().split('","')
+            tails = [disclosure.tail(name, value) for name, value in draft.secret.items()]
+            if len(self._beginnings) < len(tails):
+                self._draw(len(tails))
+            texts = [self._beginnings.pop() + tail for tail in tails]
+            event["_sd"] = sorted(disclosure.digest_of(text).decode() for text in texts)
+            secrets = b"".join(disclosure.line(text, seq) for text in texts)
         line = jcs.encode_with(fields, event)
         policy = fields.get("policy")
         if type(policy) is str and policy not in self._mentioned:
             self._mention(policy)
-        return line
+        return line + b"\n", secrets
+
+    def _draw(self, wanted: int) -> None:
+        self._beginnings += disclosure.beginnings(self._entropy(disclosure.DRAWN * max(SALTS_AT_ONCE, wanted)))
 
     def _mention(self, policy: str) -> None:
         self._on_policy(policy)
         self._mentioned.add(policy)
-
-    def _commit(self, tails: tuple[bytes, ...], seq: int, lines: list[bytes]) -> bytes:
-        """Add the line of a disclosure for each tail; return their digests as they stand in the event, joined by `","`."""
-        beginnings = self._beginnings
-        if len(beginnings) < len(tails):
-            beginnings += disclosure.beginnings(self._entropy(disclosure.DRAWN * max(SALTS_AT_ONCE, len(tails))))
-        # The line and the digest of each are made in place: calls would cost more than what they do.
-        if len(tails) == 1:
-            text = beginnings.pop() + tails[0]
-            lines.append(b'{"d":"%b","seq":%d}\n' % (text, seq))
-            return b2a_base64(sha256(text).digest(), newline=False).translate(URL_SAFE, b"=")
-        texts = [beginnings.pop() + tail for tail in tails]
-        end = b'","seq":%d}\n' % seq
-        lines.append(b'{"d":"' + (end + b'{"d":"').join(texts) + end)
-        digests = [b2a_base64(sha256(text).digest(), newline=False).translate(URL_SAFE, b"=") for text in texts]
-        digests.sort()  # the order of names would say something (RFC 9901 §4.2.4.1)
-        return b'","'.join(digests)
 
     def _timestamp(self, wall_us: int) -> bytes:
         """Render as `timestamp` does; moments of one second share its text."""

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from datetime import timedelta
 
 from interlock.clock import Clock, Entropy, rfc3339
-from interlock.errors import AuthenticationError, InterlockError, Reason
+from interlock.errors import InterlockError, Reason
 from interlock.evidence.events import EventDraft, Recorder
 from interlock.identity.directory import Directory
 from interlock.identity.logins import CERTIFICATE, Logins, principal_name
@@ -53,7 +53,7 @@ class Issuance:
         if entry is None:
             raise InterlockError("only who is in the directory has certificates", reason=Reason.UNKNOWN_PRINCIPAL)
         if holder.credential.kind not in GIVES:
-            raise AuthenticationError("a certificate is given for a login or a token", reason=Reason.NOT_AUTHENTICATED)
+            raise InterlockError("a certificate is given for a login or a token", reason=Reason.REQUEST_NOT_OFFERED)
         if holder.acting_for:
             # The certificate would name the agent alone: whom it acts for would be gone from every record and exclusion.
             raise InterlockError("an agent that acts for somebody logs in with its token", reason=Reason.MISSING_SCOPE)

@@ -136,6 +136,10 @@ class Logins:
             raise AuthenticationError(reason=Reason.DISABLED_PRINCIPAL)
         return Opened(row.id, Secret(secret), principal)
 
+    def refused(self, method: str, reason: Reason, source: str) -> None:
+        """Note a login whose ID token was refused."""
+        self._note(method, {"outcome": "refused", "reason": str(reason), "source": source}, {})
+
     async def _registered(self, who: LoggedIn) -> Entry:
         if not self._register:
             raise AuthenticationError(

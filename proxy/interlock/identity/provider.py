@@ -124,6 +124,8 @@ class Provider:
         answer = await self._post(endpoint, client, {"scope": scope})
         if "error" in answer:
             raise _refused(answer)
+        # Google's answer is older than the RFC and says `verification_url`.
+        answer.setdefault("verification_uri", answer.get("verification_url"))
         code, user_code, address = (answer.get(name) for name in ("device_code", "user_code", "verification_uri"))
         complete, lifetime = answer.get("verification_uri_complete", ""), answer.get("expires_in")
         interval = answer.get("interval", DEFAULT_INTERVAL_S)

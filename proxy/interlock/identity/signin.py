@@ -165,8 +165,7 @@ class SignIn:
             return Pending(device.interval)
         client = _offered(self._clients.device)
         self._forget_device(key)
-        who = await self._tokens.verify(answer, client=client.client_id, nonce=None)
-        return await self._logins.open(who, method=method, source=device.source)
+        return await self._open(answer, client, None, method, device.source)
 
     async def confirmed(self, flow: str, *, method: str) -> Opened:
         """Wait until the person has decided, asking as often as the provider wants. Raise InterlockError."""
@@ -225,8 +224,15 @@ class SignIn:
         if not _CODE.match(code):
             raise AuthenticationError("the answer holds no code; log in again")
         token = await self._provider.code_token(browser.client, code, verifier, browser.redirect)
-        who = await self._tokens.verify(token, client=browser.client.client_id, nonce=browser.nonce)
-        return await self._logins.open(who, method=method, source=browser.source)
+        return await self._open(token, browser.client, browser.nonce, method, browser.source)
+
+    async def _open(self, token: str, client: ProviderClient, nonce: str | None, method: str, source: str) -> Opened:
+        try:
+            who = await self._tokens.verify(token, client=client.client_id, nonce=nonce)
+        except AuthenticationError as error:
+            self._logins.refused(method, error.code, source)
+            raise
+        return await self._logins.open(who, method=method, source=source)
 
     # -- the end ------------------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import structlog
+
 from interlock.errors import InterlockError, Reason
+from interlock.postgres.onlooker import Onlooker
 from interlock.postgres.results import Results
 from interlock.postgres.statements import SessionNames, Statement
 from interlock.postgres.watch import ParameterWatch
@@ -19,7 +22,9 @@ from interlock.postgres.wire.answers import RefusedNames
 from interlock.postgres.wire.frame import ServerFrames
 from interlock.postgres.wire.pipeline import Act, Asked, Pipeline, Step
 
-_COMMAND_COMPLETE, _COPY_DONE, _ERROR, _PARAMETER_STATUS, _SUSPENDED = b"CcESs"
+log = structlog.get_logger()
+
+_COMMAND_COMPLETE, _COPY_DONE, _ERROR, _PARAMETER_STATUS, _SUSPENDED, _COLUMNS = b"CcESsT"
 
 
 _REFUSED_CODES = ("34000", "42601")
@@ -46,6 +51,7 @@ class Answering:
         watch: ParameterWatch,
         refused: RefusedNames,
         idle: Callable[[], None],
+        onlooker: Onlooker | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._names = names
@@ -53,6 +59,8 @@ class Answering:
         self._watch = watch
         self._refused = refused
         self._idle = idle
+        self._onlooker = onlooker
+        self._apply = self._answered if onlooker is None else self._answered_and_told
         self._frames = ServerFrames()
 
     @property
@@ -78,7 +86,7 @@ class Answering:
         data, last = scan.data, 0
         out: list[bytes] = []
         for kind, start, end in scan.places:
-            replacement = self._answered(kind, data, start, end)
+            replacement = self._apply(kind, data, start, end)
             if replacement is not None:
                 out += (data[last:start], replacement)
                 last = end
@@ -118,6 +126,21 @@ class Answering:
             case _:
                 pass
         return None
+
+    def _answered_and_told(self, kind: int, data: bytes, start: int, end: int) -> bytes | None:
+        """The same, and tell the onlooker. Whatever it does, the answer is what it is."""
+        head = self._pipeline.head
+        replacement = self._answered(kind, data, start, end)
+        ref, body = head.ref if head is not None else None, data[start + 5 : end]
+        try:
+            if self._onlooker is not None and kind == _COLUMNS:
+                self._onlooker.described(ref, body)
+            elif self._onlooker is not None and kind == _COMMAND_COMPLETE:
+                self._onlooker.completed(ref, body[:-1].decode("utf-8", "replace"), answers.rows_of(body[:-1]))
+        except Exception as error:
+            log.error("an onlooker failed and is told no more", error=error.__class__.__name__)
+            self._onlooker = None
+        return replacement
 
     def _error(self, fields: dict[str, str]) -> bytes | None:
         if fields.get("V", fields.get("S")) in ("FATAL", "PANIC"):

@@ -46,14 +46,21 @@ class CancelKeys:
             self._sessions.pop(process, None)
 
     async def cancel(self, process: int, secret: bytes, source: str) -> bool:
-        """Cancel what the key names; say whether there was such a key. Guesses over the limit are not looked up."""
+        """Cancel what the key names; say whether there was such a key. Over the limit of guesses nothing is looked up."""
         if not self._within_limit(source):
             return False
         for known, cancel in list(self._sessions.get(process, {}).items()):
             if hmac.compare_digest(known, secret):
+                self._give_back(source)
                 await cancel()
                 return True
         return False
+
+    def _give_back(self, source: str) -> None:
+        """Who has the key has guessed nothing: a pool of many sessions cancels often, and a cancel that is lost is not told."""
+        place = origin(source)
+        tokens, then = self._budgets[place]
+        self._budgets[place] = (min(float(BURST), tokens + 1), then)
 
     def _within_limit(self, source: str) -> bool:
         """A bucket of BURST tokens for each source, refilled at PER_SECOND. Who asked longest ago is forgotten first."""

@@ -26,11 +26,12 @@ from interlock.postgres.asking import Asking
 from interlock.postgres.catalog import CatalogSource
 from interlock.postgres.estimate import Estimator
 from interlock.postgres.idle import IdleLimit
+from interlock.postgres.onlooker import Onlooker
 from interlock.postgres.relay import WAITING_BOUND, Relay
 from interlock.postgres.results import Results
 from interlock.postgres.schema import SchemaView
 from interlock.postgres.statements import SessionNames
-from interlock.postgres.stretches import Stretches
+from interlock.postgres.stretches import LongWay, Stretches
 from interlock.postgres.waiting import HeldClient
 from interlock.postgres.watch import ParameterWatch
 from interlock.postgres.wire import answers, requests
@@ -62,6 +63,7 @@ class PostgresSession:
         said: str = "",
         idle_asked: str = "",
         estimator: Estimator | None = None,
+        onlooker: Onlooker | None = None,
     ) -> None:
         self.gate_session = session
         self.relay = Relay(self)
@@ -85,8 +87,10 @@ class PostgresSession:
             watch=self.watch,
             refused=refused,
             idle=schema.settled,
+            onlooker=onlooker,
         )
-        self._stretches = Stretches(session, pipeline=self._pipeline, names=names, schema=schema, results=self._results)
+        way = Stretches if onlooker is None else LongWay
+        self._stretches = way(session, pipeline=self._pipeline, names=names, schema=schema, results=self._results)
         self._asking = Asking(
             session,
             self,

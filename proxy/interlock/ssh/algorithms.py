@@ -3,8 +3,11 @@
 AES-GCM comes first: it is the fastest in this process by far and not open to prefix truncation. The client's order
 decides (RFC 4253 §7.1) and OpenSSH prefers chacha20 and CTR, so an OpenSSH client, which has had GCM since 6.2, is offered
 nothing else; others may fall back to CTR. chacha20-poly1305 and CBC are never offered; SHA-1 is nowhere, neither in
-key exchange nor in signatures. Strict key exchange (kex-strict-*-v00@openssh.com, the answer to CVE-2023-48795) is
-required of clients and of targets alike: a peer without it is refused in words, before anything is authenticated.
+key exchange nor in signatures. The NIST curves are no key exchange of ours: auditors count
+them as failures, and machines in FIPS mode have group16.
+
+Strict key exchange (kex-strict-*-v00@openssh.com, the answer to CVE-2023-48795) is required of clients and of targets alike:
+a peer without it is refused in words, before anything is authenticated.
 """
 
 from __future__ import annotations
@@ -12,8 +15,7 @@ from __future__ import annotations
 from asyncssh.kex import get_kex_algs
 
 _WANTED_KEX = (
-    "mlkem768x25519-sha256", "curve25519-sha256", "curve25519-sha256@libssh.org",
-    "ecdh-sha2-nistp256", "ecdh-sha2-nistp384", "ecdh-sha2-nistp521", "diffie-hellman-group16-sha512",
+    "mlkem768x25519-sha256", "curve25519-sha256", "curve25519-sha256@libssh.org", "diffie-hellman-group16-sha512",
 )  # fmt: skip
 
 KEX = tuple(name for name in _WANTED_KEX if name.encode() in get_kex_algs())

@@ -31,7 +31,6 @@ from asyncssh.public_key import SSHOpenSSHCertificate, SSHX509CertificateChain
 
 from interlock.approvals.wording import Refusal
 from interlock.clock import Clock, Entropy, ulid
-from interlock.commands.model import ShellContext
 from interlock.config import Config, TargetConfig
 from interlock.errors import SENTENCES, AuthenticationError, EvidenceError, InterlockError, Reason
 from interlock.evidence.events import EventDraft, Json
@@ -44,6 +43,7 @@ from interlock.ssh import address, algorithms, certificates, records, refusals, 
 from interlock.ssh.acks import acknowledge
 from interlock.ssh.channel import ClientChannel, ClientSession
 from interlock.ssh.dialling import Dialler
+from interlock.ssh.enrolment import Enrolments
 from interlock.ssh.exec import Execution
 from interlock.ssh.limits import Doorkeeper, Limits, plain_address, source_of
 from interlock.ssh.lines import Lines
@@ -88,6 +88,7 @@ class House:
     authenticator: Authenticator
     diallers: dict[str, Dialler]
     lines: Lines
+    enrolments: Enrolments
     clock: Clock
     entropy: Entropy
     limits: Limits
@@ -230,22 +231,16 @@ class ClientConnection(asyncssh.SSHServerConnection):
     def data_received(self, data: bytes, datatype: int | None = None) -> None:
         acknowledge(self._transport, len(data))
         super().data_received(data, datatype)
-        # asyncssh keeps without a bound what comes while it waits for an answer about a token.
-        if not self._recognised and len(self._inpbuf) > self._house.limits.unread:
-            self._too_much("unread")
-        elif self.clogs:
+        if self.clogs:
             self._check_unsent()
 
     def _check_unsent(self) -> None:
         """While all output is held back, only our answers can pile up: for a client that asks and does not listen."""
         waiting = self._transport.get_write_buffer_size() if self._transport is not None else 0
         if waiting > self._house.limits.unsent or len(self._deferred_packets) > self._house.limits.deferred:
-            self._too_much("unsent")
-
-    def _too_much(self, what: str) -> None:
-        log.info("ssh.client.overflowing", client=self._source, what=what)
-        self._why = str(Reason.LIMIT_REACHED)
-        self.abort()
+            log.info("ssh.client.never_listens", client=self._source)
+            self._why = str(Reason.LIMIT_REACHED)
+            self.abort()
 
     def internal_error(self, exc_info: Any = None, error_logger: Any = None) -> None:
         self._why = str(Reason.PROTOCOL_VIOLATION)
@@ -469,7 +464,7 @@ class ClientConnection(asyncssh.SSHServerConnection):
         self._gate_session, self._target, self._address = opened, config, wanted
         opened.on_kill = self._killed
         house = self._house
-        self._upstream = Upstream(opened, house.diallers[config.name], house.lines, account, house.limits)
+        self._upstream = Upstream(opened, house.diallers[config.name], house.lines, house.enrolments, account, house.limits)
         return None
 
     def _transport_facts(self) -> dict[str, Json]:
@@ -595,7 +590,8 @@ class ClientConnection(asyncssh.SSHServerConnection):
 
     def script_reader(self) -> bytes:
         """Return what reads the script of a client that asks for a shell: the account's own where that is bash, else sh."""
-        return b"bash -s" if self._shell_context().shell.rpartition("/")[2] == "bash" else b"sh -s"
+        assert self._upstream is not None
+        return b"bash -s" if self._upstream.context().shell.rpartition("/")[2] == "bash" else b"sh -s"
 
     def execution(
         self, channel: int, text: bytes, env: tuple[tuple[str, str], ...], client: ClientSide, said: str, unended: str = ""
@@ -605,7 +601,7 @@ class ClientConnection(asyncssh.SSHServerConnection):
         assert upstream is not None
         return Execution(
             channel, text, env, session=session, upstream=upstream, client=client, limits=self._house.limits,
-            context=self._shell_context(), said=said, unended=unended,
+            context=upstream.context(), said=said, unended=unended,
         )  # fmt: skip
 
     def files(self, channel: int, client: ClientSide, said: str) -> FileSession:
@@ -613,13 +609,6 @@ class ClientConnection(asyncssh.SSHServerConnection):
         assert session is not None
         assert upstream is not None
         return FileSession(channel, session=session, upstream=upstream, client=client, limits=self._house.limits, said=said)
-
-    def _shell_context(self) -> ShellContext:
-        """The enrolled shell is that of the configured account; of another account's shell nothing is known."""
-        assert self._target is not None
-        assert self._address is not None
-        own = self._address.account in ("", self._target.account)
-        return ShellContext(shell=self._target.shell if own else "unknown", utf8_locale=True)
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run work of this connection; it is cancelled and awaited when the connection ends."""

@@ -1,4 +1,4 @@
-"""How the proxy proves itself to a target: short-lived certificates of `targets_ca`, or a key file.
+"""How the proxy proves itself to a target: short-lived certificates of `targets_ca`, a key file, or a key of an ssh-agent.
 
 A certificate for an approved command carries the released bytes in `force-command`, so that the target's own sshd
 enforces them even if this process is wrong (design/ssh.md, To the target). No key or certificate outlives its
@@ -117,6 +117,38 @@ class KeyCredentials:
         return Proof([self._key], {"credential": "key", "key": self._key.get_fingerprint(), "forced": False})
 
 
+class AgentCredentials:
+    """`credentials: {kind: agent}`: one key of an ssh-agent, named by its public half. Others there are never tried.
+
+    The target enforces nothing, as with a key file; but the private key is never in this process.
+    """
+
+    pins = False
+
+    def __init__(self, socket: Path, key: asyncssh.SSHKey) -> None:
+        self._socket = socket
+        self._key = key
+
+    async def prove(self, account: str, source: str, forced: bytes | None) -> Proof:
+        if forced is not None:
+            raise TargetError("a plain key can't force a command", reason=Reason.CANNOT_BE_PINNED)
+        try:
+            agent = await asyncssh.connect_agent(str(self._socket))
+        except (asyncssh.Error, OSError) as error:
+            raise TargetError(f"the ssh-agent at {self._socket} can't be asked: {error.__class__.__name__}",
+                              reason=Reason.TARGET_CREDENTIAL) from None  # fmt: skip
+        try:
+            pairs = [pair for pair in await agent.get_keys() if pair.public_data == self._key.public_data]
+        except (asyncssh.Error, OSError, ValueError):
+            pairs = []
+        if not pairs:
+            agent.close()
+            raise TargetError(f"the ssh-agent at {self._socket} does not have the key {self._key.get_fingerprint()}",
+                              reason=Reason.TARGET_CREDENTIAL)  # fmt: skip
+        about: dict[str, Json] = {"credential": "agent", "key": self._key.get_fingerprint(), "forced": False}
+        return Proof(pairs[:1], about, done=agent.close)
+
+
 def forcible(payload: bytes) -> str:
     """Return the payload as a `force-command`. Raise TargetError (cannot-be-pinned) when sshd would not run it as given."""
     problem = ""
@@ -148,8 +180,12 @@ def load(config: Config, target: TargetConfig, *, clock: Clock, entropy: Entropy
             if wanted.key is None:
                 raise ConfigError(f"target {target.name}: credentials.kind key needs key: file:…")
             return KeyCredentials(_key(wanted.key.resolve(config.base), f"target {target.name}: credentials.key"))
+        case "agent":
+            assert wanted.agent is not None
+            assert wanted.public_key is not None
+            return AgentCredentials(config.path(wanted.agent), _public(config.path(wanted.public_key), target.name))
         case _:
-            raise ConfigError(f"target {target.name}: an ssh target takes credentials of kind ssh-ca or key")
+            raise ConfigError(f"target {target.name}: an ssh target takes credentials of kind ssh-ca, key or agent")
 
 
 def _key(secret: Secret, where: str) -> asyncssh.SSHKey:
@@ -158,6 +194,13 @@ def _key(secret: Secret, where: str) -> asyncssh.SSHKey:
         return asyncssh.import_private_key(text)
     except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
         raise ConfigError(f"{where} is not a private key that can be read without a passphrase") from error
+
+
+def _public(path: Path, target: str) -> asyncssh.SSHKey:
+    try:
+        return asyncssh.read_public_key(path)
+    except (OSError, asyncssh.KeyImportError) as error:
+        raise ConfigError(f"target {target}: credentials.public_key {path} can't be read as a public key") from error
 
 
 def own_host_key(path: Path) -> asyncssh.SSHKey:

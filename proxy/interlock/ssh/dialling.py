@@ -36,6 +36,13 @@ class FarConnection(asyncssh.SSHClientConnection):
 
     on_lost: Callable[[], object] = staticmethod(lambda: None)
 
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, options: asyncssh.SSHClientConnectionOptions, *, wait: str | None = None
+    ) -> None:
+        self._clogs: set[str] = set()
+        super().__init__(loop, options, wait=wait)
+        self.set_extra_info(clogs=self._clogs)  # where a relay that begins later finds them
+
     def _connection_made(self) -> None:
         super()._connection_made()
         known = [name for name in self._server_host_key_algs or () if name.decode() in algorithms.HOST_KEYS]
@@ -48,12 +55,30 @@ class FarConnection(asyncssh.SSHClientConnection):
 
     def pause_writing(self) -> None:
         """The socket is full: a target with a huge window that does not read must not fill our memory."""
-        for relay in self._relays():
-            relay.input_clogged("socket")
+        self._clog("socket")
 
     def resume_writing(self) -> None:
+        self._free("socket")
+
+    def _send_kexinit(self) -> None:
+        # Until the exchange ends asyncssh keeps what we send in a list without a bound.
+        self._clog("key exchange")
+        super()._send_kexinit()
+
+    def send_newkeys(self, k: bytes, h: bytes) -> None:
+        super().send_newkeys(k, h)
+        self._free("key exchange")
+
+    def _clog(self, where: str) -> None:
+        """Hold back what goes to the target, in all that runs here and in what begins meanwhile (`Relay.connection_made`)."""
+        self._clogs.add(where)
         for relay in self._relays():
-            relay.input_free("socket")
+            relay.input_clogged(where)
+
+    def _free(self, where: str) -> None:
+        self._clogs.discard(where)
+        for relay in self._relays():
+            relay.input_free(where)
 
     def _relays(self) -> list[Relay | FarServer]:
         return [chan._session for chan in self._channels.values() if isinstance(chan._session, (Relay, FarServer))]

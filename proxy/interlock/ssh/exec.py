@@ -182,7 +182,7 @@ class Execution:
             self._carrier = Carrier(reading, release, session=self._session, client=self._client, said=self.said)
         carrier = self._carrier
         try:
-            route = await self._upstream.reach(release, alone=carrier is not None and carrier.alone)
+            route = await self._upstream.reach(release, self._context, alone=carrier is not None and carrier.alone)
         except TargetError as error:
             self._refuse(Refusal(error.code, str(error), error.next_step, request=release.request))
             return
@@ -222,7 +222,8 @@ class Execution:
             relay.feed_eof()
         elif self._input_ended:
             self._end_input(relay)
-        self._client.let_input()
+        if not relay.full:
+            self._client.let_input()
 
     def _end_input(self, relay: Relay) -> None:
         if self._carrier is None:

@@ -24,7 +24,6 @@ class Limits:
     confirmation: float = 600.0  # for a person who confirms a code at the identity provider
     login_failures: int = 20  # a stock client offers each key of its agent; sshd's own default is 6
     login_offers: int = 64  # keys shown or used: one that is known is no failure when it is shown only
-    unread: int = 256 * 1024  # what a client that is not in yet may have sent ahead
     unsent: int = 8 * 1024 * 1024  # answers of ours that a client does not take, while all output is held back for it
     deferred: int = 1024  # the same in packets, in the middle of a key exchange
     channels: int = 64

@@ -23,6 +23,7 @@ from interlock.listening import bound
 from interlock.ssh import algorithms, credentials
 from interlock.ssh.connection import Authenticator, ClientConnection, House, Owner
 from interlock.ssh.dialling import Dialler, host_keys_path, read_host_keys
+from interlock.ssh.enrolment import Enrolments
 from interlock.ssh.host_authority import HostAuthority
 from interlock.ssh.limits import Doorkeeper, Limits
 from interlock.ssh.lines import Lines
@@ -58,8 +59,10 @@ class SshListener:
             if target.protocol == "ssh"
         }
         self.lines = Lines(bounds, clock=clock, entropy=entropy)
+        self.enrolments = Enrolments(lambda: gate.transcripts.journal, clock)
         self._house = House(
-            config, gate, authenticator, diallers, self.lines, clock, entropy, bounds, Doorkeeper(bounds), set(), postgres, signin
+            config, gate, authenticator, diallers, self.lines, self.enrolments, clock, entropy, bounds, Doorkeeper(bounds), set(),
+            postgres, signin,
         )  # fmt: skip
         gate.on_revoke.append(self.lines.revoke)
         self._host_authority = host_authority
@@ -117,6 +120,11 @@ class SshListener:
         )
         self.port = self._server.sockets[0].getsockname()[1]
         log.info("ssh.listening", port=self.port, host_key=key.get_fingerprint())
+
+    def reload(self) -> None:
+        """Make connections to targets anew, and ask their accounts again: what they rest on may have been changed."""
+        self.lines.retire_all()
+        self.enrolments.forget()
 
     async def close(self) -> None:
         """Stop accepting, end every connection with a sentence, hand back what is held, seal the transcripts."""

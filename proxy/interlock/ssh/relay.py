@@ -80,6 +80,8 @@ class Relay(asyncssh.SSHClientSession[bytes]):
         self._chan = chan
         if self._client.clogged:
             self.hold_output()
+        for where in chan.get_extra_info("clogs", ()):
+            self.input_clogged(where)
 
     def data_received(self, data: bytes, datatype: int | None) -> None:
         if self._broken is not None:
@@ -115,6 +117,11 @@ class Relay(asyncssh.SSHClientSession[bytes]):
         """Something on the way to the target is full: the channel's window or the connection's socket."""
         self._full.add(where)
         self._client.hold_input()
+
+    @property
+    def full(self) -> bool:
+        """Whether the way to the target takes nothing now."""
+        return bool(self._full)
 
     def input_free(self, where: str) -> None:
         self._full.discard(where)

@@ -15,11 +15,13 @@ from typing import Any
 
 import asyncssh
 
+from interlock.commands.model import ShellContext
 from interlock.errors import Reason, TargetError
 from interlock.evidence.events import Json
 from interlock.gate import Release, Session
 from interlock.ssh.credentials import forcible
 from interlock.ssh.dialling import Dialler
+from interlock.ssh.enrolment import Enrolments, ask
 from interlock.ssh.limits import Limits
 from interlock.ssh.lines import Line, Lines, Way
 from interlock.ssh.relay import Relay
@@ -35,6 +37,8 @@ class Route:
 
     line: Line
     pinned: bool
+    context: ShellContext | None = None
+    """How the command's text was read; it is not sent to an account that turns out to read otherwise."""
     held: bool = True
     """False once the line was given back, and until another one is had."""
 
@@ -47,10 +51,13 @@ class Route:
 class Upstream:
     """What one session holds at its target. Opens nothing before the first release."""
 
-    def __init__(self, session: Session, dialler: Dialler, lines: Lines, account: str, limits: Limits) -> None:
+    def __init__(
+        self, session: Session, dialler: Dialler, lines: Lines, enrolments: Enrolments, account: str, limits: Limits
+    ) -> None:
         self._session = session
         self._dialler = dialler
         self._lines = lines
+        self._enrolments = enrolments
         self._account = account
         self._limits = limits
         self._way = Way.of(session.principal, dialler.target, account)
@@ -66,15 +73,21 @@ class Upstream:
         if self.pins:
             forcible(payload)
 
-    async def reach(self, release: Release, *, alone: bool = False) -> Route:
-        """Return a way for one released command. Raise TargetError; nothing was sent then.
+    def context(self) -> ShellContext:
+        """Return how text for the account is read now."""
+        return self._enrolments.context(self._dialler.target, self._account)
+
+    async def reach(self, release: Release, read_as: ShellContext, *, alone: bool = False) -> Route:
+        """Return a way for one released command, whose text was read so. Raise TargetError; nothing was sent then.
 
         `alone`: it is forced although nobody was asked yet, because a person will be asked about what it is told later.
         """
         if (release.approved or alone) and self.pins:
             self._still()
-            return Route(await self._lines.own(lambda: self._dialler.dial(self._account, release.payload)), True)
-        return Route(await self._take(), False)
+            # Nothing may be asked on this line but its one command, so the account is not asked either.
+            line = await self._lines.own(lambda: self._dialler.dial(self._account, release.payload))
+            return Route(line, True, read_as)
+        return Route(await self._take(enrol=True), False, read_as)
 
     async def run(
         self, route: Route, release: Release, env: tuple[tuple[str, str], ...], relay: Relay, taken: Callable[[Route], object]
@@ -96,7 +109,7 @@ class Upstream:
 
     async def reach_files(self) -> Route:
         """Return a way for file operations: a shared line. Raise TargetError; nothing was sent then."""
-        return Route(await self._take(), False)
+        return Route(await self._take(enrol=False), False)
 
     def leave(self, route: Route) -> None:
         """The command on this route has ended. A pinned line is never used again."""
@@ -114,12 +127,19 @@ class Upstream:
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
-    async def _take(self) -> Line:
+    async def _take(self, *, enrol: bool) -> Line:
         self._still()
-        return await self._lines.take(
-            self._way, self._session.principal, self._dialler.target,
-            lambda: self._dialler.dial(self._account, None), self._dialler.trusts,
-        )  # fmt: skip
+        target = self._dialler.target
+        line = await self._lines.take(
+            self._way, self._session.principal, target, lambda: self._dialler.dial(self._account, None), self._dialler.trusts
+        )
+        if enrol:
+            try:
+                await self._enrolments.enrol(target, self._account, lambda text: ask(line.connection, text))
+            except BaseException:
+                self._lines.leave(line)
+                raise
+        return line
 
     def _still(self) -> None:
         """Raise TargetError when the session may not run anything any more: connecting takes its time."""
@@ -135,13 +155,18 @@ class Upstream:
         dead = 0
         while True:
             self._still()
+            if route.context not in (None, self.context()):
+                raise TargetError(
+                    f"the account {self._account} says that its shell or charset is another than was thought; nothing was sent",
+                    reason=Reason.ACCOUNT_CHANGED,
+                )
             taken(route)
             if await self._started(route, session, what, again=not route.pinned and dead < DEAD_LINES):
                 route.line.carried += 1
                 return
             dead += route.line.retired
             self._give_back(route)
-            route.line = await self._take()
+            route.line = await self._take(enrol=route.context is not None)
             route.held = True
 
     def _give_back(self, route: Route) -> None:

@@ -23,8 +23,8 @@ TYPES = COMMANDS | frozenset(
         "term.resize", "pg.copy", "pg.result", "sftp.result", "sftp.content",
         "decision", "approval.request", "approval.response", "forward", "block",
         "heartbeat", "clock.step", "gap", "recovery", "journal.open", "journal.close", "access.refused", "vote",
-        "identity.change", "config.change", "login", "certificate.issue", "authority.change", "catalog", "session.kill",
-        "approval.escalated", "approval.edited",
+        "identity.change", "config.change", "login", "account", "certificate.issue", "authority.change", "catalog",
+        "session.kill", "approval.escalated", "approval.edited",
         "grant", "requester.lock", "requester.unlock", "glass.reviewed", "channel.alert", "message.given_up",
     )
 )  # fmt: skip

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Form, Request, Response
 from pydantic import Field
 
 from interlock.clock import rfc3339
-from interlock.errors import AuthenticationError, InterlockError, Reason
+from interlock.errors import InterlockError, Reason
 from interlock.identity.issuance import Issuance
 from interlock.identity.logins import Logins, Opened
 from interlock.identity.principal import CredentialKind
@@ -116,7 +116,10 @@ def login_router(signin: SignIn | None, logins: Logins, issuance: Issuance, wher
     async def logout(caller: Caller = Depends(anybody)) -> dict[str, Any]:
         """End the login whose token is shown, and everything that came from it."""
         if caller.principal.credential.kind is not CredentialKind.LOGIN:
-            raise AuthenticationError("this is not a login; tokens are revoked with `interlock principals token revoke`")
+            raise InterlockError(
+                "this is not a login; tokens are revoked with `interlock principals token revoke`",
+                reason=Reason.REQUEST_NOT_OFFERED,
+            )
         return {"ended": await logins.end([caller.principal.credential.ident], "logout")}
 
     @routes.post("/certificate", status_code=201)

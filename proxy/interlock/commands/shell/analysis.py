@@ -19,9 +19,9 @@ from interlock.commands.bounds import EFFECTS, TooMany, bounded, refused
 from interlock.commands.model import Analysis, Effect, HeldInput, Opaque, ShellContext, Stdin, Unreadable
 from interlock.commands.programs.pagers import pages
 from interlock.commands.programs.rules import Outcome, Place, Rules, identity
-from interlock.commands.shell import characters, queries, rendering, tree
+from interlock.commands.shell import characters, grammars, queries, rendering, tree
 from interlock.commands.shell.effective import Blind, Effective, Input, effective, repeats
-from interlock.commands.shell.grammars import Asking, Parse
+from interlock.commands.shell.grammars import Asking
 from interlock.commands.shell.inner import Inner
 from interlock.commands.shell.syntax import Redirection, Script, Simple, Word
 from interlock.commands.shell.wrappers import READ_BY_XARGS, SHELLS, WRAPPERS, unwrap
@@ -34,10 +34,10 @@ MAX_TEXTS = 16
 MAX_DEPTH = 8
 MAX_COMMANDS = 256
 MAX_DIRECTORIES = 8
-POSIX_SHELLS = frozenset("unknown sh bash dash ash ksh mksh zsh busybox".split())
+POSIX_SHELLS = frozenset("unknown posix sh bash dash ash ksh mksh zsh busybox".split())
 """Account shells in which single-quoted words mean what they say. fish, tcsh and whatever else there is do not."""
 
-PLAIN_SHELLS = frozenset("sh dash ash busybox".split())
+PLAIN_SHELLS = frozenset("posix sh dash ash busybox".split())
 """Account shells that read forms of bash (`$'…'`, `<<<`, `&>`, `|&`) otherwise than bash does."""
 
 _SCRIPT = "\0script"
@@ -89,7 +89,7 @@ def unknown(reason: str, text: bytes) -> Analysis:
 def _read(text: str) -> Asking[tuple[Script | Unreadable | None, list[Blind]]]:
     """Read a text with both grammars. No script means that even its structure is not known."""
     source = text.encode()
-    parsed = yield Parse(source)
+    parsed = yield from grammars.parsed(source)
     whole = (text[:200], 0, len(source))
     if parsed.failure:
         return None, [Blind(parsed.failure, *whole)]
@@ -183,7 +183,7 @@ class _Analyst:
             self.say("foreign-shell", self.asked.context.shell)
         elif _foreign(script, shell):
             self.say("dialect", shell)
-        if not self.asked.context.utf8_locale and not text.isascii():
+        if not self.asked.context.utf8_locale:
             self.say("locale", "the account's locale is not UTF-8")
 
     # -- scripts --------------------------------------------------------------------------------------------------
@@ -268,7 +268,7 @@ class _Analyst:
         if inner is None or isinstance(inner, list):
             self._evaluate(argv, place, found)
         if name == "psql" and name in self.rules.table:
-            self._queries(argv, found)
+            yield from self._queries(argv, found)
         if name == "cd" and len(argv) > 1:
             self._moved(argv[-1].lstrip("~").lstrip("/") if found.words[-1].home else argv[-1], found)
         for one in inner if isinstance(inner, list) else [inner] if inner is not None else []:
@@ -450,7 +450,7 @@ class _Analyst:
                 for effect in self.rules.path_effects(verb, path, replace(base, detail=detail), place):
                     self._effect(effect)
 
-    def _queries(self, argv: list[str], found: Effective) -> None:
+    def _queries(self, argv: list[str], found: Effective) -> Asking[None]:
         """SQL that psql is given. Whatever it does, the command has said already that a person must see it."""
         base = Effect("interpret", "", "psql", tuple(argv), found.via, _deeper(found), host=found.host)
         given = queries.given(argv, self.rules.table["psql"].grammar)
@@ -459,17 +459,23 @@ class _Analyst:
                 continue  # what stands there is not the text
             if found.items and "{}" in text:
                 self.say("placeholder-in-code", text, found)
-            self._query(queries.read(text, base, typed=False), found)
+            yield from self._query(text, base, found, typed=False)
         if given.stdin and (typed := self._input(found)) is not None:
             kind = "here-doc" if found.input is Input.TEXT else "stdin"
             below = replace(base, origin=kind if found.origin == "direct" else found.origin)
-            self._query(queries.read(typed, below, typed=True), found)
+            yield from self._query(typed, below, found, typed=True)
 
-    def _query(self, query: queries.Found, found: Effective) -> None:
+    def _query(self, text: str, base: Effect, found: Effective, *, typed: bool) -> Asking[None]:
+        if queries.beside(text):
+            self._texts += 1
+            if self._texts > MAX_TEXTS:
+                self.say("nesting", text, found)
+                return
+        query = yield from queries.read(text, base, typed=typed)
         for effect in query.effects:
             self._effect(effect)
-        for reason, text in query.opaque:
-            self.say(reason, text, found)
+        for reason, part in query.opaque:
+            self.say(reason, part, found)
         self.assumed.update(dict.fromkeys(query.assumed))
 
     def _input(self, found: Effective) -> str | None:

@@ -1,6 +1,7 @@
-"""What the analysis asks of the two grammars, and what they answer. The asking itself is `commands.pool`'s.
+"""What the analysis asks of other grammars, and what they answer. The asking itself is `commands.analyzer`'s.
 
-The analysis is a generator: it yields a `Parse` and is sent a `Parsed`. So it has no wait, no process and no clock inside.
+The analysis is a generator: it yields a `Parse` and is sent a `Parsed`, or a `Query` and is sent an `Analysis`. So it has
+no wait, no process and no clock inside.
 """
 
 from __future__ import annotations
@@ -9,10 +10,19 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from interlock.commands.model import Analysis
+
 
 @dataclass(frozen=True, slots=True)
 class Parse:
     """Read this text with shfmt, and with bash; read what bash printed with shfmt again."""
+
+    text: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Read this text as SQL, where a crash of its parser hurts nobody."""
 
     text: bytes
 
@@ -30,4 +40,18 @@ class Parsed:
 
 
 T = TypeVar("T")
-Asking = Generator[Parse, Parsed, T]
+Asking = Generator[Parse | Query, Parsed | Analysis, T]
+
+
+def parsed(text: bytes) -> Asking[Parsed]:
+    """Ask both shell grammars."""
+    answer = yield Parse(text)
+    assert isinstance(answer, Parsed)
+    return answer
+
+
+def queried(text: bytes) -> Asking[Analysis]:
+    """Ask PostgreSQL's grammar."""
+    answer = yield Query(text)
+    assert isinstance(answer, Analysis)
+    return answer

@@ -14,8 +14,12 @@ from dataclasses import dataclass, replace
 from interlock.commands.model import Effect, Kind, SqlContext
 from interlock.commands.programs.options import Grammar, Option, parse
 from interlock.commands.programs.remotes import psql_reads
+from interlock.commands.shell.grammars import Asking, queried
 from interlock.commands.sql.analysis import analyze_sql, in_process
 from interlock.errors import Reason
+
+CONTEXT = SqlContext(assume_tables=True)
+"""What is known of the session: nothing."""
 
 _VARIABLE = re.compile(r"(?<!:):(?:[A-Za-z0-9_\x80-\U0010ffff'\"]|\{\?)")
 """`:name`, `:'name'`, `:"name"`, `:{?name}`; a cast (`::`) is none."""
@@ -47,7 +51,12 @@ def given(argv: Sequence[str], grammar: Grammar) -> Given:
     return Given(texts, psql_reads(items))
 
 
-def read(text: str, base: Effect, *, typed: bool) -> Found:
+def beside(text: str) -> bool:
+    """Tell whether a child reads the text: it is long, or opens code blocks."""
+    return not in_process(text.encode("utf-8", "surrogateescape"))
+
+
+def read(text: str, base: Effect, *, typed: bool) -> Asking[Found]:
     """Read one text. `typed`: it comes line by line, so that psql looks for its own commands and variables in all of it."""
     if text.startswith("\\") or (typed and "\\" in text):
         # Also inside of quotes: whether a backslash ends a string depends on a setting of the server.
@@ -55,9 +64,7 @@ def read(text: str, base: Effect, *, typed: bool) -> Found:
     if typed and _VARIABLE.search(_QUOTED.sub(r"\1\1\2\2", text)):
         return Found(opaque=(("psql-variable", text),))
     source = text.encode("utf-8", "surrogateescape")
-    if not in_process(source):
-        return Found(opaque=(("too-long-to-classify", ""),))
-    analysis = analyze_sql(source, SqlContext(assume_tables=True), Kind.QUERY)
+    analysis = (yield from queried(source)) if beside(text) else analyze_sql(source, CONTEXT, Kind.QUERY)
     if analysis.unreadable is not None:
         deceives = analysis.unreadable.reason is not Reason.SYNTAX_ERROR
         return Found(opaque=(("deceptive-code" if deceives else "nested-syntax-error", text),))

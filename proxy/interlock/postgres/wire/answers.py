@@ -16,6 +16,9 @@ from interlock.postgres.wire.requests import message
 REFUSED = "interlock_refused_"
 """Prefix of the name that can't exist and that no text begins with. Clients can't use names that begin so."""
 
+MAX_DIGITS = 15
+"""Of a number of rows. Records hold integers below 2^53, and nobody has more rows than that."""
+
 
 class RefusedNames(NamedTuple):
     """What stands for the refused messages of one session: a portal that can't exist, a text that can't be parsed."""
@@ -79,10 +82,10 @@ def parameter_types(body: bytes) -> tuple[int, ...]:
     return tuple(int.from_bytes(body[i : i + 4], "big") for i in range(2, len(body), 4))
 
 
-def rows_of(tag: bytes) -> int:
-    """Return the number of rows that a command tag names: the last word, when it is a number."""
+def rows_of(tag: bytes) -> int | None:
+    """Return the number of rows that a command tag names: its last word, when that is a number that a record can hold."""
     last = tag.rpartition(b" ")[2]
-    return int(last) if last.isdigit() else 0
+    return int(last) if last.isdigit() and len(last) <= MAX_DIGITS else None
 
 
 AUTHENTICATION_OK = message(b"R", LENGTH.pack(0))

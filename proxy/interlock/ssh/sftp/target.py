@@ -109,6 +109,8 @@ class FarServer(asyncssh.SSHClientSession[bytes]):
 
     def connection_made(self, chan: asyncssh.SSHClientChannel[Any]) -> None:
         self._chan = chan
+        for where in chan.get_extra_info("clogs", ()):
+            self.input_clogged(where)
 
     def data_received(self, data: bytes, datatype: int | None) -> None:
         if datatype is not None:
