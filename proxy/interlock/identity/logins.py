@@ -120,6 +120,8 @@ class Logins:
                 method, {"outcome": "refused", "reason": str(error.code), "source": source}, {"account": str(who.identity)}
             )
             raise
+        # Reviewers' groups are looked up when they answer, so the directory learns them here as from a token.
+        await learn_groups(self._directory, self._clock, entry.identity, who.identity.issuer, who.groups)
         now = self._clock.now()
         secret = new_secret(LOGIN_PREFIX, self._entropy)
         row = LoginRow(
