@@ -21,6 +21,7 @@ from interlock.commands.programs.pagers import pages
 from interlock.commands.programs.rules import Outcome, Place, Rules, identity
 from interlock.commands.shell import characters, grammars, queries, rendering, tree
 from interlock.commands.shell.apart import ACCOUNTS
+from interlock.commands.shell.carried import carried, scheduled
 from interlock.commands.shell.effective import Blind, Effective, Input, effective, repeats
 from interlock.commands.shell.grammars import Asking
 from interlock.commands.shell.inner import Inner
@@ -45,7 +46,7 @@ PLAIN_SHELLS = frozenset("posix sh dash ash busybox".split())
 _SCRIPT = "\0script"
 """Stands for the standard input of commands that are themselves read from it."""
 
-_ORDER = (Stdin.IGNORED, Stdin.DATA, Stdin.CODE)
+_ORDER = (Stdin.IGNORED, Stdin.PROTOCOL, Stdin.DATA, Stdin.CODE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +148,7 @@ class _Analyst:
         self.replaced: dict[int, tuple[Word, str]] = {}
         self._homes = False  # a `~` was met that stands for the account's home
         self._alone = True
+        self._detached = False  # a command of the text runs in the background, or its status is turned round
         self._texts = 1
         self._commands = 0
         self._span: tuple[int, int] | None = None  # where a nested text stands in the outermost one
@@ -191,6 +193,7 @@ class _Analyst:
 
     def script(self, script: Script, source: Effective | None, depth: int) -> Asking[None]:
         before = self.directories
+        self._detached = self._detached or any(one.background or one.negated for one in script.body)
         self._alone = self._alone and len(script.body) == 1 and isinstance(script.body[0].command, Simple)
         for found in effective(script.body, source):
             if isinstance(found, Blind):
@@ -264,11 +267,17 @@ class _Analyst:
             # `nice eval …` looks for a program of that name: there should be none, and its words would not be read again.
             self.say("unknown-program", name, found)
             name = ""
-        inner = unwrap(name, argv, found.feeder) if name in WRAPPERS else None
+        if name in WRAPPERS:
+            inner = unwrap(name, argv, found.feeder)
+        else:
+            entry = self.rules.table.get(name or "")
+            inner = carried(name or "", argv, entry.grammar if entry is not None else None)
         if inner is None or isinstance(inner, list):
             self._evaluate(argv, place, found)
         if name == "psql" and name in self.rules.table:
             yield from self._queries(argv, found)
+        if name == "crontab" and (len(argv) == 1 or argv[-1] == "-"):
+            yield from self._crontab(found, depth)
         if name == "cd" and len(argv) > 1:
             self._moved(argv[-1].lstrip("~").lstrip("/") if found.words[-1].home else argv[-1], found)
         for one in inner if isinstance(inner, list) else [inner] if inner is not None else []:
@@ -324,6 +333,10 @@ class _Analyst:
             yield from self.command(replace(below, words=(*words, *[Word("{}")] * inner.more)), depth)
         elif inner.script is not None:
             yield from self._code(found.words[inner.script], replace(below, origin=_deeper(below)), depth)
+        elif inner.text:
+            # A part of a word is sent as it is: nothing around it may be static.
+            self.say("option-runs-code", inner.text, found)
+            yield from self.nested(inner.text, replace(below, origin=_deeper(below)), depth)
         elif inner.joined is not None:
             yield from self._joined(found.words[inner.joined[0] : inner.joined[1]], replace(below, origin=_deeper(below)), depth)
         elif inner.reads_script:
@@ -408,6 +421,11 @@ class _Analyst:
         """Note what a command does with its standard input, when that is the input of the whole."""
         if stdin is Stdin.IGNORED:
             return
+        if stdin is Stdin.PROTOCOL and (
+            self._detached or found.redirections or found.assignments or found.input is not Input.INHERITED
+        ):
+            self.say("transfer-not-alone", " ".join(w.shown for w in found.words), found)
+            stdin = Stdin.DATA
         if found.input is Input.TEXT and found.text == _SCRIPT:
             self.say("script-reads-itself", " ".join(w.shown for w in found.words), found)
         elif found.input is Input.TEXT:
@@ -470,6 +488,21 @@ class _Analyst:
             below = replace(base, origin=kind if found.origin == "direct" else found.origin)
             yield from self._query(typed, below, found, typed=True)
 
+    def _crontab(self, found: Effective, depth: int) -> Asking[None]:
+        """What cron would run later, when it is known which text that is."""
+        commands, opaque = scheduled(self._input(found) or "")
+        for reason, text in opaque:
+            self.say(reason, text, found)
+        kind = "here-doc" if found.input is Input.TEXT else "stdin"
+        here, self.directories = self.directories, ("",)
+        for command in commands:
+            below = replace(
+                found, via=(*found.via, "crontab"), redirections=(), assignments=(), feeder=(), input=Input.NONE,
+                origin=kind if found.origin == "direct" else found.origin,
+            )  # fmt: skip
+            yield from self.nested(command, below, depth)
+        self.directories = here
+
     def _query(self, text: str, base: Effect, found: Effective, *, typed: bool) -> Asking[None]:
         if queries.beside(text):
             self._texts += 1
@@ -530,7 +563,7 @@ _PLAIN_WORD = re.compile(r"[A-Za-z0-9_./:@%+,-]+")
 """A word that every shell reads as itself, however often."""
 
 _BUILTINS = frozenset("eval exec builtin command".split())
-_HANDED_ON = frozenset("ssh at batch".split())
+_HANDED_ON = frozenset("ssh at batch crontab tar git".split())
 """What hands a text to a shell that is not the account's own: of another machine, or `sh`, later."""
 
 _PARSES = SHELLS | _HANDED_ON | {"eval", "command", "builtin", "watch", "su", "script", "capsh"}

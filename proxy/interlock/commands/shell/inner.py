@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Inner:
-    """What a wrapper runs: at most one of `argv`, `script`, `joined` and `reads_script`.
+    """What a wrapper runs: at most one of `argv`, `script`, `text`, `joined` and `reads_script`.
 
     `closed_input` says that standard input does not reach the inner command. `privilege` is the account it runs as, when
     another.
@@ -15,6 +15,7 @@ class Inner:
 
     argv: tuple[int, int] | None = None  # slice of the outer argv
     script: int | None = None  # index of a word that a shell parses
+    text: str = ""  # a part of a word, that a shell parses
     joined: tuple[int, int] | None = None  # slice that is joined with blanks and parsed by a shell
     reads_script: bool = False  # a shell that reads commands from standard input
     name: str = ""  # set when the program's own entry has said what it does itself
