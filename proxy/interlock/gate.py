@@ -566,6 +566,8 @@ class Gate:
         for session in list(self._live):
             if session.principal.credential.ident in credentials:
                 session.end(why)
+        for told in self.on_revoke:  # what the login left behind when its sessions ended before it
+            told(frozenset(), credentials)
 
     def renew(
         self,

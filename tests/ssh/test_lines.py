@@ -229,6 +229,14 @@ async def test_revocation_closes_idle_lines_of_the_revoked_and_of_nobody_else(be
     assert bench.listener.lines.count == 0
 
 
+async def test_a_logout_closes_the_lines_that_its_sessions_left_behind(bench: SshBench) -> None:
+    await run(bench, "echo one")
+    await until(lambda: not bench.memory.gate.sessions())
+    assert bench.listener.lines.count == 1
+    bench.memory.gate.end(frozenset({"SHA256:test"}), "logged out")
+    assert bench.listener.lines.count == 0
+
+
 async def test_an_owner_who_is_revoked_takes_the_agents_lines_along(bench: SshBench) -> None:
     await run(bench, "echo one")
     bench.memory.gate.revoke(frozenset({ALICE}), frozenset())
