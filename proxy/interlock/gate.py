@@ -458,7 +458,8 @@ class Pending:
             return await self._withheld(decision_seq, replace(forbidden, request=consumed.id))
         session._released += 1
         self._caller.notify(wording.approved(consumed))
-        stdin = command.stdin if command.stdin is not None else HeldInput(b"")
+        protocol = analysis.stdin is Stdin.PROTOCOL  # streams after the release, and is looked at on its way
+        stdin = command.stdin if command.stdin is not None else None if protocol else HeldInput(b"")
         return Release(command.text, decision_seq, forward, analysis, stdin, approved=True, request=consumed.id)
 
     async def _withheld(self, decision_seq: int, refusal: Refusal) -> Refusal:

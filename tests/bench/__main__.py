@@ -114,6 +114,7 @@ def measure_postgres(world: World, pgbench: Path, directory: Path, tls: Path) ->
     if recorded != sent["interlock"]:
         problems.append(f"{sent['interlock']} statements were sent, {recorded} are in the transcripts")
     world.node.start()
+    world.trust_host()  # it listens on another port now
     return rows, [idle], problems
 
 

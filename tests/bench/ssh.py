@@ -40,9 +40,10 @@ async def measure(world: World) -> tuple[list[Row], list[Figure]]:
     await jump.start()
     try:
         ways = Ways(world, jump)
+        idle = await _idle(world)  # first: later there is memory that the daemon has freed and kept
         rows = await asyncio.to_thread(_latencies, ways)
         rows += await asyncio.to_thread(_bulk, ways)
-        return rows, [await _idle(world)]
+        return rows, [idle]
     finally:
         await jump.stop()
 

@@ -527,13 +527,20 @@ class ClientConnection(Outflow):
     def tunnel_closed(self, channel: TunnelChannel) -> None:
         self.record(records.closed(channel.number, "left", {}))
 
-    def execution(self, channel: int, text: bytes, env: tuple[tuple[str, str], ...], client: ClientSide, said: str) -> Execution:
+    def script_reader(self) -> bytes:
+        """Return what reads the script of a client that asks for a shell: the account's own where that is bash, else sh."""
+        assert self._upstream is not None
+        return b"bash -s" if self._upstream.context().shell.rpartition("/")[2] == "bash" else b"sh -s"
+
+    def execution(
+        self, channel: int, text: bytes, env: tuple[tuple[str, str], ...], client: ClientSide, said: str, unended: str = ""
+    ) -> Execution:
         session, upstream = self._gate_session, self._upstream
         assert session is not None
         assert upstream is not None
         return Execution(
             channel, text, env, session=session, upstream=upstream, client=client, limits=self._house.limits,
-            context=upstream.context(), said=said,
+            context=upstream.context(), said=said, unended=unended,
         )  # fmt: skip
 
     def files(self, channel: int, client: ClientSide, said: str) -> FileSession:

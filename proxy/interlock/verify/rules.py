@@ -16,7 +16,7 @@ from interlock.verify.finding import Released, Report
 from interlock.verify.form import Form, needs
 from interlock.verify.strict import MalformedError, parse_object
 
-COMMANDS = frozenset(("command", "sftp", "pg.query", "pg.parse", "pg.bind"))
+COMMANDS = frozenset(("command", "sftp", "git.push", "pg.query", "pg.parse", "pg.bind"))
 TYPES = COMMANDS | frozenset(
     (
         "session.open", "session.close", "channel.open", "channel.close", "channel.refuse", "term.output", "term.input",

@@ -46,7 +46,7 @@ PLAIN_SHELLS = frozenset("posix sh dash ash busybox".split())
 _SCRIPT = "\0script"
 """Stands for the standard input of commands that are themselves read from it."""
 
-_ORDER = (Stdin.IGNORED, Stdin.DATA, Stdin.CODE)
+_ORDER = (Stdin.IGNORED, Stdin.PROTOCOL, Stdin.DATA, Stdin.CODE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +148,7 @@ class _Analyst:
         self.replaced: dict[int, tuple[Word, str]] = {}
         self._homes = False  # a `~` was met that stands for the account's home
         self._alone = True
+        self._detached = False  # a command of the text runs in the background, or its status is turned round
         self._texts = 1
         self._commands = 0
         self._span: tuple[int, int] | None = None  # where a nested text stands in the outermost one
@@ -192,6 +193,7 @@ class _Analyst:
 
     def script(self, script: Script, source: Effective | None, depth: int) -> Asking[None]:
         before = self.directories
+        self._detached = self._detached or any(one.background or one.negated for one in script.body)
         self._alone = self._alone and len(script.body) == 1 and isinstance(script.body[0].command, Simple)
         for found in effective(script.body, source):
             if isinstance(found, Blind):
@@ -419,6 +421,11 @@ class _Analyst:
         """Note what a command does with its standard input, when that is the input of the whole."""
         if stdin is Stdin.IGNORED:
             return
+        if stdin is Stdin.PROTOCOL and (
+            self._detached or found.redirections or found.assignments or found.input is not Input.INHERITED
+        ):
+            self.say("transfer-not-alone", " ".join(w.shown for w in found.words), found)
+            stdin = Stdin.DATA
         if found.input is Input.TEXT and found.text == _SCRIPT:
             self.say("script-reads-itself", " ".join(w.shown for w in found.words), found)
         elif found.input is Input.TEXT:
