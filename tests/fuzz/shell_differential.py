@@ -18,7 +18,7 @@ from interlock.commands.shell.shells import SHELLS
 from interlock.commands.shell.wrappers import WRAPPERS
 
 BATCH = 250
-_HOLDS_CODE = SHELLS | {"watch"}
+_HOLDS_CODE = SHELLS | {"watch", "capsh"}
 """Programs among whose words is a text that is sent re-rendered: the words differ, what they run may not."""
 
 _BASH_BUILTINS = frozenset("bind builtin history jobs shopt type".split())

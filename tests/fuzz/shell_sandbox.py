@@ -59,6 +59,13 @@ check "$@" || exit 0
 
 _REAL_SHELLS = {"sh": "/bin/dash", "dash": "/bin/dash", "ash": "/bin/busybox sh", "bash": "/bin/bash"}
 
+_CAPSH = """while [ $# -gt 0 ] && [ "$1" != -- ]; do shift; done
+[ $# -gt 0 ] || exit 0
+shift
+exec /bin/bash "$@"
+"""
+"""What stands behind `--` is for bash, as it is with the real one."""
+
 _UNSAFE = re.compile(r"(?<!~)/|kill|ulimit|command\b.*-[a-zA-Z]*p|suspend|enable|\\[xuU0-7]", re.DOTALL)
 _HARMLESS_ESCAPES = re.compile(r"\\(?:x41|101|u00e9)(?![0-9A-Fa-f])")
 _QUOTES = re.compile(r"""['"$\n\\]""")
@@ -101,6 +108,7 @@ class Sandbox:
             self._stub(name, f'{check}PATH={self.bin}\nexport PATH\nexec /usr/bin/{name} "$@"\n')
         for name, real in _REAL_SHELLS.items():
             self._stub(name, f'exec {real} "$@"\n')
+        self._stub("capsh", _CAPSH)
         self._account = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
 
     def _stub(self, name: str, then: str) -> None:
