@@ -11,6 +11,7 @@ declare -A package=(
   [/usr/sbin/haproxy]=haproxy
   [/usr/bin/jq]=jq
   [/usr/bin/git]=git
+  [/usr/bin/rsync]=rsync
   [/usr/bin/chromium]=chromium
   [/bin/busybox]=busybox
   [/usr/bin/node]=nodejs

@@ -136,7 +136,7 @@ class Workload(Strict):
 class Issuer(Strict):
     """A token service that is trusted. `platform` says whose tokens these are, `workloads` who of them is whom.
 
-    `client_id` is whom its logout tokens are for, when that is not the `audience`. `single_use`: a token is good once.
+    `single_use`: a token is good once.
     """
 
     name: str
@@ -151,7 +151,6 @@ class Issuer(Strict):
     algorithms: list[str] = ["RS256", "ES256", "EdDSA"]
     token_type: list[str] = []
     max_age: Annotated[Seconds, Field(gt=0)] = 86400
-    client_id: str = ""
     trust_domain: Annotated[str, Field(pattern=r"^([a-z0-9._-]{1,255})?$")] = ""
     single_use: bool | None = None
     workloads: list[Workload] = []

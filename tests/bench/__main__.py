@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "proxy"), str(ROOT / "tests")]
 
-from bench import approvals, evidence, postgres, results, ssh  # noqa: E402  after the path is set
+from bench import approvals, evidence, logins, postgres, results, ssh  # noqa: E402  after the path is set
 from bench.table import Figure, Row, earlier, show  # noqa: E402
 from blackbox.conftest import World, open_world  # noqa: E402
 from harness.postgres_server import running_server  # noqa: E402
@@ -27,6 +27,8 @@ SETTINGS = "log_statement=none\nmax_connections=3500"
 async def main() -> int:
     if sys.argv[1:] == ["ssh"]:
         return await only_ssh()
+    if sys.argv[1:] == ["logins"]:
+        return await logins.main()
     only_postgres = sys.argv[1:] == ["postgres"]
     with tempfile.TemporaryDirectory(prefix="interlock-bench-") as scratch, running_server(SETTINGS) as server:
         directory = Path(scratch)

@@ -143,6 +143,16 @@ def test_human_output_explains_itself() -> None:
     assert "no rule decides this" in run("--shell", "new-thing").stdout
 
 
+def test_operations_in_a_transfer_are_explained_as_the_record_shows_them() -> None:
+    said = run("--operation", f"git-push /srv/app.git update=refs/heads/main:{'a' * 40}..{'b' * 40}").stdout
+    assert "git/receive-lose" in said
+    assert "moves, perhaps away from commits that nothing else holds, the ref refs/heads/main" in said
+    assert "ALLOW" in run("--operation", "sftp get /srv/app/config").stdout
+    assert "DENY" in run("--operation", "sftp get").stdout
+    answer = run("--file", "-", stdin='{"id": 1, "protocol": "operation", "text": "scp put /srv/x mode=0644"}\n')
+    assert json.loads(answer.stdout)["rule"] == "linux/write"
+
+
 def test_human_output_never_prints_what_drives_a_terminal() -> None:
     hostile = "echo '\x1b[2J\u202egnp.exe\u200b'"
     said = run("--shell", hostile).stdout

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,11 +38,16 @@ class Whole:
         self._asked.set()
 
     async def pending(self) -> ApprovalRequest:
+        return (await self.all_pending(1))[0]
+
+    async def all_pending(self, count: int) -> Sequence[ApprovalRequest]:
+        """Wait until so many requests wait for a person."""
         async with asyncio.timeout(30):
-            while not (found := await self.desk.inbox.list(State.PENDING)):
-                self._asked.clear()
+            self._asked.clear()
+            while len(found := await self.desk.inbox.list(State.PENDING)) < count:
                 await self._asked.wait()
-        return found[0]
+                self._asked.clear()  # before the list is read again: what comes meanwhile is not missed
+        return found
 
     async def vote(self, request: ApprovalRequest, who: str, verdict: VoteVerdict, reason: str = "") -> None:
         await self.desk.inbox.vote(

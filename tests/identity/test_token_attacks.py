@@ -20,7 +20,6 @@ from harness.clock import ManualClock
 from harness.issuer import FakeIssuer, public_jwk, rsa_key
 from interlock.config import Issuer
 from interlock.errors import AuthenticationError, Reason
-from interlock.identity.claims import LOGOUT_EVENT
 from interlock.identity.jose import MAX_TOKEN, digest
 from interlock.identity.oidc import TokenVerifier
 
@@ -145,43 +144,6 @@ class TestReadInTwoWays:
         assert twin != token
         assert (await verifier.verify(twin)).jti == (await verifier.verify(token)).jti
         assert digest(twin) == digest(token)
-
-
-class TestIdTokens:
-    @pytest.fixture
-    def verifier(self, issuer: FakeIssuer, clock: ManualClock, http: httpx.AsyncClient) -> TokenVerifier:
-        return verifier_for(issuer, clock, http, client_id="console")
-
-    def token(self, issuer: FakeIssuer, clock: ManualClock, typ: str = "JWT", **more: Any) -> str:
-        made = claims(issuer, clock, **{"aud": "console", "nonce": "n-1", "jti": ..., **more})
-        return issuer.token(made, headers={"typ": typ})
-
-    async def test_who_logged_in(self, verifier: TokenVerifier, issuer: FakeIssuer, clock: ManualClock) -> None:
-        found = await verifier.verify_id_token(self.token(issuer, clock, sid="s1"), nonce="n-1")
-        assert (found.identity.subject, found.sid) == ("u1", "s1")
-
-    @pytest.mark.parametrize(
-        "more",
-        [
-            {"nonce": "n-2"}, {"nonce": ...}, {"nonce": 1}, {"nonce": ""}, {"nonce": "\ud800"}, {"aud": "interlock"},
-            {"aud": ["console", "x"]}, {"typ": "at+jwt"}, {"events": {LOGOUT_EVENT: {}}}, {"act": {"sub": "a"}}, {"exp": 1},
-        ],
-    )  # fmt: skip
-    async def test_refused(self, verifier: TokenVerifier, issuer: FakeIssuer, clock: ManualClock, more: dict[str, Any]) -> None:
-        typ = more.get("typ", "JWT")
-        rest = {name: value for name, value in more.items() if name != "typ"}
-        with pytest.raises(AuthenticationError):
-            await verifier.verify_id_token(self.token(issuer, clock, typ, **rest), nonce="n-1")
-
-    async def test_an_empty_nonce_is_never_asked_for(
-        self, verifier: TokenVerifier, issuer: FakeIssuer, clock: ManualClock
-    ) -> None:
-        with pytest.raises(AuthenticationError):
-            await verifier.verify_id_token(self.token(issuer, clock, nonce=""), nonce="")
-
-    async def test_it_opens_nothing(self, verifier: TokenVerifier, issuer: FakeIssuer, clock: ManualClock) -> None:
-        for aud in ("console", "interlock"):
-            assert await code(verifier, self.token(issuer, clock, aud=aud)) is Reason.TOKEN_REJECTED
 
 
 class TestLogged:

@@ -104,7 +104,7 @@ def test_a_block_condition_names_its_own_line(tmp_path: Path) -> None:
             r"YAML reads yes as bool; put it",
         ),
         (PACK + "  - {id: a, title: A, decide: deny, match: {target: {tier: 1}}}\n", r"label 'tier': give a text"),
-        (PACK + "  - {id: a, title: A, decide: deny, cases: [{expect: deny}]}\n", r"either sql: or shell:"),
+        (PACK + "  - {id: a, title: A, decide: deny, cases: [{expect: deny}]}\n", r"either sql:, shell: or operation:"),
         (
             PACK + "  - {id: a, title: A, decide: deny, cases: [{sql: x, expect: block}]}\n",
             r"Input should be 'allow', .* or 'none'",

@@ -331,3 +331,21 @@ async def test_the_status_comes_after_all_the_data(bench: SshBench) -> None:
         async with asyncio.timeout(30):
             await over.wait()
     assert at_exit == [300_000]
+
+
+async def test_sixty_four_channels_of_one_connection_are_each_decided_and_recorded(bench: SshBench) -> None:
+    async with await bench.raw() as connection:
+        processes = [await connection.create_process("cat", encoding=None) for _ in range(64)]
+        for number, process in enumerate(processes):
+            process.stdin.write(b"%d\n" % number)
+        assert [await process.stdout.readline() for process in processes] == [b"%d\n" % n for n in range(64)]
+        with pytest.raises(asyncssh.ChannelOpenError, match="too many channels at once"):
+            await connection.create_process("cat")
+        for process in processes:
+            process.stdin.write_eof()
+        assert {(await process.wait()).exit_status for process in processes} == {0}
+    transcript = bench.memory.transcripts
+    assert len(transcript.sessions) == 1
+    assert len(transcript.all("decision")) == len(transcript.all("forward")) == 64
+    typed = {(event.fields["channel"], event.fields["bytes"]) for event in transcript.all("term.input")}
+    assert len({channel for channel, _ in typed}) == 64

@@ -24,7 +24,7 @@ from interlock.approvals.model import State
 from interlock.config import Issuer, Workload
 from interlock.errors import AuthenticationError, EvidenceError, Reason
 from interlock.gate import Gate
-from interlock.identity.exchange import ACCESS_TOKEN, CERTIFICATE, GRANT, JWT, PASSWORD
+from interlock.identity.exchange import ACCESS_TOKEN, GRANT, JWT, PASSWORD
 from interlock.identity.principal import Identity, Kind, Principal
 
 REPOSITORY = "acme/app"
@@ -221,6 +221,18 @@ class TestEnds:
             with pytest.raises(AuthenticationError):
                 await town.principal(secret)
 
+    async def test_with_what_it_was_given_for_all_the_way_up(self, town: Town) -> None:
+        actor = await town.desk.directory.issue_token("claude-ci")
+        first = await town.granted(actor_token=actor.secret.reveal(), actor_token_type=ACCESS_TOKEN)
+        await town.desk.directory.add("helper", Kind.AGENT, owner="alice")
+        other = (await town.desk.directory.issue_token("helper")).secret.reveal()
+        second = await town.granted(subject_token=first["access_token"], actor_token=other, actor_token_type=ACCESS_TOKEN)
+        assert (await town.principal(second["access_token"])).acting_for_handles == ("claude-ci", "yves")
+        await town.desk.directory.revoke_token("claude-ci", actor.id)
+        for secret in (first["access_token"], second["access_token"]):
+            with pytest.raises(AuthenticationError):
+                await town.principal(secret)
+
     async def test_nothing_is_given_that_is_not_recorded(self, town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
         async def broken() -> None:
             raise EvidenceError
@@ -244,8 +256,7 @@ class TestRefused:
             ({"subject_token_type": "urn:ietf:params:oauth:token-type:id_token"}, "invalid_request", "token-rejected"),
             ({"subject_token_type": "urn:ietf:params:oauth:token-type:saml2"}, "invalid_request", "token-rejected"),
             ({"requested_token_type": "urn:ietf:params:oauth:token-type:refresh_token"}, "invalid_request", "token-rejected"),
-            ({"requested_token_type": CERTIFICATE}, "invalid_request", "token-rejected"),
-            ({"ssh_public_key": "ssh-ed25519 AAAA"}, "invalid_request", "token-rejected"),
+            ({"requested_token_type": "urn:interlock:token-type:certificate"}, "invalid_request", "token-rejected"),
             ({"audience": "orders"}, "invalid_target", "request-not-offered"),
             ({"resource": "https://orders.example"}, "invalid_target", "request-not-offered"),
             ({"scope": "admin"}, "invalid_scope", "request-not-offered"),

@@ -24,7 +24,7 @@ from posixpath import normpath
 
 from interlock.approvals.model import ApprovalRequest, RequestDraft, Scope, Vote, VoteVerdict
 from interlock.approvals.wording import duration
-from interlock.commands.model import Analysis, Effect, Kind, Wire
+from interlock.commands.model import Analysis, Effect, Kind, Stdin, Wire
 from interlock.commands.sql.shape import shape
 from interlock.identity.principal import Identity
 from interlock.policy.model import ReviewTerms, Target
@@ -161,7 +161,7 @@ def _bindable(draft: RequestDraft) -> bool:
         rows = command.kind in (Kind.QUERY, Kind.BIND) and {effect.verb for effect in analysis.effects} <= ROWS
         called = any(effect.functions for effect in analysis.effects)
         return rows and not called and analysis.statements == 1 and shape(command.text) != ""
-    given = command.stdin is not None and command.stdin.data != b""
+    given = analysis.stdin is Stdin.PROTOCOL or (command.stdin is not None and command.stdin.data != b"")
     return not given and not command.env and not command.pty and _simple(analysis)
 
 

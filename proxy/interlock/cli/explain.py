@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,7 +36,7 @@ from interlock.policy.question import answer as asked
 from interlock.ports import Classifier
 
 DEFAULT_CONFIG = Path("/etc/interlock/interlock.yaml")
-_PROTOCOLS = {"ssh": "ssh", "shell": "ssh", "postgres": "postgres", "sql": "postgres"}
+_PROTOCOLS = {"ssh": "ssh", "shell": "ssh", "operation": "ssh", "postgres": "postgres", "sql": "postgres"}
 MAX_LINE = 8 << 20
 
 
@@ -52,6 +53,9 @@ def explain(
     target: TargetName = None,
     shell: Annotated[str | None, typer.Option("--shell", help="A shell command.")] = None,
     sql: Annotated[str | None, typer.Option("--sql", help="SQL.")] = None,
+    operation: Annotated[
+        str | None, typer.Option("--operation", help="A file operation or a push, as the record shows it: sftp put /srv/x")
+    ] = None,
     file: File = None,
     as_: As = "agent",
     policy: Policies = None,
@@ -60,8 +64,8 @@ def explain(
     output: Annotated[Output, typer.Option("--output", "-o", help="text or json.")] = Output.TEXT,
 ) -> None:
     """Say what a command would do, which rule decides, and why. Exit status 0 whatever the decision."""
-    if sum(given is not None for given in (shell, sql, file)) != 1:
-        raise UsageError("give one of --shell TEXT, --sql TEXT or --file FILE")
+    if sum(given is not None for given in (shell, sql, operation, file)) != 1:
+        raise UsageError("give one of --shell TEXT, --sql TEXT, --operation TEXT or --file FILE")
     configuration = _configuration(config)
     surroundings = Surroundings(configuration, policy or [])
     principal = find_asker(as_, server, configuration)
@@ -69,8 +73,8 @@ def explain(
         broken = asyncio.run(_lines(surroundings, principal, target, file))
         raise typer.Exit(1 if broken else 0)
     protocol = "postgres" if sql is not None else "ssh"
-    text = _bytes(sql if sql is not None else shell or "")
-    question = surroundings.question(text, target, protocol)
+    text = _bytes(sql if sql is not None else shell or operation or "")
+    question = replace(surroundings.question(text, target, protocol), operation=operation is not None)
     answer = asyncio.run(_one(surroundings, principal, question))
     if output is Output.JSON:
         emit_json(answer)
@@ -148,7 +152,10 @@ async def _lines(surroundings: Surroundings, principal: who.Principal, target: s
                 protocol = _PROTOCOLS.get(str(asked.get("protocol") or surroundings.protocol_of(target)))
                 if protocol is None:
                     raise UsageError('"protocol" is ssh or postgres')
-                question = surroundings.question(_bytes(asked["text"]), target, protocol, id_=id_, has_id=True)
+                question = replace(
+                    surroundings.question(_bytes(asked["text"]), target, protocol, id_=id_, has_id=True),
+                    operation=asked.get("protocol") == "operation",
+                )
                 given = await answer(surroundings, principal, question, classify)
             except (InterlockError, ValueError) as error:
                 broken += 1

@@ -29,6 +29,11 @@ STEPS = (
 ECHOED = "echo interlock"
 """What is run, and forced, to see that a command arrives as it is."""
 
+CREDENTIAL_FIX = (
+    "the account must exist there; ssh-ca: its TrustedUserCAKeys must have the public half of targets_ca, the clocks must agree "
+    "and no address translation may stand between; key, agent: its authorized_keys must have the public key"
+)
+
 _LINE = 255
 """Longest identification string (RFC 4253 §4.2)."""
 
@@ -209,13 +214,7 @@ def _login_failed(error: TargetError, at: int) -> list[Finding]:
         case Reason.TARGET_IDENTITY:
             ahead, fix = 1, "check its key there (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub), then add it to host_keys"
         case Reason.TARGET_CREDENTIAL:
-            ahead, fix = (
-                2,
-                (
-                    "the account must exist there; ssh-ca: its TrustedUserCAKeys must have the public half of targets_ca, the clocks "
-                    "must agree and no address translation may stand between; key, agent: its authorized_keys must have the public key"
-                ),
-            )
+            ahead, fix = 2, CREDENTIAL_FIX
         case _:
             ahead, fix = 0, error.next_step
     passed = [Finding(STEPS[first + n], Status.OK, "agreed" if n == 0 else "verified") for n in range(ahead)]

@@ -1,4 +1,4 @@
-"""Analyzer: the gate's classifier. SQL, shell and file operations, cached by everything that changes the answer.
+"""Analyzer: the gate's classifier. SQL, shell, file operations and pushes, cached by everything that changes the answer.
 
 Answers at once what is cached, and what is small enough to read here; everything else goes to a child. Knows which
 grammar a command needs; knows no policy.
@@ -17,6 +17,7 @@ from interlock.commands.model import Analysis, Command, Kind, Opaque, ShellConte
 from interlock.commands.pool import ShellPool
 from interlock.commands.programs.loader import programs, sensitive_paths
 from interlock.commands.programs.rules import Rules
+from interlock.commands.pushes import analyze_push
 from interlock.commands.sftp import analyze_sftp
 from interlock.commands.shell import queries
 from interlock.commands.shell.analysis import Asked, analyze_shell, unknown
@@ -67,6 +68,8 @@ class Analyzer:
         context = command.context
         if command.kind is Kind.FILE:
             return self._keep(key, command, analyze_sftp(command.text, self._rules))
+        if command.kind is Kind.PUSH:
+            return self._keep(key, command, analyze_push(command.text, self._rules))
         if not isinstance(context, SqlContext) or not in_process(command.text):
             return None
         kind, surroundings = command.kind, _surroundings(command.kind, context)

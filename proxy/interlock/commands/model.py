@@ -41,6 +41,7 @@ class Kind(StrEnum):
 
     EXEC = "command"
     FILE = "sftp"
+    PUSH = "git.push"
     QUERY = "pg.query"
     PARSE = "pg.parse"
     BIND = "pg.bind"
@@ -51,6 +52,7 @@ class Stdin(StrEnum):
 
     NONE = "none"  # the protocol has none (SQL)
     IGNORED = "ignored"  # reviewed: the target gets EOF
+    PROTOCOL = "protocol"  # of a program that copies: never read ahead, looked at on its way (ssh/transfers)
     DATA = "data"  # reviewed: read to EOF, hashed, shown
     CODE = "code"  # always read to EOF and analysed as text of its interpreter
 

@@ -3,6 +3,7 @@
     sftp get '/var/log/app.log'
     sftp put '/tmp/report.csv' create=yes truncate=yes mode=0644
     sftp rename '/srv/a' '/srv/b' replace=yes resolved=/data/a resolved-to=/data/b
+    scp put '/srv/app/config' mode=0644
 
 The text is what is decided, shown, recorded and matched, and the request to the target is made of it again, so it has
 exactly one form: what does not read back to itself is refused. Effects are those of the program that does the same to
@@ -32,6 +33,9 @@ _PATHS = {
 }  # fmt: skip
 """How many paths each operation has. Of `symlink` the first is what the link says."""
 
+_PROGRAMS = {"sftp": frozenset(_PATHS), "scp": frozenset({"get", "put", "ls", "mkdir"})}
+"""Which operations come by which program. Those of `scp` are the names in its old protocol (ssh/transfers/scp.py)."""
+
 _OPTIONS = ("create", "exclusive", "truncate", "read", "replace", "mode", "owner", "size", "times", "resolved", "resolved-to")
 """In the order in which they stand in the text."""
 
@@ -57,6 +61,7 @@ class FileOperation:
     verb: str
     paths: tuple[str, ...]
     options: tuple[tuple[str, str], ...] = ()
+    program: str = "sftp"
 
     def option(self, name: str) -> str:
         return dict(self.options).get(name, "")
@@ -74,7 +79,7 @@ class FileOperation:
 
     @property
     def text(self) -> bytes:
-        words = ["sftp", self.verb, *map(shlex.quote, self.paths)]
+        words = [self.program, self.verb, *map(shlex.quote, self.paths)]
         words += [f"{name}={shlex.quote(value)}" for name, value in self.options]
         return " ".join(words).encode("utf-8", "surrogateescape")
 
@@ -85,11 +90,11 @@ def parse(text: str) -> FileOperation | None:
         words = shlex.split(text)
     except ValueError:
         return None
-    if len(words) < 3 or words[0] != "sftp" or words[1] not in _PATHS:
+    if len(words) < 3 or words[1] not in _PROGRAMS.get(words[0], ()):
         return None
     count = _PATHS[words[1]]
     options = tuple((name, value) for name, sep, value in (word.partition("=") for word in words[2 + count :]) if sep)
-    read = FileOperation(words[1], tuple(words[2 : 2 + count]), options)
+    read = FileOperation(words[1], tuple(words[2 : 2 + count]), options, words[0])
     known = [name for name, _ in options]
     ordered = known == [name for name in _OPTIONS if name in known] and all(_VALUES[name].fullmatch(v) for name, v in options)
     return read if ordered and len(read.paths) == count and read.text == text.encode("utf-8", "surrogateescape") else None
@@ -107,7 +112,7 @@ def analyze_sftp(text: bytes, rules: Rules) -> Analysis:
         return Analysis(unreadable=Unreadable(Reason.TOO_LARGE, f"a path has 1 to {MAX_PATH} bytes"), parser=PARSER)
     effects: dict[Effect, None] = {}
     opaque: dict[Opaque, None] = {}
-    place = Place(via=("sftp",), origin="sftp")
+    place = Place(via=(operation.program,), origin=operation.program)
     for one in _readings(operation):
         for argv in _equivalents(one):
             outcome = rules.evaluate(argv, place)

@@ -54,6 +54,8 @@ WORDS: Mapping[str, str] = {
     "psql-variable": "a variable of psql, which becomes a part of the SQL",
     "interactive-editor": "an editor, which can run anything",
     "pager": "a pager, which can run anything",
+    "names-unknown": "which files come is known only when they come",
+    "transfer-not-alone": "it takes files in a protocol that is only looked at when nothing is around it",
     "remote-session": "a session on another machine",
     "remote-host": "what happens on another machine",
     "remote-archive": "an archive on another machine",

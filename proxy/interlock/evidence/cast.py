@@ -71,7 +71,7 @@ class _Recording:
             case "channel.open":
                 if event.get("pty"):
                     self._pty.add(event.get("channel"))
-            case "command" | "sftp" | "pg.query":
+            case "command" | "sftp" | "git.push" | "pg.query":
                 yield self._mark(f"{event['type']} {event['seq']}")
                 yield self._asked(secret)
             case "pg.parse":

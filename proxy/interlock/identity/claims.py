@@ -1,15 +1,14 @@
 """The rules about the claims of a token whose signature was verified. Pure; time comes in as an argument.
 
-Knows RFC 7519 §4.1, RFC 8693 §4.1 (act) and §4.4 (may_act), OpenID Connect Core §2, Back-Channel Logout §2.4, and where
+Knows RFC 7519 §4.1, RFC 8693 §4.1 (act) and §4.4 (may_act), OpenID Connect Core §2, and where
 platforms keep what others call `jti` and `sub`. Must not know headers, signatures or the directory.
 """
 
 from __future__ import annotations
 
-import hmac
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,10 +21,6 @@ from interlock.platforms import PLATFORMS
 SKEW_S = 60
 MAX_GROUPS = 1000
 MAX_NAME = 255
-LOGOUT_AGE_S = 300
-"""A logout token is delivered at once; what comes much later was kept back."""
-
-LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 
 _ID_TOKEN_CLAIMS = frozenset({"nonce", "at_hash", "c_hash", "s_hash"})
 """OpenID Connect Core §2 and §3.3.2.11: only ID tokens carry these. RFC 9068 §4 lets a `typ` of at+jwt settle it."""
@@ -53,19 +48,7 @@ class VerifiedToken:
     assurance: Assurance
     workload: str = ""
     may_act: Identity | None = None
-    sid: str = ""
-    has_groups: bool = field(default=True)
-
-
-@dataclass(frozen=True, slots=True)
-class LogoutToken:
-    """Somebody was logged out at their issuer: `identity`, or whoever has the session `sid`, or both."""
-
-    issuer: Issuer
-    jti: str
-    issued: datetime
-    identity: Identity | None
-    sid: str
+    has_groups: bool = True
 
 
 def verified(
@@ -85,38 +68,6 @@ def verified(
     return _token(claims, issuer, issued, expires, pinned, named)
 
 
-def id_token(claims: Mapping[str, Any], issuer: Issuer, now: datetime, *, nonce: str, named: str = "") -> VerifiedToken:
-    """Apply every rule about an ID token that was asked for with `nonce` (OpenID Connect Core §3.1.3.7)."""
-    _check_issuer(claims, issuer)
-    _check_audience(claims, issuer.client_id or issuer.audience)
-    issued, expires = _check_times(claims, issuer, now)
-    given = claims.get("nonce")
-    if not nonce or not isinstance(given, str) or not hmac.compare_digest(given.encode("utf-8", "replace"), nonce.encode()):
-        raise rejected("its nonce is not the one that was sent")
-    if "events" in claims or "act" in claims or str(claims.get("typ", "id")).lower() not in ("id", "jwt"):
-        raise rejected("it is no ID token")
-    return _token(claims, issuer, issued, expires, frozenset(), named, optional_jti=True)
-
-
-def logout_token(claims: Mapping[str, Any], issuer: Issuer, now: datetime) -> LogoutToken:
-    """Apply every rule about a logout token (Back-Channel Logout 1.0 §2.4 and §2.6)."""
-    _check_issuer(claims, issuer)
-    _check_audience(claims, issuer.client_id or issuer.audience)
-    issued, _ = _check_times(claims, issuer, now)
-    if now.timestamp() - issued.timestamp() > LOGOUT_AGE_S + SKEW_S:
-        raise rejected("it is a logout token of long ago", Reason.TOKEN_EXPIRED)
-    events = claims.get("events")
-    if not isinstance(events, dict) or not isinstance(events.get(LOGOUT_EVENT), dict):
-        raise rejected("it is no logout token (events)")
-    if "nonce" in claims:
-        raise rejected("it has a nonce, so it is an ID token and no logout token")
-    sid = _name(claims, "sid") if "sid" in claims else ""
-    identity = Identity(issuer.issuer, _name(claims, issuer.subject)) if issuer.subject in claims else None
-    if identity is None and not sid:
-        raise rejected("it names neither a subject nor a session")
-    return LogoutToken(issuer, _name(claims, "jti"), issued, identity, sid)
-
-
 def trust_domain(claims: Mapping[str, Any]) -> str:
     """Return the trust domain of a SPIFFE ID in `sub`; empty when it is none (SPIFFE-ID §2.1)."""
     sub = claims.get("sub")
@@ -129,12 +80,10 @@ def trust_domain(claims: Mapping[str, Any]) -> str:
 
 
 def _token(
-    claims: Mapping[str, Any], issuer: Issuer, issued: datetime, expires: datetime, pinned: frozenset[str], named: str, *,
-    optional_jti: bool = False,
-) -> VerifiedToken:  # fmt: skip
+    claims: Mapping[str, Any], issuer: Issuer, issued: datetime, expires: datetime, pinned: frozenset[str], named: str
+) -> VerifiedToken:
     platform = PLATFORMS[issuer.platform]
-    optional = named and (optional_jti or platform.digest)
-    jti = named if optional and platform.jti not in claims else _name(claims, platform.jti)
+    jti = named if named and platform.digest and platform.jti not in claims else _name(claims, platform.jti)
     identity = Identity(issuer.issuer, _name(claims, issuer.subject))
     actors = _actors(claims, issuer.issuer, pinned)
     if len({identity, *actors}) != len(actors) + 1:
@@ -150,7 +99,6 @@ def _token(
         assurance=_assurance(claims),
         workload=_workload(claims, issuer),
         may_act=_may_act(claims, issuer.issuer),
-        sid=_name(claims, "sid") if "sid" in claims else "",
         has_groups=issuer.groups_claim in claims,
     )
 

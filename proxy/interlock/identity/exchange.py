@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Protocol
 
 from interlock.clock import Clock
 from interlock.config import Secret
@@ -27,14 +26,13 @@ GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
 JWT = "urn:ietf:params:oauth:token-type:jwt"
 PASSWORD = "urn:interlock:token-type:postgres-password"
-CERTIFICATE = "urn:interlock:token-type:ssh-certificate"
 
 TAKEN = frozenset({ACCESS_TOKEN, JWT})
 """What subject and actor may be: an ID token says who logged in, and is no authority (RFC 8693 §3 has a type for it)."""
 
 PARAMETERS = frozenset({
     "grant_type", "subject_token", "subject_token_type", "actor_token", "actor_token_type", "requested_token_type",
-    "resource", "audience", "scope", "ssh_public_key",
+    "resource", "audience", "scope",
 })  # fmt: skip
 
 
@@ -46,14 +44,6 @@ class ExchangeError(InterlockError):
     def __init__(self, error: str, message: str, reason: Reason = Reason.TOKEN_REJECTED) -> None:
         super().__init__(message, reason=reason)
         self.error = error
-
-
-class CertificateSigner(Protocol):
-    """The login CA, as far as an exchange needs it."""
-
-    def sign(self, principal: Principal, public_key: str, until: datetime) -> tuple[str, str]:
-        """Return a certificate (a line of a -cert.pub file) and the ident by which it is revoked. Raise ConfigError."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +62,11 @@ class Granted:
 class Exchange:
     """One an application."""
 
-    def __init__(
-        self, authenticator: Authenticator, *, clock: Clock, journal: Recorder, audience: str = "interlock",
-        signer: CertificateSigner | None = None,
-    ) -> None:  # fmt: skip
+    def __init__(self, authenticator: Authenticator, *, clock: Clock, journal: Recorder, audience: str = "interlock") -> None:
         self._authenticator = authenticator
         self._clock = clock
         self._journal = journal
         self._audience = audience
-        self._signer = signer
 
     async def exchange(self, asked: dict[str, str], *, source: str = "") -> Granted:
         """Answer one request. Raise ExchangeError; StoreError and EvidenceError when it can't be checked or recorded."""
@@ -89,7 +75,8 @@ class Exchange:
         actor = await self._proven(asked["actor_token"], source) if "actor_token" in asked else None
         principal = self._acting(subject, actor)
         until = self._until(subject.principal, *([actor.principal] if actor else []))
-        granted = self._given(wanted, replace(principal, credential=_pending(until)), until, asked.get("ssh_public_key", ""))
+        parents = frozenset(one.principal.credential.ident for one in (subject, actor) if one is not None)
+        granted = self._given(wanted, replace(principal, credential=_pending(until)), until, parents)
         try:
             self._journal.append(_event(granted, source))
             await self._journal.sync()
@@ -117,11 +104,8 @@ class Exchange:
                 "invalid_scope", "there are no scopes to ask for: policy says what may be done", Reason.REQUEST_NOT_OFFERED
             )
         wanted = asked.get("requested_token_type", ACCESS_TOKEN)
-        offered = {ACCESS_TOKEN, PASSWORD, *({CERTIFICATE} if self._signer is not None else ())}
-        if wanted not in offered:
-            raise _bad(f"requested_token_type must be {' or '.join(sorted(offered))}")
-        if (wanted == CERTIFICATE) != ("ssh_public_key" in asked):
-            raise _bad(f"ssh_public_key belongs to requested_token_type {CERTIFICATE}")
+        if wanted not in (ACCESS_TOKEN, PASSWORD):
+            raise _bad(f"requested_token_type must be {ACCESS_TOKEN} or {PASSWORD}")
         return wanted
 
     async def _proven(self, token: str, source: str) -> Proven:
@@ -152,16 +136,13 @@ class Exchange:
         ends = [p.credential.expires for p in principals if p.credential.expires is not None]
         return min([self._clock.now() + LIFETIME, *ends])
 
-    def _given(self, wanted: str, principal: Principal, until: datetime, public_key: str) -> Granted:
+    def _given(self, wanted: str, principal: Principal, until: datetime, parents: frozenset[str]) -> Granted:
         exchanged, now = self._authenticator.exchanged, self._clock.now()
         try:
-            if wanted == CERTIFICATE and self._signer is not None:
-                line, ident = self._signer.sign(principal, public_key, until)
-                return Granted(Secret(line), ident, CERTIFICATE, "N_A", now, until, principal)
             if wanted == PASSWORD:
-                issued = exchanged.password(principal, until)
+                issued = exchanged.password(principal, until, parents)
                 return Granted(issued.secret, issued.id, PASSWORD, "N_A", now, until, principal)
-            issued = exchanged.token(principal, until)
+            issued = exchanged.token(principal, until, parents)
         except AuthenticationError as error:
             raise ExchangeError("invalid_request", str(error), error.code) from None
         return Granted(issued.secret, issued.id, ACCESS_TOKEN, "Bearer", now, until, principal)

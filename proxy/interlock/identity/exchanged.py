@@ -8,7 +8,7 @@ groups, owner or accounts, because it was given for what they were. Must not kno
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -31,10 +31,12 @@ _ENDING = frozenset({
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """One credential. `key` is the SHA-256 of a token; a password has a verifier and the handle it is for."""
+    """One credential. `key` is the SHA-256 of a token; a password has a verifier and the handle it is for. `parents` are the
+    idents of what it was given for, all the way up: it ends with any of them."""
 
     principal: Principal
     until_us: int
+    parents: frozenset[str]
     key: bytes = b""
     verifier: Verifier | None = None
     salt: bytes = b""
@@ -53,20 +55,20 @@ class ExchangedCredentials:
         self._by_handle: dict[str, list[str]] = {}
         directory.subscribe(self._changed)
 
-    def token(self, principal: Principal, until: datetime) -> Issued:
+    def token(self, principal: Principal, until: datetime, parents: frozenset[str] = frozenset()) -> Issued:
         """Make a bearer token of this principal: shown now, never again."""
         secret = new_secret(EXCHANGED_PREFIX, self._entropy)
         issued = self._issued("xtk_", secret, until)
-        self._hold(issued, principal, CredentialKind.EXCHANGED, key=fingerprint(secret))
+        self._hold(issued, principal, parents, key=fingerprint(secret))
         return issued
 
-    def password(self, principal: Principal, until: datetime) -> Issued:
+    def password(self, principal: Principal, until: datetime, parents: frozenset[str] = frozenset()) -> Issued:
         """Make a Postgres password that stands for this principal with its whole chain, for the actor's handle."""
         secret = new_secret(PASSWORD_PREFIX, self._entropy)
         issued = self._issued("xpw_", secret, until)
         at = self._directory.scram(principal.handle)
         made = verifier(issued.id, secret, at.salt, at.iterations)
-        self._hold(issued, principal, CredentialKind.EXCHANGED, verifier=made, salt=at.salt, iterations=at.iterations)
+        self._hold(issued, principal, parents, verifier=made, salt=at.salt, iterations=at.iterations)
         return issued
 
     def by_token(self, secret: str) -> Principal:
@@ -90,25 +92,31 @@ class ExchangedCredentials:
     def holds(self, ident: str) -> bool:
         return ident in self._held
 
-    def revoke(self, identities: Iterable[Identity] = (), idents: Iterable[str] = ()) -> None:
-        """End what stands for any of these, and the credentials of these idents."""
+    def revoke(self, identities: Collection[Identity] = (), idents: Collection[str] = ()) -> frozenset[str]:
+        """End what stands for any of these, and what these credentials are or were exchanged for. Return which ended."""
         gone, named = frozenset(identities), frozenset(idents)
-        for ident, one in list(self._held.items()):
-            if ident in named or gone & one.principal.excluded():
-                self._drop(ident)
+        ended = frozenset(
+            ident for ident, one in self._held.items()
+            if ident in named or named & one.parents or gone & one.principal.excluded()
+        )  # fmt: skip
+        for ident in ended:
+            self._drop(ident)
+        return ended
 
     def _issued(self, prefix: str, secret: str, until: datetime) -> Issued:
         return Issued(prefix + ulid(self._clock, self._entropy), Secret(secret), until)
 
     def _hold(
-        self, issued: Issued, principal: Principal, kind: CredentialKind, *,
+        self, issued: Issued, principal: Principal, parents: frozenset[str], *,
         key: bytes = b"", verifier: Verifier | None = None, salt: bytes = b"", iterations: int = 0,
     ) -> None:  # fmt: skip
         left = issued.expires - self._clock.now()
         until_us = self._clock.monotonic_us() + left // timedelta(microseconds=1)
-        holder = replace(principal, credential=Credential(kind, issued.id, issued.expires))
+        holder = replace(principal, credential=Credential(CredentialKind.EXCHANGED, issued.id, issued.expires))
+        above = (self._held[ident].parents for ident in parents if ident in self._held)
+        whole = parents.union(*above)
         self._make_room(principal)
-        self._held[issued.id] = _Held(holder, until_us, key, verifier, salt, iterations)
+        self._held[issued.id] = _Held(holder, until_us, whole, key, verifier, salt, iterations)
         if key:
             self._by_key[key] = issued.id
         else:
@@ -151,5 +159,5 @@ class ExchangedCredentials:
                 del self._by_handle[one.principal.handle]
 
     def _changed(self, change: Change) -> None:
-        if change.kind in _ENDING or change.stopped:
-            self.revoke(change.stopped | {change.identity}, change.credentials)
+        ending = frozenset({change.identity}) if change.kind in _ENDING else frozenset()
+        self.revoke(change.stopped | ending, change.credentials)

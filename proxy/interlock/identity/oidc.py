@@ -1,8 +1,8 @@
-"""JWTs of pinned issuers: which are accepted, and what kind of statement each is (identity.md, "Token rules").
+"""JWTs of pinned issuers: which are accepted, and who they say is asking (identity.md, "Token rules").
 
-Knows RFC 7519, RFC 8725 (best practices), RFC 9068 (access tokens), OpenID Connect Core (ID tokens) and Back-Channel Logout.
-The signature is PyJWT's; what the claims of a verified token must be is `claims`'. Must not know the directory: a verified
-token is facts, and what they are worth is `authenticate`'s to say.
+Knows RFC 7519, RFC 8725 (best practices) and RFC 9068 (access tokens). The signature is PyJWT's; what the
+claims of a verified token must be is `claims`'. Must not know the directory: a verified token is facts, and what they are
+worth is `authenticate`'s to say.
 """
 
 from __future__ import annotations
@@ -22,12 +22,9 @@ from interlock.config import Issuer
 from interlock.errors import ConfigError
 from interlock.identity import claims as rules
 from interlock.identity import jose
-from interlock.identity.claims import MAX_NAME, LogoutToken, VerifiedToken
+from interlock.identity.claims import MAX_NAME, VerifiedToken
 from interlock.identity.jose import rejected
 from interlock.identity.keyset import ALGORITHMS, KeySet
-
-_LOGOUT_TYPES = frozenset({"logout+jwt", "jwt", ""})
-_ID_TYPES = frozenset({"jwt", "", "id+jwt"})
 
 
 class TokenVerifier:
@@ -77,34 +74,19 @@ class TokenVerifier:
 
     async def verify(self, token: str) -> VerifiedToken:
         """Return what an access token or a workload's token says. Raise AuthenticationError that names the rule it breaks."""
-        issuer, header, claims = await self._signed(token, "an access token for us")
+        issuer, header, claims = await self._signed(token)
         return rules.verified(
             claims, issuer, self._clock.now(), frozenset(self._issuers),
             access_token=_type(header) == "at+jwt", named=jose.digest(token),
         )  # fmt: skip
 
-    async def verify_id_token(self, token: str, *, nonce: str) -> VerifiedToken:
-        """Return who logged in, by an ID token that was asked for with this `nonce`. It opens nothing by itself."""
-        issuer, _, claims = await self._signed(token, "an ID token", _ID_TYPES)
-        return rules.id_token(claims, issuer, self._clock.now(), nonce=nonce, named=jose.digest(token))
-
-    async def verify_logout(self, token: str) -> LogoutToken:
-        """Return who was logged out, by a logout token (OpenID Connect Back-Channel Logout 1.0 §2.6)."""
-        issuer, _, claims = await self._signed(token, "a logout token", _LOGOUT_TYPES)
-        return rules.logout_token(claims, issuer, self._clock.now())
-
-    async def _signed(
-        self, token: str, what: str, types: frozenset[str] | None = None
-    ) -> tuple[Issuer, Mapping[str, Any], Mapping[str, Any]]:
-        """Return whose token this is and what it holds, once its signature is verified with one of the issuer's own keys.
-
-        `types` are the values of `typ` that fit `what`; None stands for those of the issuer's access tokens.
-        """
+    async def _signed(self, token: str) -> tuple[Issuer, Mapping[str, Any], Mapping[str, Any]]:
+        """Return whose token this is and what it holds, once its signature is verified with one of the issuer's own keys."""
         unverified = jose.unverified(token)
         issuer = self._issuer(unverified.claims)
         algorithm, kid = _checked_header(unverified.header, issuer)
-        if _type(unverified.header) not in (types if types is not None else {_short(name) for name in issuer.types}):
-            raise rejected(f"its typ is not one of {what}")
+        if _type(unverified.header) not in {_short(name) for name in issuer.types}:
+            raise rejected("its typ is not one of an access token for us")
         key = await self._keys[issuer.issuer].find(kid, algorithm)
         try:
             jwt.api_jws.decode(token, key.public, algorithms=[algorithm])

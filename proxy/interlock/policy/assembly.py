@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import PurePath
 
 from interlock.commands.model import Command, HeldInput, Kind, ShellContext, SqlContext, Wire
+from interlock.commands.pushes import kind_of
 from interlock.errors import PolicyError
 from interlock.identity import principal as who
 from interlock.policy import lint, packs
@@ -241,9 +242,10 @@ def _case(file: _File, form: CaseForm, scope: str, where: Where) -> Case:
         command = Command(Wire.POSTGRES, Kind.QUERY, form.sql.encode(), context=SqlContext(assume_tables=True))
     else:
         target = Target("case", "ssh", labels, account=form.account)
-        text = (form.shell or "").encode()
+        text = (form.shell or form.operation or "").encode()
         stdin = None if form.stdin is None else HeldInput(form.stdin.encode())
-        command = Command(Wire.SSH, Kind.EXEC, text, stdin=stdin, context=ShellContext("bash"))
+        kind = Kind.EXEC if form.operation is None else kind_of(form.operation)
+        command = Command(Wire.SSH, kind, text, stdin=stdin, context=ShellContext("bash"))
     case = Case(scope, command, asking, target, form.expect, rule=form.rule or "", place=file.line(where))
     return case if form.at is None else replace(case, at=form.at)
 

@@ -13,6 +13,7 @@ from hashlib import sha256
 from typing import Any
 
 from interlock.commands.model import Analysis, Command, Kind, ShellContext, SqlContext, Wire
+from interlock.commands.pushes import kind_of
 from interlock.config import TargetConfig
 from interlock.errors import SENTENCES
 from interlock.identity.principal import Principal
@@ -40,13 +41,15 @@ class Question:
     search_path: tuple[str, ...] = ("public", "pg_temp")
     id: Any = None
     has_id: bool = False
+    operation: bool = False  # an operation on files, or a push, as the record shows it
 
     @property
     def command(self) -> Command:
         if self.target.protocol == "postgres":
             context = SqlContext(search_path=self.search_path, assume_tables=True)
             return Command(Wire.POSTGRES, Kind.QUERY, self.text, context=context)
-        return Command(Wire.SSH, Kind.EXEC, self.text, context=ShellContext(self.shell))
+        kind = kind_of(self.text.decode("utf-8", "replace")) if self.operation else Kind.EXEC
+        return Command(Wire.SSH, kind, self.text, context=ShellContext(self.shell))
 
 
 def facts_of(target: TargetConfig) -> Target:

@@ -184,6 +184,7 @@ class CaseForm(Strict):
 
     sql: str | None = None
     shell: str | None = None
+    operation: Annotated[str | None, Field(description="a file operation or a push, as the record shows it")] = None
     expect: Literal["allow", "deny", "review", "none"]
     rule: Annotated[str | None, Field(description="pack/id of the rule that must carry the answer")] = None
     target: Annotated[dict[str, str] | None, Field(description="labels; absent: env: prod")] = None
@@ -195,9 +196,9 @@ class CaseForm(Strict):
 
     @model_validator(mode="after")
     def _one_text(self) -> CaseForm:
-        if (self.sql is None) == (self.shell is None):
-            raise ValueError("a case has either sql: or shell:")
-        if self.sql is not None and self.stdin is not None:
+        if sum(given is not None for given in (self.sql, self.shell, self.operation)) != 1:
+            raise ValueError("a case has either sql:, shell: or operation:")
+        if self.shell is None and self.stdin is not None:
             raise ValueError("stdin: belongs to shell:")
         return self
 

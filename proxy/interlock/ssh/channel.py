@@ -89,6 +89,8 @@ class ClientChannel(asyncssh.SSHServerChannel[bytes]):
         match name:
             case "exec":
                 return self._exec(packet)
+            case "shell":
+                return self._shell(packet)
             case "env":
                 return self._env_request(packet)
             case "signal":
@@ -110,15 +112,25 @@ class ClientChannel(asyncssh.SSHServerChannel[bytes]):
             self._house.refuse_limit(Scope.SESSION, "exec", self._name)
             self._end_with("the command is larger than can be shown to a reviewer; split it")
             return True
-        if (row := requests.transfer(text)) is not None:
+        if (row := requests.unoffered(text)) is not None:
             return self._refuse(row, detail=text[:4096].decode("utf-8", "backslashreplace"))
+        self._execute(text)
+        return True
+
+    def _shell(self, packet: SSHPacket) -> bool:
+        """A shell without a terminal reads a script: it is asked for like `bash -s`, and read to its end before it runs."""
+        packet.check_end()
+        if self._spent:
+            return self._refuse(requests.find(Scope.SESSION, "*"), request="shell again")
+        self._execute(self._house.script_reader(), unended=requests.NO_SHELL)
+        return True
+
+    def _execute(self, text: bytes, *, unended: str = "") -> None:
         self._spent = True
         self._after = self._limits.signals
         self._outlet = ChannelOutlet(self, self._house.clogs)
-        self._execution = self._house.execution(
-            self._name, text, tuple(sorted(dict(self._desired).items())), self._outlet, self._said
-        )
-        return True
+        env = tuple(sorted(dict(self._desired).items()))
+        self._execution = self._house.execution(self._name, text, env, self._outlet, self._said, unended)
 
     def _files(self, packet: SSHPacket) -> bool:
         wanted = requests.shown_name(packet.get_string())

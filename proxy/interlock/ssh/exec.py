@@ -27,6 +27,7 @@ from interlock.ssh.records import STDERR
 from interlock.ssh.relay import ClientSide, Ending, Relay
 from interlock.ssh.requests import SIGNALS
 from interlock.ssh.stdin import HeldBuffer
+from interlock.ssh.transfers.carrying import Carrier, reading_of
 from interlock.ssh.upstream import Route, Upstream
 
 log = structlog.get_logger()
@@ -54,7 +55,9 @@ class Execution:
         limits: Limits,
         context: ShellContext,
         said: str = "",
+        unended: str = "",
     ) -> None:
+        """`unended`: what is said when its input must be read before it runs, and does not end."""
         self._channel = channel
         self._text = text
         self._env = env
@@ -64,9 +67,10 @@ class Execution:
         self._limits = limits
         self._context = context
         self.said = said
-        self._held = HeldBuffer(limits.stdin)
+        self._held = HeldBuffer(limits.stdin, unended)
         self._arrived = asyncio.Event()
         self._relay: Relay | None = None
+        self._carrier: Carrier | None = None
         self._streaming = False
         self._input_ended = False
         self._bytes_in = 0
@@ -144,7 +148,7 @@ class Execution:
                     self._relay.abort()
                     return
                 self._bytes_in += len(data)
-                self._relay.feed(data)
+                (self._relay.feed if self._carrier is None else self._carrier.from_client)(data)
             case _:
                 pass  # a reviewed command got the input that was reviewed; the rest goes nowhere
 
@@ -152,8 +156,8 @@ class Execution:
         self._input_ended = True
         self._held.end()
         self._arrived.set()
-        if self._streaming and self._relay is not None:
-            self._relay.feed_eof()
+        if self._streaming and self._relay is not None and self.phase is Phase.RUNNING:
+            self._end_input(self._relay)
 
     def signal(self, name: str) -> bool:
         """Pass a signal to the running command. False when nothing runs or the name is none of RFC 4254's."""
@@ -173,13 +177,19 @@ class Execution:
     # -- the release ----------------------------------------------------------------------------------------------
 
     async def _carry_out(self, release: Release) -> None:
+        reading = reading_of(release.analysis) if release.stdin is None else None
+        if reading is not None:
+            self._carrier = Carrier(reading, release, session=self._session, client=self._client, said=self.said)
+        carrier = self._carrier
         try:
-            route = await self._upstream.reach(release, self._context)
+            route = await self._upstream.reach(release, self._context, alone=carrier is not None and carrier.alone)
         except TargetError as error:
             self._refuse(Refusal(error.code, str(error), error.next_step, request=release.request))
             return
-        relay = Relay(self._client, self._record_output)
+        relay = Relay(self._client if carrier is None else carrier, self._record_output)
         self._relay = relay
+        if carrier is not None:
+            carrier.begin(relay)
         try:
             self._streaming = release.stdin is None
             await self._upstream.run(
@@ -188,6 +198,12 @@ class Execution:
             )  # fmt: skip
             self.phase = Phase.RUNNING
             self._start_input(release, relay)
+            if carrier is not None:
+                await asyncio.wait((relay.ended, carrier.stopped), return_when=asyncio.FIRST_COMPLETED)
+                await carrier.end()
+            if carrier is not None and carrier.stopped.done():
+                self._refuse(carrier.stopped.result())
+                return
             ending = await relay.ended
             await self._client.drained()
             self._answer(ending, route)
@@ -196,6 +212,8 @@ class Execution:
         finally:
             relay.abort()
             self._upstream.leave(route)
+            if carrier is not None:
+                await carrier.end()
 
     def _start_input(self, release: Release, relay: Relay) -> None:
         self._client.widen(self._limits.stream_window)
@@ -203,9 +221,15 @@ class Execution:
             relay.feed(release.stdin.data)
             relay.feed_eof()
         elif self._input_ended:
-            relay.feed_eof()
+            self._end_input(relay)
         if not relay.full:
             self._client.let_input()
+
+    def _end_input(self, relay: Relay) -> None:
+        if self._carrier is None:
+            relay.feed_eof()
+        else:
+            self._carrier.client_ended()
 
     def _record_output(self, stream: int, data: bytes) -> None:
         self._session.record(records.output(self._channel, stream, data))

@@ -60,10 +60,14 @@ def file_result(forward: int, status: int) -> EventDraft:
     return EventDraft("sftp.result", {"ref": forward, "status": status})
 
 
-def file_content(forward: int, direction: str, size: int, sha256: str | None, *, complete: bool) -> EventDraft:
-    """What passed through an open file. `direction`: in (written) | out (read). No hash: it did not pass in one piece."""
+def file_content(forward: int, direction: str, size: int, sha256: str | None, *, complete: bool, place: str = "") -> EventDraft:
+    """What passed through an open file. `direction`: in (written) | out (read). No hash: it did not pass in one piece.
+
+    `place`: the name that came with it, where the released text is about a whole folder.
+    """
     fields: dict[str, Json] = {"ref": forward, "direction": direction, "bytes": size, "complete": complete}
-    return EventDraft("sftp.content", fields, {"sha256": sha256} if sha256 is not None else {})
+    secret: dict[str, Json] = {"sha256": sha256} if sha256 is not None else {}
+    return EventDraft("sftp.content", fields, {**secret, "place": place} if place else secret)
 
 
 def closed(channel: int, ended: str, fields: dict[str, Json]) -> EventDraft:

@@ -45,7 +45,7 @@ class Row:
 
 _RUN = "run single commands: ssh TARGET 'command'"
 _NO_FORWARD = "port and socket forwarding is not offered here"
-_BY_SFTP = "is not offered here: copy files with sftp, or with an scp that uses it (OpenSSH 9; do not give it -O)"
+_BY_SFTP = "is not offered here: copy files with sftp, scp or rsync"
 
 TABLE: tuple[Row, ...] = (
     Row(Scope.GLOBAL, "tcpip-forward", Told.NEXT_CHANNEL, f"{_NO_FORWARD} (-R)"),
@@ -78,15 +78,12 @@ TABLE: tuple[Row, ...] = (
     Row(Scope.SESSION, "window-change", Told.SILENT, "there is no terminal whose size could change"),
     Row(Scope.SESSION, "break", Told.SILENT, "there is no terminal to break"),
     Row(Scope.SESSION, "pty-req", Told.EXIT, f"no terminal and no shell are offered here; {_RUN} (drop -t), or use sftp or scp"),
-    Row(Scope.SESSION, "shell", Told.EXIT, f"no interactive shell is offered here; {_RUN}, or use sftp or scp"),
+    Row(Scope.SESSION, "shell", Told.HANDLED, "a script on standard input, read to its end and decided like `bash -s`"),
     Row(Scope.SESSION, "subsystem", Told.EXIT, f"this subsystem is not offered here; {_RUN}"),
     Row(Scope.SESSION, "subsystem:sftp", Told.HANDLED, "ends here; every operation is decided"),
     Row(Scope.SESSION, "x11-req", Told.STDERR, "X11 forwarding is not offered here (drop -X)"),
     Row(Scope.SESSION, "auth-agent-req@openssh.com", Told.STDERR, "agent forwarding is not offered here (drop -A)"),
     Row(Scope.SESSION, "*", Told.SILENT, "this request is not known here"),
-    Row(Scope.SESSION, "exec:scp", Told.EXIT, f"the old protocol of scp {_BY_SFTP}"),
-    Row(Scope.SESSION, "exec:rsync", Told.EXIT, f"rsync {_BY_SFTP}"),
-    Row(Scope.SESSION, "exec:git", Told.EXIT, f"git over SSH is not offered here yet; {_RUN}"),
     Row(Scope.SESSION, "exec:sftp-server", Told.EXIT, f"a server of sftp by its path {_BY_SFTP}"),
     Row(Scope.SESSION, "exec:mosh", Told.EXIT, f"mosh is not offered here; {_RUN}"),
 )
@@ -108,19 +105,18 @@ def shown_name(name: bytes) -> str:
     return "".join(chr(b) if 0x21 <= b < 0x7F else "?" for b in name[:64])
 
 
-# -- file transfer and friends, which come as exec ---------------------------------------------------------------------
+NO_SHELL = f"no interactive shell is offered here; {_RUN}, or end the script: ssh TARGET < script"
+
+# -- servers of protocols that are not offered, which come as exec ------------------------------------------------------
 
 _PROTOCOLS = (
-    ("exec:scp", re.compile(rb"(?:\S*/)?scp(?=\s)(?:.*\s)?-[a-zA-Z]*[tf](?:\s|\Z)", re.DOTALL)),
-    ("exec:rsync", re.compile(rb"(?:\S*/)?rsync\s+--server(?:\s|\Z)")),
-    ("exec:git", re.compile(rb"(?:\S*/)?git(?:-|\s+)(?:upload-pack|receive-pack|upload-archive)(?:\s|\Z)")),
     ("exec:sftp-server", re.compile(rb"(?:\S*/)?(?:sftp-server|internal-sftp)(?:\s|\Z)")),
     ("exec:mosh", re.compile(rb"(?:\S*/)?mosh-server(?:\s|\Z)")),
 )
 
 
-def transfer(text: bytes) -> Row | None:
-    """Recognise a command that is the far end of a transfer protocol, so that its user is told in plain words.
+def unoffered(text: bytes) -> Row | None:
+    """Recognise a command that is the far end of a protocol that is not offered, so that its user is told in plain words.
 
     A courtesy, not a boundary: the same thing written differently is classified like any command and never sees more
     standard input than the gate released.

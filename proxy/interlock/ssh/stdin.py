@@ -12,10 +12,11 @@ from interlock.errors import InputError, Reason
 class HeldBuffer:
     """Collects what a client sends. `complete` once EOF has come."""
 
-    __slots__ = ("_chunks", "_limit", "_size", "complete")
+    __slots__ = ("_chunks", "_limit", "_size", "_unended", "complete")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, unended: str = "") -> None:
         self._limit = limit
+        self._unended = unended or "the command reads its input and the input never ended; use `< /dev/null` or a file"
         self._chunks: list[bytes] = []
         self._size = 0
         self.complete = False
@@ -47,8 +48,5 @@ class HeldBuffer:
                 reason=Reason.STDIN_TOO_LARGE,
             )
         if not self.complete:
-            raise InputError(
-                "the command reads its input and the input never ended; use `< /dev/null` or a file",
-                reason=Reason.STDIN_WITHOUT_EOF,
-            )
+            raise InputError(self._unended, reason=Reason.STDIN_WITHOUT_EOF)
         return HeldInput(b"".join(self._chunks))

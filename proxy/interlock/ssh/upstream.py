@@ -77,9 +77,12 @@ class Upstream:
         """Return how text for the account is read now."""
         return self._enrolments.context(self._dialler.target, self._account)
 
-    async def reach(self, release: Release, read_as: ShellContext) -> Route:
-        """Return a way for one released command, whose text was read so. Raise TargetError; nothing was sent then."""
-        if release.approved and self.pins:
+    async def reach(self, release: Release, read_as: ShellContext, *, alone: bool = False) -> Route:
+        """Return a way for one released command, whose text was read so. Raise TargetError; nothing was sent then.
+
+        `alone`: it is forced although nobody was asked yet, because a person will be asked about what it is told later.
+        """
+        if (release.approved or alone) and self.pins:
             self._still()
             # Nothing may be asked on this line but its one command, so the account is not asked either.
             line = await self._lines.own(lambda: self._dialler.dial(self._account, release.payload))

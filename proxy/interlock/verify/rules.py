@@ -16,15 +16,15 @@ from interlock.verify.finding import Released, Report
 from interlock.verify.form import Form, needs
 from interlock.verify.strict import MalformedError, parse_object
 
-COMMANDS = frozenset(("command", "sftp", "pg.query", "pg.parse", "pg.bind"))
+COMMANDS = frozenset(("command", "sftp", "git.push", "pg.query", "pg.parse", "pg.bind"))
 TYPES = COMMANDS | frozenset(
     (
         "session.open", "session.close", "channel.open", "channel.close", "channel.refuse", "term.output", "term.input",
         "term.resize", "pg.copy", "pg.result", "sftp.result", "sftp.content",
         "decision", "approval.request", "approval.response", "forward", "block",
         "heartbeat", "clock.step", "gap", "recovery", "journal.open", "journal.close", "access.refused", "vote",
-        "identity.change", "config.change", "login", "account", "certificate.issue", "authority.change", "catalog", "session.kill",
-        "approval.escalated", "approval.edited",
+        "identity.change", "config.change", "login", "account", "certificate.issue", "authority.change", "catalog",
+        "session.kill", "approval.escalated", "approval.edited",
         "grant", "requester.lock", "requester.unlock", "glass.reviewed", "channel.alert", "message.given_up",
     )
 )  # fmt: skip

@@ -70,6 +70,10 @@ class Sensitive:
                 return True
         return False
 
+    def holds_more(self, path: str, directories: Iterable[str]) -> bool:
+        """Tell whether a folder holds places that are more than files: what is put there without a name may be one of them."""
+        return any(p.fullmatch(one) for target in resolved(path, directories) for one in _candidates(target) for p in self.roots)
+
     def guards(self, path: str) -> tuple[str, str] | None:
         """Return the (verb, detail) that writing or deleting the path amounts to besides, or None."""
         for candidate in _candidates(path):

@@ -19,7 +19,8 @@ PATH_VERBS = frozenset({"read", "list", "write", "output", "delete"})
 SPECIALS = frozenset(
     (
         "find", "test", "tar", "dd", "ps", "kill", "sed", "awk", "chmod", "cd", "echo", "date", "jq", "printf", "exit",
-        "shell-state", "read", "zip", "sysctl", "lsof", "curl", "copies", "git", "ssh", "psql", "flock",
+        "shell-state", "read", "zip", "sysctl", "lsof", "curl", "copies", "git", "git-server", "ssh", "psql", "flock",
+        "umask",
     )
 )  # fmt: skip
 

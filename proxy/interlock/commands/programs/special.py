@@ -20,6 +20,7 @@ from interlock.commands.programs import (
     repositories,
     scripts,
     searches,
+    servers,
     transfers,
 )
 from interlock.commands.programs.options import Grammar, Operand, Option, parse
@@ -133,6 +134,16 @@ def exit_status(run: _Run, program: Program, first: int) -> None:
             run.opaque("arithmetic", word)
 
 
+def umask(run: _Run, program: Program, first: int) -> None:
+    """Looked at, or made such that nobody else may write what comes after it; of a wider one no effect would tell."""
+    items = parse(run.argv, program.grammar, first=first)
+    run.options(program, items)
+    run.add("read", "environment")
+    for item in items:
+        if isinstance(item, Operand) and not re.fullmatch(r"0?[0-7]?[2367][2367]", item.value):
+            run.opaque("unknown-operand", item.value)
+
+
 FLOCK = Grammar(
     frozenset("-s -x -e -u -n -o -F --shared --exclusive --unlock --nonblock --close --no-fork --verbose".split()),
     frozenset("-w -E --timeout --wait --conflict-exit-code".split()),
@@ -161,6 +172,7 @@ SPECIALS: dict[str, Special] = {
     "sed": scripts.sed, "awk": scripts.awk, "jq": scripts.jq,
     "curl": transfers.curl,
     "ssh": remotes.ssh, "psql": remotes.psql, "flock": flock, "copies": transfers.copies, "git": repositories.git,
-    "chmod": chmod, "cd": cd, "echo": echo, "date": date, "printf": printf, "exit": exit_status, "sysctl": sysctl,
+    "git-server": servers.git,
+    "chmod": chmod, "cd": cd, "echo": echo, "date": date, "printf": printf, "umask": umask, "exit": exit_status, "sysctl": sysctl,
     "shell-state": builtins.shell_state, "read": builtins.read,
 }  # fmt: skip

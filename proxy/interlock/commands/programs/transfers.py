@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from interlock.commands.programs import servers
 from interlock.commands.programs.options import Operand, Option, parse
 
 if TYPE_CHECKING:
@@ -54,6 +55,12 @@ _DELETES = frozenset("--delete --delete-before --delete-during --delete-after --
 
 def copies(run: _Run, program: Program, first: int) -> None:
     """Sources, then a target; what has a colon before its first slash is on another machine."""
+    if program.name == "scp" and servers.is_scp_end(run.argv):
+        servers.scp(run, program, first)
+        return
+    if program.name == "rsync" and "--server" in run.argv:
+        servers.rsync(run, program, first)
+        return
     items = parse(run.argv, program.grammar, first=first)
     run.options(program, items)
     names = {i.name for i in items if isinstance(i, Option)}

@@ -59,6 +59,9 @@ _DYNAMIC: Final = {
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
+_ECHOED: Final = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./-]*")
+"""No option, no backslash, nothing that expands: `echo` prints it and a newline, which the substitution drops."""
+
 _EXPANDED_TWICE = re.compile(r"[A-Za-z_./@%+,:=][A-Za-z0-9_./@%+,:=-]*(?<!-)")
 """What `>&WORD` may name. bash expands the word, drops its quotes, and expands what is left once more: `>&'$(touch x)'`
 runs touch (5.2). A word that ends in `-` is a descriptor to move. `&>WORD` is expanded once."""
@@ -381,6 +384,9 @@ class _Reader:
             case "DblQuoted" if not self._unlisted(part, {"Parts"}):
                 out: list[str] = []
                 for inner in part.get("Parts") or ():
+                    if (echoed := self._echoed(inner)) is not None:
+                        out.append(echoed)
+                        continue
                     if inner.get("Type") != "Lit" or self._unlisted(inner, {"Value"}):
                         return None, "", _DYNAMIC.get(str(inner.get("Type")), "unknown-construct")
                     out.append(quoting.double_quoted(str(inner.get("Value", ""))))
@@ -388,6 +394,24 @@ class _Reader:
                 return text, quoting.QUOTED * len(text), ""
             case _:
                 return None, "", _DYNAMIC.get(str(kind), "unknown-construct")
+
+    def _echoed(self, part: Tree) -> str | None:
+        """Return what `"$(echo WORD)"` is where every shell says the same: the word. So Ansible writes its paths."""
+        if part.get("Type") != "CmdSubst" or self._unlisted(part, {"Stmts", "Backquotes"}) or "\\" in self._text(part):
+            return None
+        statements = list(part.get("Stmts") or ())
+        if len(statements) != 1 or self._unlisted(statements[0], {"Cmd"}):
+            return None
+        call = statements[0].get("Cmd") or {}
+        if call.get("Type") != "CallExpr" or self._unlisted(call, {"Args"}):
+            return None
+        words = [self._literal(word) for word in call.get("Args") or ()]
+        return words[1] if len(words) == 2 and words[0] == "echo" and words[1] and _ECHOED.fullmatch(words[1]) else None
+
+    def _literal(self, word: Tree) -> str | None:
+        parts = list(word.get("Parts") or ())
+        plain = len(parts) == 1 and parts[0].get("Type") == "Lit" and not self._unlisted(parts[0], {"Value"})
+        return str(parts[0].get("Value", "")) if plain and not self._unlisted(word, {"Parts"}) else None
 
     # -- places ---------------------------------------------------------------------------------------------------
 

@@ -66,6 +66,9 @@ _WRITES = {
     "system": "overwrites a file of the operating system:",
     "temporary": "makes a temporary file in",
     "download": "saves what it downloads to",
+    "receive": "saves what the client sends, unseen, to",
+    "ref-create": "makes the ref",
+    "ref-update": "moves, perhaps away from commits that nothing else holds, the ref",
     "patch": "changes by a patch what is in",
     "repository": "changes the repository in",
     "compress": "replaces by its compressed form, or back,",
@@ -90,7 +93,9 @@ def _write(effect: Effect) -> str:
 
 
 def _delete(effect: Effect) -> str:
-    how = {"moved": "moves away", "shred": "overwrites and deletes"}.get(effect.detail, "deletes")
+    how = {"moved": "moves away", "shred": "overwrites and deletes", "ref-delete": "deletes the ref"}.get(
+        effect.detail, "deletes"
+    )
     return f"{how} {_below(effect)}{_forced(effect)}"
 
 
@@ -135,6 +140,10 @@ def _privilege(effect: Effect) -> str:
         return f"gives a container files or devices of this machine: {name(effect)}"
     if effect.detail == "container":
         return f"loosens what keeps a container apart: {name(effect)}"
+    if effect.detail == "namespace":
+        return f"runs something in namespaces of its own or of others: {name(effect)}"
+    if effect.detail == "rights":
+        return f"changes with which rights something runs: {name(effect)}"
     return f"runs something as {name(effect, 'another account')}"
 
 
@@ -146,6 +155,8 @@ def _interpret(effect: Effect) -> str:
             return f"changes a file that shells run at their start: {name(effect)}"
         case "git":
             return f"changes what git runs by itself: {name(effect)}"
+        case "push-option":
+            return f"gives the hooks of the repository the option {name(effect)}"
         case "project":
             return f"runs code that comes with the project: {name(effect)}"
         case "repository":
