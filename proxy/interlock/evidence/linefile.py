@@ -20,13 +20,15 @@ _GIVE_WAY = 16
 class Log(Protocol):
     """What else is told of appends (redo.RedoLog)."""
 
-    def appended(self, file: LineFile, size: int, *, first: bool) -> None: ...
+    def appended(self, file: LineFile, size: int, *, first: bool) -> bool: ...
 
 
 class LineFile:
     """An open file. `append` writes at the end in one system call; `sync` may run in another thread."""
 
-    __slots__ = ("_fd", "_fresh", "_log", "_name", "_size", "_told", "_turn", "failed", "name", "unsynced")
+    __slots__ = (
+        "_fd", "_fresh", "_lengthy", "_log", "_name", "_size", "_told", "_turn", "failed", "name", "unsynced",
+    )  # fmt: skip
 
     def __init__(self, path: Path, *, create: bool) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT | os.O_EXCL if create else 0)
@@ -34,6 +36,7 @@ class LineFile:
         self.unsynced = create
         self._size = self._told = 0
         self._fresh: list[bytes] = []
+        self._lengthy = False
         self._log: Log | None = None
         self._name = "/".join(path.parts[-3:]).encode()
         self._turn = Lock()
@@ -49,8 +52,11 @@ class LineFile:
         self._size += written
         if self._log is not None:
             fresh = self._fresh
-            self._log.appended(self, written, first=not fresh)
-            fresh.append(data)
+            if self._log.appended(self, written, first=not (fresh or self._lengthy)) and not self._lengthy:
+                fresh.append(data)
+            else:
+                self._lengthy = True
+                fresh.clear()
 
     def share(self, log: Log, failed: Callable[[Exception], None]) -> None:
         """Tell `log` of what is appended from now on, and `failed` why a sync that the log asked for could not be had."""
@@ -62,11 +68,12 @@ class LineFile:
         """Tell the log no more: what is appended now is appended in a thread, and synced there."""
         self._log = None
 
-    def taken(self) -> tuple[bytes, int, list[bytes]]:
+    def taken(self) -> tuple[bytes, int, list[bytes]] | None:
         """Return what was appended since the last call, for `log`: redo.Shared."""
         fresh, self._fresh = self._fresh, []
         at, self._told = self._told, self._size
-        return self._name, at, fresh
+        lengthy, self._lengthy = self._lengthy, False
+        return None if lengthy else (self._name, at, fresh)
 
     def sync(self) -> None:
         """Bring what was appended before this call to stable storage, if the file is open. Raise OSError."""

@@ -41,22 +41,27 @@ PART = 16 << 20
 """Bytes after which a part is retired."""
 AGE_US = 5_000_000
 """The same in time: what was erased from a transcript must not live on here."""
-MOST = 64 << 20
-"""Bytes that wait for the disk. Beyond that nothing more is recorded: memory must not pay for a disk that hangs."""
+MOST = 8 << 20
+"""Bytes of one round. Files that are appended more are synced by themselves in it: neither memory nor a second writing pays for
+somebody's gigabyte of output, and no disk is so slow that anything would be refused."""
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _HEAD = struct.Struct("!II")
 _NAME = re.compile(rb"(sessions|journal)/([A-Za-z0-9][A-Za-z0-9_-]{0,63})/([a-z][a-z0-9.-]{0,63}) ([0-9]{1,15})\n")
-_RECORD_CAP = MOST + 4096
+_RECORD_CAP = 2 * MOST
 
 log = structlog.get_logger()
+
+
+Appended = tuple[bytes, int, list[bytes]]
+"""The name of a file below the data directory, and where and what was appended to it."""
 
 
 class Shared(Protocol):
     """A file that shares its appends with the log (linefile.LineFile)."""
 
-    def taken(self) -> tuple[bytes, int, list[bytes]]:
-        """Return the name below the data directory, and where and what was appended since the last call."""
+    def taken(self) -> Appended | None:
+        """Return what was appended since the last call; None when it was too much to be kept, and the file is to be synced."""
         ...
 
     def sync(self) -> None:
@@ -67,8 +72,9 @@ class Shared(Protocol):
 class Batch(NamedTuple):
     """What one write of the log holds."""
 
-    appended: list[tuple[bytes, int, list[bytes]]]
+    appended: list[Appended]
     files: list[Shared]
+    lengthy: list[Shared]
 
 
 @dataclass(slots=True)
@@ -111,19 +117,22 @@ class RedoLog:
 
     # -- on the loop ------------------------------------------------------------------------------------------------
 
-    def appended(self, file: Shared, size: int, *, first: bool) -> None:
-        """Note an append. `first`: since `taken` was called. Raise EvidenceError when the disk is too far behind."""
+    def appended(self, file: Shared, size: int, *, first: bool) -> bool:
+        """Note an append, and say whether its bytes are to be kept. `first`: since `taken` was called."""
         if first:
             self._fresh.append(file)
         self._waiting += size
-        if self._waiting > MOST:
-            raise EvidenceError("the disk does not keep up with what is recorded")
+        return self._waiting <= MOST
 
     def take(self) -> Batch:
         """Return what was appended since the last call."""
         files, self._fresh = self._fresh, []
         self._waiting = 0
-        return Batch([file.taken() for file in files], files)
+        taken = [(file, file.taken()) for file in files]
+        kept = [(file, appended) for file, appended in taken if appended is not None]
+        return Batch(
+            [appended for _, appended in kept], [file for file, _ in kept], [file for file, appended in taken if appended is None]
+        )
 
     @property
     def due(self) -> bool:
@@ -140,6 +149,8 @@ class RedoLog:
                 self._retire_aside()
             if batch.appended:
                 self._write(b"".join(map(_record, batch.appended)), batch.files)
+            for file in batch.lengthy:
+                self._sync(file)
 
     def close(self) -> None:
         """Retire the last part and wait for those before: everything that they speak of is closed."""
@@ -172,13 +183,17 @@ class RedoLog:
         os.close(part.fd)
         whole = True
         for file in part.files:
-            try:
-                file.sync()
-            except OSError as error:
-                whole = False
-                self._failed(file, error)
+            whole = self._sync(file) and whole
         if whole:
             part.path.unlink()
+
+    def _sync(self, file: Shared) -> bool:
+        try:
+            file.sync()
+        except OSError as error:
+            self._failed(file, error)
+            return False
+        return True
 
     def _begin(self) -> _Part:
         self._folder.mkdir(mode=0o700, exist_ok=True)
@@ -256,7 +271,7 @@ def boot_id() -> str:
         return os.urandom(16).hex()
 
 
-def _record(appended: tuple[bytes, int, list[bytes]]) -> bytes:
+def _record(appended: Appended) -> bytes:
     name, offset, pieces = appended
     body = b"".join((b"%b %d\n" % (name, offset), *pieces))
     return _HEAD.pack(len(body), zlib.crc32(body)) + body
