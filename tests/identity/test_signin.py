@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import jwt
 import pytest
 
 from harness.change_journal import Journal, seeded
@@ -217,9 +218,18 @@ FORGED: dict[str, Callable[[HostileProvider], str]] = {
     "with groups elsewhere": lambda idp: idp.id_token(_claim_names={"groups": "src1"}),
     "with too many groups": lambda idp: idp.id_token(hasgroups=True),
     "with groups that are no list": lambda idp: idp.id_token(groups="sre"),
+    "with a subject that stands twice": lambda idp: _twice(idp.id_token()),
     "larger than any": lambda idp: idp.id_token(padding="x" * 40_000),
     "not a token": lambda idp: "a.b.c",
 }  # fmt: skip
+
+
+def _twice(token: str) -> str:
+    """Sign the claims of a token again with another subject before its own; readers differ in which one counts."""
+    claims = base64.urlsafe_b64decode(token.split(".")[1] + "==")
+    return jwt.api_jws.encode(
+        b'{"sub":"another",' + claims[1:], rsa_key(), algorithm="RS256", headers={"kid": "k1", "typ": "JWT"}
+    )
 
 
 def _b64(value: dict[str, Any]) -> str:
