@@ -27,7 +27,7 @@ demo: setup ## see an agent stopped, a human answer, the command run, the proof 
 	@deploy/demo/run.sh
 
 test: setup-test ## everything, against real servers and clients
-	$(PY) -m pytest tests
+	$(PY) -m pytest tests -n 2 --dist loadfile
 
 unit: setup ## the fast part: no servers
 	$(PY) -m pytest tests -m "not interop and not blackbox"

@@ -8,6 +8,7 @@ declare -A package=(
   [/usr/bin/psql]=postgresql-client
   [/usr/bin/asciinema]=asciinema
   [/usr/sbin/pgbouncer]=pgbouncer
+  [/usr/sbin/haproxy]=haproxy
   [/usr/bin/jq]=jq
   [/usr/bin/git]=git
   [/usr/bin/rsync]=rsync

@@ -14,7 +14,10 @@ import typer
 from interlock.cli.main import VERBS, build
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "tests").rglob("README.md")])
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    + [page for page in (ROOT / "tests").rglob("README.md") if "node_modules" not in page.parts]
+)
 ADRS = ROOT / "docs/adr"
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")

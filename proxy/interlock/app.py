@@ -39,14 +39,16 @@ from interlock.identity.directory import Change, ChangeKind, Directory
 from interlock.identity.logins import Ended
 from interlock.identity.passkeys import relying_party
 from interlock.identity.principal import Identity
+from interlock.identity.provisioning import Provisioning
+from interlock.identity.revocation import Revocation, Revocations, Revoked
 from interlock.identity.stepup import DecisionSessions
 from interlock.policy.loader import configured
 from interlock.policy.source import LivePolicy
 from interlock.postgres.encryption import server_context
 from interlock.postgres.listener import PostgresListener
 from interlock.ssh.listener import SshListener
-from interlock.store.engine import open_store
-from interlock.web.app import LoginParts, Parts, create_app
+from interlock.store.engine import Store, open_store
+from interlock.web.app import LoginParts, Parts, ScimParts, create_app
 from interlock.web.console.sessions import ConsoleSessions
 from interlock.web.metrics import metrics_app
 from interlock.web.server import HttpServer
@@ -122,8 +124,12 @@ class Daemon:
             journal=journal,
             salt_secret=_salt_secret(data_dir, self._entropy),
             newcomer=_house(config).newcomer,
+            groups_max_age=config.identity.groups_max_age,
         )
         await directory.load()
+        revocations = Revocations(store.revocations, directory, clock=clock, entropy=self._entropy, journal=journal)
+        await revocations.load()  # before anything listens: who does not know what is revoked lets nobody in
+        provisioning = await _provisioning(config, directory, store, clock, self._entropy)
         keys = ReviewerKeys(directory, relying_party(config.public_url), journal=journal)
         self._stops.append(("reviewers' keys", keys.close))
         inbox = Inbox(
@@ -144,7 +150,14 @@ class Daemon:
         pool = ShellPool()
         await pool.start()
         self._stops.append(("parsers", pool.close))
-        self.gate = Gate(policies=policies, classifier=Analyzer(pool), approvals=inbox, transcripts=transcripts, clock=clock)
+        self.gate = Gate(
+            policies=policies,
+            classifier=Analyzer(pool),
+            approvals=inbox,
+            transcripts=transcripts,
+            clock=clock,
+            revocations=revocations,
+        )
         http = httpx.AsyncClient(follow_redirects=False, trust_env=False)
         self._stops.append(("http client", http.aclose))
         entrance = await open_entrance(
@@ -154,11 +167,12 @@ class Daemon:
         entrance.logins.subscribe(self._logins_ended)
         authenticator = Authenticator(
             directory, issuers=config.issuers, journal=journal, clock=clock, replays=store.deliveries, entropy=self._entropy,
-            logins=entrance.logins, issuance=entrance.issuance,
+            logins=entrance.logins, issuance=entrance.issuance, revocations=revocations,
         )  # fmt: skip
         self._stops.append(("authenticator", authenticator.close))
-        self._directory = directory
+        self._directory, self._authenticator = directory, authenticator
         directory.subscribe(self._directory_changed)
+        revocations.subscribe(self._revoked)
         channels = Channels(
             config, inbox=inbox, directory=directory, store=store, journal=journal, clock=clock, entropy=self._entropy,
             http=http, stops=self._stops,
@@ -192,6 +206,8 @@ class Daemon:
                 inbox=inbox,
                 directory=directory,
                 authenticator=authenticator,
+                revocations=revocations,
+                scim=provisioning,
                 deciding=self._deciding,
                 consoles=self._consoles,
                 archive=Archive(data_dir),
@@ -261,7 +277,8 @@ class Daemon:
 
     def _logins_ended(self, ended: Ended) -> None:
         """A login that is over takes its live connections with it, and what it asked for is withdrawn."""
-        self.gate.end(ended.credentials, f"the login behind this session has ended ({ended.why})")
+        given = self._authenticator.exchanged.revoke(idents=ended.credentials)
+        self.gate.end(ended.credentials | given, f"the login behind this session has ended ({ended.why})")
         if hasattr(self, "_consoles"):
             self._consoles.end(ended.credentials)
         self._withdraw(ended.identities, ended.why)
@@ -271,6 +288,12 @@ class Daemon:
             task = asyncio.get_running_loop().create_task(self._inbox.withdraw(identities, why))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def _revoked(self, revocation: Revocation) -> None:
+        """End the live sessions that it stops; what people and agents who are revoked asked is withdrawn."""
+        self.gate.expel(revocation.stops, f"revoked ({revocation.kind})")
+        if revocation.kind in (Revoked.SUBJECT, Revoked.AGENT):
+            self._withdraw(revocation.identities, "revoked")
 
     async def _serve(self, name: str, app: ASGIApp, where: str | Path, *, tls: bool = False) -> int:
         """Start one HTTP server; return its port."""
@@ -312,6 +335,18 @@ def _house(config: Config) -> House:
         glass=frozenset(glass.groups) if glass is not None else frozenset(),
         glass_validity=glass.validity if glass is not None else 0.0,
     )
+
+
+async def _provisioning(config: Config, directory: Directory, store: Store, clock: Clock, entropy: Entropy) -> ScimParts | None:
+    wanted = config.identity.scim
+    if wanted is None:
+        return None
+    made = Provisioning(
+        directory, store.scim_groups, issuer=config.identity.named(wanted.issuer).issuer, subject=wanted.subject,
+        clock=clock, entropy=entropy,
+    )  # fmt: skip
+    await made.load()
+    return ScimParts(made, wanted.token.resolve(config.base))
 
 
 def _limits(config: Config) -> Limits:

@@ -33,7 +33,7 @@ from interlock.errors import SENTENCES, EvidenceError, InputError, InterlockErro
 from interlock.evidence.events import Draft, EventDraft, Json, Recorder
 from interlock.identity.principal import Authority, Identity, Principal
 from interlock.policy.model import Decision, Facts, ReviewTerms, SessionFacts, Target, Verdict
-from interlock.ports import Approvals, Caller, Classifier, PolicySource, Ticket, Transcripts
+from interlock.ports import Approvals, Caller, Classifier, PolicySource, Revocations, Ticket, Transcripts
 from interlock.record import Drafts, answered, blocked, decided, described, forwarded, requested, where, who
 from interlock.repeats import Repeat
 
@@ -486,8 +486,10 @@ class Gate:
         approvals: Approvals,
         transcripts: Transcripts,
         clock: Clock,
+        revocations: Revocations | None = None,
     ) -> None:
         self.policies = policies
+        self.revocations = revocations
         self.classifier = classifier
         self.approvals = approvals
         self.transcripts = transcripts
@@ -586,6 +588,14 @@ class Gate:
             if same and chain and (groups is None or holder.groups <= groups):
                 session.renew(until)
 
+    def expel(self, stops: Callable[[Principal, str], bool], why: str) -> None:
+        """End the live sessions of whoever may not be at their target any more."""
+        gone = [session for session in self._live if stops(session.principal, session.target.name)]
+        for session in gone:
+            session.kill(why)
+        for told in self.on_revoke:
+            told(frozenset(session.principal.identity for session in gone), frozenset())
+
     async def open(
         self, principal: Principal, target: Target, facts: SessionFacts, extra: Mapping[str, Json] | None = None
     ) -> Session | Refusal:
@@ -593,8 +603,12 @@ class Gate:
         access = self.policies.current.may_open(principal, target)
         if self.draining:
             return Refusal(Reason.SHUTTING_DOWN, SENTENCES[Reason.SHUTTING_DOWN])
-        if not access.granted:
-            refusal = Refusal(Reason.NO_ACCESS, access.reason, SENTENCES[Reason.NO_ACCESS], rule=access.rule)
+        revoked = self.revocations is not None and self.revocations.stops(principal, target.name)
+        if revoked or not access.granted:
+            refusal = (
+                Refusal(Reason.CREDENTIAL_REVOKED, SENTENCES[Reason.CREDENTIAL_REVOKED]) if revoked
+                else Refusal(Reason.NO_ACCESS, access.reason, SENTENCES[Reason.NO_ACCESS], rule=access.rule)
+            )  # fmt: skip
             self.transcripts.journal.append(
                 EventDraft(
                     "access.refused", {"reason": str(refusal.reason), "client": facts.client, **who(principal), **where(target)}
@@ -611,4 +625,6 @@ class Gate:
         recorder = await self.transcripts.open(facts, opened)
         session = Session(self, principal, target, facts, recorder)
         self._live.add(session)
+        if self.revocations is not None and self.revocations.stops(principal, target.name):
+            session.kill("it was revoked while it opened")  # whoever revoked did not find it among the live ones
         return session

@@ -107,6 +107,14 @@ class Transcripts(Protocol):
     def journal(self) -> Recorder: ...
 
 
+class Revocations(Protocol):
+    """identity/: what is revoked until somebody lifts it."""
+
+    def stops(self, principal: Principal, target: str) -> bool:
+        """Say whether this principal may open no session at this target."""
+        ...
+
+
 class Caller(Protocol):
     """The waiting client as the gate sees it; implemented by each front end."""
 

@@ -14,8 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "proxy"), str(ROOT / "tests")]
 
-from bench import approvals, evidence, postgres, results, ssh  # noqa: E402  after the path is set
-from bench.table import Row, show  # noqa: E402
+from bench import approvals, evidence, logins, postgres, results, ssh  # noqa: E402  after the path is set
+from bench.table import Figure, Row, earlier, show  # noqa: E402
 from blackbox.conftest import World, open_world  # noqa: E402
 from harness.postgres_server import running_server  # noqa: E402
 from interlock.evidence.disclosure import parse_line  # noqa: E402
@@ -27,6 +27,9 @@ SETTINGS = "log_statement=none\nmax_connections=3500"
 async def main() -> int:
     if sys.argv[1:] == ["ssh"]:
         return await only_ssh()
+    if sys.argv[1:] == ["logins"]:
+        return await logins.main()
+    only_postgres = sys.argv[1:] == ["postgres"]
     with tempfile.TemporaryDirectory(prefix="interlock-bench-") as scratch, running_server(SETTINGS) as server:
         directory = Path(scratch)
         directory.chmod(0o755)
@@ -36,27 +39,35 @@ async def main() -> int:
         tls = certificate(directory / "tls")
         ends = {"certificate": f"{tls}/cert.pem", "key": f"{tls}/key.pem"}
         async with open_world(directory, server, adjust=ssh.cold_target, tls=ends) as world:
-            rows, problems = await asyncio.to_thread(measure_postgres, world, pgbench, directory, tls)
-            ssh_rows, ssh_figures = await ssh.measure(world)
-            rows += ssh_rows
-        show(rows)
+            rows, figures, problems = await asyncio.to_thread(measure_postgres, world, pgbench, directory, tls)
+            if not only_postgres:
+                ssh_rows, ssh_figures = await ssh.measure(world)
+                rows, figures = rows + ssh_rows, figures + ssh_figures
+        out = ROOT / "bench.json"
+        show(rows, earlier(out))
         server.run("CREATE TABLE t (id int)")
         answering = directory / "answering"
         answering.mkdir(mode=0o755)
-        await approvals.measure(answering, server)
-        figures = [*ssh_figures, *await evidence.measure()]
+        if not only_postgres:
+            await approvals.measure(answering, server)
+            figures += await evidence.measure()
         for figure in figures:
             print(figure)
-        out = ROOT / "bench.json"
+        if only_postgres:
+            return done(problems)
         found = {
             "machine": platform.platform(), "cpus": os.cpu_count(),
             "rows": [row.to_json() for row in rows], "figures": [figure.to_json() for figure in figures],
         }  # fmt: skip
         out.write_text(json.dumps(found, indent=2) + "\n")
         print(f"written to {out.name}")
-        for problem in problems:
-            print(f"FAIL: {problem}", file=sys.stderr)
-        return 1 if problems else 0
+        return done(problems)
+
+
+def done(problems: list[str]) -> int:
+    for problem in problems:
+        print(f"FAIL: {problem}", file=sys.stderr)
+    return 1 if problems else 0
 
 
 async def only_ssh() -> int:
@@ -83,7 +94,7 @@ def certificate(directory: Path) -> Path:
     return directory
 
 
-def measure_postgres(world: World, pgbench: Path, directory: Path, tls: Path) -> tuple[list[Row], list[str]]:
+def measure_postgres(world: World, pgbench: Path, directory: Path, tls: Path) -> tuple[list[Row], list[Figure], list[str]]:
     server = world.postgres
     password = world.node.json("principals", "password", "claude", "--ttl", "2h")["password"]
     direct = postgres.Way("direct", server.port, "app", "app", server.password, None)
@@ -93,9 +104,9 @@ def measure_postgres(world: World, pgbench: Path, directory: Path, tls: Path) ->
     ):
         ours = postgres.interlock_way(world.node, password)
         ways = [direct, *(peer for peer in (bouncer, passing) if peer is not None), ours]
+        idle_rows, idle = results.measure_idle(ways)  # first: later, sessions fit into what others have left
         rows, sent = postgres.measure(ways, pgbench)
-        rows += results.measure(ways)
-        rows += results.measure_idle(ways)
+        rows += [*results.measure(ways), *idle_rows]
     world.node.stop()
     recorded = forwarded(world)
     print(f"statements sent through Interlock: {sent['interlock']}; in its transcripts: {recorded}")
@@ -103,7 +114,8 @@ def measure_postgres(world: World, pgbench: Path, directory: Path, tls: Path) ->
     if recorded != sent["interlock"]:
         problems.append(f"{sent['interlock']} statements were sent, {recorded} are in the transcripts")
     world.node.start()
-    return rows, problems
+    world.trust_host()  # it listens on another port now
+    return rows, [idle], problems
 
 
 def forwarded(world: World) -> int:

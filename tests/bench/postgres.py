@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from bench.table import Row, cpu_seconds
+from bench.table import Row, cpu_seconds, quiet
 from harness.loopback import free_port
 from harness.node import Node
 from harness.postgres_server import PostgresServer
@@ -47,20 +47,25 @@ class Way:
 
 @dataclass(frozen=True)
 class Load:
-    """`tls`: the client asks for it. Peers that can't offer it, and the direct way, are left out."""
+    """`tls`: the client asks for it. Peers that can't offer it, and the direct way, are left out.
+
+    `cpu` and `latency` are budgets, as ratios to pgbouncer.
+    """
 
     name: str
     mode: str
     clients: int
     tls: bool = False
+    cpu: float | None = None
+    latency: float | None = None
 
 
 LOADS = (
-    Load("prepared select, 32 clients", "prepared", 32),
+    Load("prepared select, 32 clients", "prepared", 32, cpu=1.25),
     Load("extended select, 32 clients", "extended", 32),
-    Load("simple select, new literals, 32 clients", "simple", 32),
-    Load("prepared select, 1 client, p50", "prepared", 1),
-    Load("prepared select, TLS, 8 clients", "prepared", 8, tls=True),
+    Load("simple select, new literals, 32 clients", "simple", 32, cpu=2.0),
+    Load("prepared select, 1 client, p50", "prepared", 1, latency=1.15),
+    Load("prepared select, TLS, 8 clients", "prepared", 8, tls=True, cpu=1.3),
 )
 
 
@@ -71,7 +76,7 @@ def run(way: Way, load: Load, pgbench: Path) -> tuple[int, float, float | None]:
     """
     with tempfile.TemporaryDirectory(prefix="interlock-pgbench-") as scratch:
         log = ["-l", "--log-prefix", f"{scratch}/log"] if load.clients == 1 else []
-        before = cpu_seconds(way.pid) if way.pid else None
+        before = quiet(way.pid) if way.pid else None
         done = subprocess.run(
             [pgbench, "-n", "-S", "-M", load.mode, "-c", str(load.clients), "-j", "1", "-T", str(SECONDS), "-h", "127.0.0.1",
              "-p", str(way.port), "-U", way.user, *log, way.database],
@@ -108,9 +113,12 @@ def measure(ways: list[Way], pgbench: Path) -> tuple[list[Row], dict[str, int]]:
                 if used is not None:
                     cpu[way.name].append(used)
         for peer in (name for name in latency if name != "interlock"):
-            rows.append(Row(load.name, "µs a statement", "interlock", peer, latency["interlock"], latency[peer]))
+            slow, busy = (load.latency, load.cpu) if peer == "pgbouncer" else (None, None)
+            rows.append(
+                Row(load.name, "µs a statement", "interlock", peer, latency["interlock"], latency[peer], at_most=slow)
+            )  # fmt: skip
             if cpu[peer]:
-                rows.append(Row(load.name, "CPU µs a statement", "interlock", peer, cpu["interlock"], cpu[peer]))
+                rows.append(Row(load.name, "CPU µs a statement", "interlock", peer, cpu["interlock"], cpu[peer], at_most=busy))
     return rows, sent
 
 

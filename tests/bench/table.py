@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from types import MappingProxyType
 from typing import Any
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -13,7 +17,10 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Row:
-    """`ours` and `theirs` were taken in turn, so that their ratio holds although the machine's speed drifts."""
+    """`ours` and `theirs` were taken in turn, so that their ratio holds although the machine's speed drifts.
+
+    `at_most` or `at_least` is the budget of the ratio.
+    """
 
     what: str
     unit: str
@@ -21,13 +28,31 @@ class Row:
     peer: str
     ours: list[float]
     theirs: list[float]
+    at_most: float | None = None
+    at_least: float | None = None
 
     @property
     def ratios(self) -> list[float]:
         return [a / b for a, b in zip(self.ours, self.theirs, strict=True)]
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "ratio": median(self.ratios)}
+        ratios = self.ratios
+        return {**asdict(self), "ratio": median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios)}
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What makes it the same row in another run."""
+        return self.what, self.unit, self.peer
+
+    @property
+    def budget(self) -> str:
+        """The budget, and whether the median keeps it."""
+        if self.at_most is None and self.at_least is None:
+            return ""
+        found = median(self.ratios)
+        kept = (self.at_most is None or found <= self.at_most) and (self.at_least is None or found >= self.at_least)
+        bound = f"≤ {self.at_most:g}" if self.at_most is not None else f"≥ {self.at_least:g}"
+        return f"{bound} {'kept' if kept else 'MISSED'}"
 
 
 @dataclass(frozen=True)
@@ -59,16 +84,59 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-def show(rows: list[Row]) -> None:
-    header = ("what", "unit", "against", "ours", "theirs", "ratio min", "median", "max")
+QUIET_S, QUIET_MOST_S = 0.3, 120.0
+
+
+def quiet(pid: int) -> float:
+    """Wait until the process does nothing, and return its CPU seconds: sealing what came before must not count for what comes."""
+    before, since, end = cpu_seconds(pid), time.monotonic(), time.monotonic() + QUIET_MOST_S
+    while time.monotonic() - since < QUIET_S:
+        if time.monotonic() > end:
+            raise SystemExit(f"process {pid} did not come to rest")
+        time.sleep(QUIET_S / 6)
+        now = cpu_seconds(pid)
+        if now - before > 1 / TICKS:  # a heartbeat or a timer is no work
+            before, since = now, time.monotonic()
+    return cpu_seconds(pid)
+
+
+Earlier = Mapping[tuple[str, str, str], float]
+"""Median ratios of an earlier run, by `Row.key`."""
+
+
+def earlier(file: Path) -> Earlier:
+    """Read the ratios of an earlier run; none where there was none."""
+    if not file.exists():
+        return {}
+    return {(row["what"], row["unit"], row["peer"]): row["ratio"] for row in json.loads(file.read_text())["rows"]}
+
+
+def show(rows: list[Row], before: Earlier = MappingProxyType({})) -> None:
+    """Print the rows, each with its budget, and with the ratio that an earlier run had."""
+    header = (
+        "what",
+        "unit",
+        "against",
+        "ours",
+        "theirs",
+        "ratio min",
+        "median",
+        "max",
+        "budget",
+        *(["before"] if before else []),
+    )
     lines = [header]
     for row in rows:
         ratios = sorted(row.ratios)
-        figures = (
+        figures = [
             f"{median(row.ours):.1f}",
             f"{median(row.theirs):.1f}",
             *(f"{r:.2f}" for r in (ratios[0], median(ratios), ratios[-1])),
-        )
+            row.budget,
+        ]
+        if before:
+            then = before.get(row.key)
+            figures.append("" if then is None else f"{then:.2f}")
         lines.append((row.what, row.unit, row.peer, *figures))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -183,11 +184,16 @@ async def test_everything_that_happened_is_in_transcripts_that_verify(impatient:
     world = impatient
     await asyncio.to_thread(world.ssh, "echo seen by the transcript")
     await asyncio.to_thread(world.psql, "SELECT 42;\n")
+    jump = shlex.join([*world.ssh_argv("", "-W", "web-1:22", "-l", "claude")[:-2], "127.0.0.1"])
+    words = ["-o", f"ProxyCommand={jump}", "-o", f"HostKeyAlias=[127.0.0.1]:{world.node.port('ssh')}"]
+    tunnelled = await asyncio.create_subprocess_exec(*world.ssh_argv("echo came through a tunnel", *words))
+    assert await asyncio.wait_for(tunnelled.wait(), 60) == 0
     await asyncio.to_thread(world.node.stop)
     sealed = [b for b in world.bundles() if (b / "seal.json").exists()]
     assert len(sealed) == len(world.bundles()) >= 2
     said = await asyncio.to_thread(world.verify, *sealed)
     assert "echo seen by the transcript" in said.replace("'", "") and "SELECT 42" in said
+    assert "echo came through a tunnel" in said.replace("'", "")
     for bundle in sealed:
         with (bundle / "seal.json").open("rb") as seal:
             checked = subprocess.run(

@@ -22,6 +22,7 @@ from blackbox.conftest import OURS, World, open_world
 from harness.loopback import free_port
 from harness.postgres_server import PostgresServer
 from harness.wire_client import message, startup
+from interlock.ssh.limits import Limits
 
 pytestmark = [pytest.mark.blackbox, pytest.mark.interop, pytest.mark.asyncio(loop_scope="module")]
 
@@ -128,6 +129,27 @@ JUNK: dict[str, dict[str, bytes]] = {
     },
 }  # fmt: skip
 JUNK["socket"] = JUNK["http"]
+
+
+async def test_one_source_too_many_is_closed_at_once(world: World) -> None:
+    """On the loop that the daemon runs on, whose transports are none of asyncio's own."""
+
+    def crowd() -> list[bytes]:
+        with contextlib.ExitStack() as stack:
+            silent = [stack.enter_context(connect(world, "ssh")) for _ in range(Limits().strangers_per_source)]
+            assert all(client.recv(64).startswith(b"SSH-2.0-Interlock") for client in silent)
+            late = [stack.enter_context(connect(world, "ssh")) for _ in range(5)]
+            return [_all_of(client) for client in late]
+
+    assert await asyncio.to_thread(crowd) == [b""] * 5
+    await works(world)
+
+
+def _all_of(client: socket.socket) -> bytes:
+    try:
+        return client.recv(64)
+    except ConnectionResetError:
+        return b""
 
 
 @pytest.mark.parametrize("listener", LISTENERS)

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import pytest_asyncio
 from blackbox.conftest import config_for, running_sshd
 from harness import provider
 from harness.browser import open_chromium, window
+from harness.issuer import FakeIssuer, running_issuer
 from harness.node import Node
 from harness.openssh_server import free_port
 from harness.postgres_server import PostgresServer
@@ -48,6 +50,7 @@ class Company:
 
     node: Node
     idp: IdentityProvider
+    platform: FakeIssuer
     page: Any
     home: Path
 
@@ -118,18 +121,20 @@ async def company(tmp_path_factory: pytest.TempPathFactory, server: PostgresServ
     folder, port = tmp_path_factory.mktemp("company"), free_port()
     node_folder = folder / "node"
     node_folder.mkdir(mode=0o700)
-    with running_provider(port) as idp:
+    with running_provider(port) as idp, running_issuer() as platform:
         async with open_chromium() as chromium, window(chromium, idp.issuer, forgiving=True) as opened, running_sshd() as sshd:
             await opened.page.route(re.compile("^https:"), lambda route: route.abort())  # fonts of the provider's pages
             listen = {"ssh": "127.0.0.1:0", "postgres": "127.0.0.1:0", "http": f"127.0.0.1:{port}"}
-            settings = config_for(
-                node_folder, server, sshd, identity=idp.config(folder), public_url=idp.public_url, listen=listen
+            identity = idp.config(folder)
+            identity["issuers"].append(
+                {"name": "ci", "issuer": platform.issuer, "audience": "interlock", "kind": "agent", "token_type": ["JWT"]}
             )
+            settings = config_for(node_folder, server, sshd, identity=identity, public_url=idp.public_url, listen=listen)
             (node_folder / "policies/ours.yaml").write_text(RULES)
             node = Node(node_folder, settings)
             try:
                 await asyncio.to_thread(node.start)
-                yield Company(node, idp, opened.page, folder)
+                yield Company(node, idp, platform, opened.page, folder)
             finally:
                 await asyncio.to_thread(node.stop)
 
@@ -260,6 +265,38 @@ async def test_an_answer_that_this_browser_did_not_begin_logs_nobody_in(company:
     assert "another login" in await page.content()
     await page.goto(f"{company.url}/console")
     assert "/console/login" in page.url
+
+
+async def test_a_workload_exchanges_its_platforms_token_and_gets_a_certificate(company: Company, tmp_path: Path) -> None:
+    local = Client(str(company.node.data_dir / SOCKET))
+    local.post("/v1/principals", {"handle": "nora", "kind": "human"})
+    local.post("/v1/principals", {"handle": "deploy", "kind": "agent", "owner": "nora", "groups": ["agents"]})
+    subject = {"issuer": company.platform.issuer, "subject": "repo:acme/api:environment:production"}
+    local.post("/v1/principals/deploy/links", subject)
+    local.close()
+    now = int(datetime.now(UTC).timestamp())  # noqa: TID251  the issuer has its own clock
+    token = company.platform.token(
+        {
+            "iss": company.platform.issuer,
+            "aud": "interlock",
+            "sub": subject["subject"],
+            "jti": "run-1",
+            "iat": now,
+            "exp": now + 300,
+        },
+        headers={"typ": "JWT"},
+    )
+    file = tmp_path / "token"
+    file.write_text(token)
+    told = json.loads(await company.run("login", "--server", company.url, "--token-file", str(file), "--output", "json"))
+    assert told["handle"] == "deploy" and told["expires"] is not None
+    kept = json.loads(next((company.home / "kept").rglob("session.json")).read_text())
+    assert kept["token"] and token not in json.dumps(kept)  # ours, good for minutes; the platform's own stays where it was
+    ran = await company.start("ssh", "web-1", "--", "echo in")
+    async with asyncio.timeout(60):
+        out, said = await ran.communicate()
+    assert out == b"in\n", said
+    await company.run("logout")
 
 
 async def test_an_agent_logs_in_with_the_token_its_platform_gave_it(company: Company, tmp_path: Path) -> None:

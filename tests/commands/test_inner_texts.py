@@ -278,8 +278,8 @@ REFUSED = [
     ("taskset rm y", "no-command"),
     ("chrt rm y", "no-command"),
     ("prlimit --pid 1 rm y", "unknown-option"),
-    ("script -qc 'rm y'", "unknown-operand"),
-    ("script -c 'ls' /etc/cron.d/x", "unknown-operand"),
+    ("script -qc 'rm y'", "foreign-shell"),
+    ("script -c 'ls' /srv/x /srv/y", "unknown-operand"),
 ]
 
 

@@ -149,9 +149,9 @@ OPAQUE = [
     ("kubectl --kubeconfig x exec p -- ls", "unknown-subcommand"),
     ("env LC_ALL=C -- rm x", "unknown-program"),
     ("docker exec --privileged web ls", "unknown-option"),
-    ("strace rm x", "unknown-program"),
+    ("strace -p 4711 rm x", "unknown-option"),
     ("chroot /mnt rm x", "unknown-program"),
-    ("script -c 'rm x'", "unknown-operand"),
+    ("script -c 'rm x'", "foreign-shell"),
     # The shell's own words are no programs: what looks for a program finds another one of that name, or none.
     ("nice eval 'rm x'", "unknown-program"),
     ("timeout 5 command ls", "unknown-program"),

@@ -114,7 +114,7 @@ def through(folder: Path, policy: str = "", settings: str = SERVER) -> Iterator[
             node.add_agent(USER)
             yield Way("through", node.port("postgres"), _password(node), server, node)
         finally:
-            node.stop()
+            node.stop(patience=900)  # it seals what was open first, and a suite leaves transcripts of a hundred megabytes
 
 
 def _password(node: Node) -> str:

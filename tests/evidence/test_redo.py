@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,27 @@ from interlock.verify import verify_bundle
 ID = "01JTESTSESSION0000000000AA"
 
 
+class AtOnce(Executor):
+    """Does what it is given before it returns, unless it is to `keep` it."""
+
+    def __init__(self) -> None:
+        self.keep = False
+        self.kept: list[Callable[[], None]] = []
+
+    def submit(self, work, /, *args, **kwargs):  # type: ignore[no-untyped-def]  # Executor's own is overloaded
+        done: Future[None] = Future()
+
+        def run() -> None:
+            work(*args, **kwargs)
+            done.set_result(None)
+
+        if self.keep:
+            self.kept.append(run)
+        else:
+            run()
+        return done
+
+
 class Machine:
     """A data directory with one session's folder, a log over it, and the two files that share it."""
 
@@ -34,13 +57,14 @@ class Machine:
         self.folder.mkdir(parents=True)
         self.clock = ManualClock()
         self.failed: list[OSError] = []
+        self.aside = AtOnce()
         self.log = self.boot("one")
         self.files = [LineFile(self.folder / name, create=True) for name in ("events.jsonl", "disclosures.jsonl")]
         for file in self.files:
             file.share(self.log, lambda _: None)
 
     def boot(self, name: str) -> RedoLog:
-        return RedoLog(self.root, self.clock, lambda _file, error: self.failed.append(error), boot=name)
+        return RedoLog(self.root, self.clock, lambda _file, error: self.failed.append(error), self.aside, boot=name)
 
     def path(self, index: int = 0) -> Path:
         return self.folder / self.files[index].name
@@ -188,6 +212,20 @@ def test_an_old_part_is_deleted_once_its_files_are_synced(machine: Machine, monk
     assert not machine.parts()
 
 
+def test_rounds_go_on_while_a_part_is_retired(machine: Machine) -> None:
+    """The files of many sessions take their time; what comes meanwhile is on the disk as soon as ever."""
+    machine.aside.keep = True
+    machine.files[0].append(b"old\n")
+    machine.round()
+    machine.clock.advance(seconds=6)
+    machine.files[0].append(b"new\n")
+    machine.round()
+    assert len(machine.parts()) == 2
+    os.truncate(machine.path(), 0)
+    assert machine.restart() == 8
+    assert machine.path().read_bytes() == b"old\nnew\n"
+
+
 def test_a_long_part_is_followed_by_another(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redo, "PART", 100)
     names = set()
@@ -296,3 +334,40 @@ def test_a_file_that_somebody_deleted_does_not_stop_the_node(machine: Machine) -
     machine.path().unlink()
     assert machine.restart("one") == 0
     assert not machine.path().exists()
+
+
+async def test_what_is_written_in_a_thread_is_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log belongs to the loop. The disclosure of the seal is appended where the transcript is sealed."""
+    store = make_store(tmp_path / "data", ManualClock())
+    await store.start()
+    recorder = await open_session(store, ID)
+    threads = []
+    told = store.redo.appended
+    monkeypatch.setattr(store.redo, "appended", lambda *a, **k: (threads.append(threading.current_thread()), told(*a, **k))[1])
+    allowed(recorder, "command")
+    await recorder.close({"reason": "client-left"})
+    await store.close()
+    assert threads
+    assert set(threads) == {threading.current_thread()}
+
+
+def test_a_sync_waits_for_one_that_another_has_begun(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part is retired while somebody waits for the same file: both must find it on the disk."""
+    file, begun, gate = machine.files[0], threading.Event(), threading.Event()
+    file.append(b"event\n")
+
+    def slow(_: int) -> None:
+        begun.set()
+        assert gate.wait(30)
+
+    monkeypatch.setattr(redo.os, "fdatasync", slow)
+    first, second = (threading.Thread(target=file.sync) for _ in range(2))
+    first.start()
+    assert begun.wait(30)
+    second.start()
+    second.join(0.2)
+    waited = second.is_alive()
+    gate.set()
+    first.join(30)
+    second.join(30)
+    assert waited

@@ -108,13 +108,15 @@ class Line:
 class Rig:
     """A session between two lines."""
 
-    def __init__(self, opened: Session, rng: random.Random, onlooker: Onlooker | None = None) -> None:
+    def __init__(
+        self, opened: Session, rng: random.Random, onlooker: Onlooker | None = None, catalog: object | None = None
+    ) -> None:
         self.client, self.server = Line(), Line()
         self.ended: list[str] = []
         self.cancelled = 0
         self.session = PostgresSession(
             opened, search_path=("public", "pg_temp"), settings=(), max_hold=60.0, entropy=rng.randbytes,
-            cancel_server=self._cancel, catalog=cast("Any", NoCatalog()), onlooker=onlooker,
+            cancel_server=self._cancel, catalog=cast("Any", catalog or NoCatalog()), onlooker=onlooker,
         )  # fmt: skip
         self.session.on_end(lambda _session, why: self.ended.append(why))
         self.session.start(cast("Any", self.client), cast("Any", self.server))
@@ -229,6 +231,17 @@ async def from_servers(opened: Session, rng: random.Random, seen: Counter[str]) 
     seen.update(rig.ended or ["lived"])
     rig.session.end("test")
     await rig.session.settle("test")
+
+
+async def opened_session() -> Session:
+    """A session of its own gate, whose policy reads texts."""
+    gate = Gate(
+        policies=cast("Any", TextPolicy()), classifier=SqlClassifier(), approvals=cast("Any", None),
+        transcripts=cast("Any", Transcripts()), clock=ManualClock(),
+    )  # fmt: skip
+    opened = await gate.open(agent(), Target("orders", "postgres", role="app"), SessionFacts("s", "192.0.2.7"))
+    assert isinstance(opened, Session)
+    return opened
 
 
 async def run(side: Side, seeds: range, seen: Counter[str]) -> None:

@@ -14,7 +14,8 @@ from fuzz.shell_sandbox import HOME, Argv, Run, Sandbox, Task, ends, safe
 from fuzz.shell_strings import NAMES, Strings
 from interlock.commands.model import Analysis
 from interlock.commands.programs.loader import programs
-from interlock.commands.shell.wrappers import SHELLS
+from interlock.commands.shell.shells import SHELLS
+from interlock.commands.shell.wrappers import WRAPPERS
 
 BATCH = 250
 _HOLDS_CODE = SHELLS | {"watch"}
@@ -78,7 +79,7 @@ class Differential:
     def __init__(self, seed: int) -> None:
         self.strings = Strings(seed)
         self.grammars = BatchGrammars()
-        self.sandbox = Sandbox({*programs(), *NAMES, "sudo", "doas", "su", "busybox", "toybox"})
+        self.sandbox = Sandbox({*programs(), *NAMES, *(WRAPPERS - {"eval", "exec", "builtin"})})
         self.tally = Tally()
         self._seen: set[str] = set()
 

@@ -22,6 +22,7 @@ from interlock.identity.entries import Entry
 from interlock.identity.passkeys import relying_party
 from interlock.identity.passphrase import Passphrases
 from interlock.identity.principal import Credential, CredentialKind, Kind, Principal
+from interlock.identity.revocation import Revocations
 from interlock.store.engine import Store, open_store
 
 PASSPHRASE = "correct horse battery staple"
@@ -34,6 +35,7 @@ class Desk:
     directory: Directory
     inbox: Inbox
     authenticator: Authenticator
+    revocations: Revocations
     archive: Archive
     clock: SystemClock
 
@@ -95,8 +97,15 @@ async def open_desk(
         )  # fmt: skip
         await inbox.start()
         stack.push_async_callback(inbox.close)
+        revocations = Revocations(store.revocations, people, clock=clock, entropy=system_entropy, journal=transcripts.journal)
         authenticator = Authenticator(
-            people, clock=clock, journal=transcripts.journal, passphrases=passphrases, issuers=issuers, replays=store.deliveries
+            people,
+            clock=clock,
+            journal=transcripts.journal,
+            passphrases=passphrases,
+            issuers=issuers,
+            replays=store.deliveries,
+            revocations=revocations,
         )
         stack.push_async_callback(authenticator.close)
-        yield Desk(store, transcripts, people, inbox, authenticator, Archive(data), clock)
+        yield Desk(store, transcripts, people, inbox, authenticator, revocations, Archive(data), clock)

@@ -80,13 +80,13 @@ class Node:
     def url(self) -> str:
         return f"http://{self.addresses['http']}"
 
-    def stop(self, sig: int = signal.SIGTERM) -> int:
+    def stop(self, sig: int = signal.SIGTERM, *, patience: float = 30) -> int:
         """Signal the daemon and return its exit status once it has ended."""
         if self.process is None:
             return 0
         if self.process.poll() is None:
             self.process.send_signal(sig)
-        status = self.process.wait(30)
+        status = self.process.wait(patience)
         self._reader.join(5)
         assert self.process.stderr is not None
         self.process.stderr.close()

@@ -18,7 +18,7 @@ from interlock.identity.stepup import DecisionSessions
 from interlock.policy import packs
 from interlock.policy.source import LivePolicy
 from interlock.ports import Classifier
-from interlock.web.app import LoginParts, Parts, SlackParts, create_app
+from interlock.web.app import LoginParts, Parts, ScimParts, SlackParts, create_app
 from interlock.web.console.sessions import ConsoleSessions
 from interlock.web.whereabouts import Whereabouts
 
@@ -46,6 +46,7 @@ def gate_over(desk: Desk, classifier: Classifier | None = None, policies: LivePo
         approvals=desk.inbox,
         transcripts=desk.transcripts,
         clock=desk.clock,
+        revocations=desk.revocations,
     )
 
 
@@ -58,12 +59,15 @@ def parts_over(
     public_url: str = "",
     consoles: ConsoleSessions | None = None,
     slack: SlackParts | None = None,
+    scim: ScimParts | None = None,
 ) -> Parts:
     policies = policies or _shipped()
     return Parts(
         inbox=desk.inbox,
         directory=desk.directory,
         authenticator=desk.authenticator,
+        revocations=desk.revocations,
+        scim=scim,
         deciding=DecisionSessions(desk.directory, clock=desk.clock, entropy=system_entropy),
         consoles=consoles or ConsoleSessions(desk.directory, clock=desk.clock, entropy=system_entropy),
         archive=desk.archive,
@@ -99,9 +103,10 @@ async def open_web(
     public_url: str = "",
     consoles: ConsoleSessions | None = None,
     slack: SlackParts | None = None,
+    scim: ScimParts | None = None,
 ) -> AsyncIterator[str]:
     """Without a `classifier`, no route may ask for one: deciding classifies nothing. A `public_url` names the port."""
     found = gate or gate_over(desk, classifier)
-    parts = parts_over(desk, local=local, gate=found, public_url=public_url, consoles=consoles, slack=slack)
+    parts = parts_over(desk, local=local, gate=found, public_url=public_url, consoles=consoles, slack=slack, scim=scim)
     async with serving(create_app(parts), urlsplit(public_url).port or 0) as url:
         yield url

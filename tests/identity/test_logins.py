@@ -245,6 +245,15 @@ async def test_nobody_piles_up_logins(logins: Logins) -> None:
     assert logins.resolve(opened[1].secret.reveal())
 
 
+async def test_a_login_teaches_the_directory_what_a_reviewer_is_looked_up_by(logins: Logins, directory: Directory) -> None:
+    await logins.open(somebody(groups=frozenset({"sre"})), method="console", source="here")
+    entry = directory.by_handle("dora")
+    assert entry is not None and "sre" in entry.groups
+    await logins.open(somebody(groups=frozenset()), method="console", source="here")
+    entry = directory.by_handle("dora")
+    assert entry is not None and "sre" not in entry.groups  # what the provider took away is gone at the next login
+
+
 async def test_without_registration_a_stranger_stays_one(
     directory: Directory, store: Store, clock: ManualClock, journal: Journal
 ) -> None:

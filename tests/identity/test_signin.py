@@ -343,6 +343,21 @@ async def test_a_logout_ends_the_session_it_names_and_no_other(
     assert logins.resolve(other.secret.reveal())
 
 
+async def test_a_logout_that_comes_twice_ends_no_login_that_began_after_it(
+    signin: SignIn, idp: HostileProvider, clock: ManualClock, logins: Logins
+) -> None:
+    """Whoever captured a logout token could keep a person out with it, for as long as it is valid."""
+    before = await logged_in(signin, idp, clock)
+    captured = idp.logout_token()
+    assert await signin.log_out(captured) == 1
+    clock.advance(60)
+    again = await logged_in(signin, idp, clock)
+    assert await signin.log_out(captured) == 0
+    assert logins.resolve(again.secret.reveal()).handle == "dora"
+    assert await refused(_resolved(logins, before)) is Reason.TOKEN_REJECTED
+    assert await signin.log_out(idp.logout_token()) == 1
+
+
 async def _resolved(logins: Logins, opened: Opened) -> None:
     logins.resolve(opened.secret.reveal())
 

@@ -348,6 +348,10 @@ POISONS = {
     "GBK by a block": "DO $$ BEGIN PERFORM set_config('client_encoding', 'GBK', false); END $$",
     "strings by a view": "UPDATE pg_settings SET setting = 'off' WHERE name = 'standard_conforming_strings'",
 }  # fmt: skip
+ANOTHER_USER = {
+    "another session user": "SET SESSION AUTHORIZATION app", "another role": "SET ROLE app",
+    "by a function": "SELECT set_config('role', 'app', false)",
+}  # fmt: skip
 DISGUISED = {"GBK": "SELECT E'中\\' ; DELETE FROM t --'", "strings": "SELECT '\\'' ; DELETE FROM t; --'"}
 """One SELECT to us, and a DELETE behind it to a server under that setting."""
 
@@ -373,6 +377,16 @@ def test_a_setting_that_makes_text_ambiguous_ends_the_session(
     text = POISONS[what]
     with WireClient.connect(permissive.port, "claude", "orders", permissive.password) as wire:
         wire.send(WireClient.extended(text) + WireClient.SYNC if extended else WireClient.query(text))
+        fields = wire.fatal()
+    assert (fields["S"], fields["C"]) == ("FATAL", "42501")
+    assert "session-poisoned" in fields["D"]
+
+
+@pytest.mark.parametrize("what", ANOTHER_USER)
+def test_a_session_that_becomes_another_user_ends(permissive: Proxy, table: str, what: str) -> None:
+    """Even where policy lets it: who runs the next statement is no longer who was decided about."""
+    with WireClient.connect(permissive.port, "postgres@claude", "orders", permissive.password) as wire:
+        wire.send(WireClient.query(ANOTHER_USER[what]))
         fields = wire.fatal()
     assert (fields["S"], fields["C"]) == ("FATAL", "42501")
     assert "session-poisoned" in fields["D"]

@@ -8,14 +8,9 @@ from typing import Any, cast
 
 import pytest
 
-from fuzz.postgres_streams import Rig, TextPolicy, Transcripts, client_stream
-from harness.clock import ManualClock
-from harness.gate import SqlClassifier
-from harness.people import agent
+from fuzz.postgres_streams import Rig, client_stream, opened_session
 from harness.wire_client import WireClient, message
 from harness.wire_model import ServerModel
-from interlock.gate import Gate, Session
-from interlock.policy.model import SessionFacts, Target
 from interlock.postgres.onlooker import Onlooker
 
 DENIED = WireClient.query("SELECT 'denied'")
@@ -46,12 +41,7 @@ class Saboteur(Witness):
 
 async def converse(onlooker: Onlooker | None, stream: bytes) -> tuple[bytes, bytes, list[Any]]:
     """Return what the client got, what the server got, and the record."""
-    gate = Gate(
-        policies=cast("Any", TextPolicy()), classifier=SqlClassifier(), approvals=cast("Any", None),
-        transcripts=cast("Any", Transcripts()), clock=ManualClock(),
-    )  # fmt: skip
-    opened = await gate.open(agent(), Target("orders", "postgres", role="app"), SessionFacts("s", "192.0.2.7"))
-    assert isinstance(opened, Session)
+    opened = await opened_session()
     rig, model = Rig(opened, random.Random(7), onlooker), ServerModel()
     rig.session.from_client(stream)
     answered = sent = b""

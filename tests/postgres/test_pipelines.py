@@ -262,3 +262,24 @@ def test_pgbench_runs_in_every_query_mode(proxy: Proxy, server: PostgresServer, 
             input=script, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         assert "number of transactions actually processed: 40/40" in done.stdout, done.stderr
+
+
+def test_no_function_runs_while_a_bind_waits(proxy: Proxy, wire: WireClient, server: PostgresServer) -> None:
+    """Planning runs IMMUTABLE and STABLE functions. This one writes, so a Bind that was sent before the answer would show."""
+    insert = "INSERT INTO bulk VALUES ($1, 'planned');"
+    body = "LANGUAGE plpgsql AS $$ BEGIN {} RETURN 1; END $$"
+    server.run(
+        f"CREATE FUNCTION writes(int) RETURNS int {body.format(insert)};"
+        f"CREATE FUNCTION planted(int) RETURNS int IMMUTABLE {body.format('PERFORM writes($1);')}"
+    )
+    try:
+        wire.send(WireClient.parse("", "DELETE FROM t WHERE id = planted(7)") + WireClient.bind("", "") + SYNC)
+        proxy.deny()
+        assert wire.until_ready() == ["1", "E42501", "ZI"]
+        assert server.run("SELECT count(*) FROM bulk") == "0"
+        wire.send(WireClient.parse("", "DELETE FROM t WHERE id = planted(8)") + WireClient.bind("", "") + SYNC)
+        proxy.approve()
+        assert wire.until_ready() == ["1", "2", "ZI"]
+        assert server.run("SELECT count(*) FROM bulk") == "1"  # the danger is real: nothing was executed
+    finally:
+        server.run("DROP FUNCTION planted, writes")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import random  # noqa: TID251  seeded
 from typing import Any, cast
 
 import pytest
 
+from fuzz.postgres_streams import Rig, opened_session
 from harness.gate import Proxy
 from harness.postgres_server import PostgresServer
-from harness.wire_client import WireClient
+from harness.wire_client import WireClient, message
 from interlock.commands.model import Analysis, NameAction, Opaque
 from interlock.postgres.catalog import CatalogSource
 from interlock.postgres.schema import SchemaView
@@ -25,6 +27,7 @@ class Source:
         self.current: object | None = object()
         self.loading = False
         self.asked = 0
+        self.idle_limit: float | None = None
         self.due = True
         self.read = asyncio.Event()
 
@@ -61,6 +64,41 @@ async def test_a_waiting_text_goes_on_when_the_reading_has_ended() -> None:
     source.read.set()
     await gone_on.wait()
     assert schema.waiting is None
+
+
+@pytest.mark.parametrize("asked", ["a Query", "a Parse", "a Bind"])
+async def test_what_is_cancelled_while_the_catalog_is_read_does_not_run(asked: str) -> None:
+    """The server has nothing to cancel then, so nobody else would know of it."""
+    source = Source()
+    source.current = None
+    rig = Rig(await opened_session(), random.Random(1), catalog=source)
+    text = "SELECT 'cancelled'"
+    if asked == "a Bind":
+        rig.session.from_client(WireClient.parse("", text))
+        assert rig.server.take() == WireClient.parse("", text)
+        rig.session.from_server(message(b"1"))
+    source.loading = True
+    sent = {
+        "a Query": WireClient.query,
+        "a Parse": lambda text: WireClient.parse("", text),
+        "a Bind": lambda _: WireClient.bind("", ""),
+    }
+    rig.session.from_client(sent[asked](text) + WireClient.SYNC)
+    await rig.rest()
+    assert rig.server.take() == b""
+    await rig.session.cancel()
+    source.loading = False
+    source.read.set()
+    await rig.rest()
+    reached = rig.server.take()
+    assert b"interlock_refused_" in reached and b"cancelled" not in reached and reached[:1] != b"B"
+    code, said = (b"34000" if asked == "a Bind" else b"42601"), reached[5:-5].replace(b"\0", b"")
+    failed = b"SERROR\0VERROR\0C" + code + b"\0M" + said + b"\0\0"
+    rig.session.from_server(message(b"E", failed) + message(b"Z", b"I"))
+    assert b"C57014" in rig.client.take()
+    rig.session.from_client(WireClient.query("SELECT 'next'"))
+    await rig.rest()
+    assert b"next" in rig.server.take()
 
 
 async def test_a_session_that_ends_meanwhile_is_not_called_back() -> None:

@@ -103,6 +103,54 @@ def test_role_and_database_are_part_of_the_address(proxy: Proxy, server: Postgre
         assert connection.execute("SELECT current_user, current_database()").fetchone() == ("app", "postgres")
 
 
+ADDRESSES = {
+    # user, database, what comes of it: what the server sees, or an SQLSTATE
+    "the target alone": ("claude", "orders", "app@app"),
+    "another database": ("claude", "orders/postgres", "app@postgres"),
+    "another role": ("app@claude", "orders", "app@app"),
+    "both": ("postgres@claude", "orders/postgres", "postgres@postgres"),
+    "an empty role and an empty database are none": ("@claude", "orders/", "app@app"),
+    "a role with an @ in it": ("odd@role@claude", "orders", "odd@role@app"),
+    "a database with a slash and a blank in it": ("claude", "orders/odd/data base", "app@odd/data base"),
+    "a database that looks like settings": ("claude", "orders/app host=elsewhere sslmode=disable", "3D000"),
+    "a database that looks like an address": ("claude", "orders/app?host=elsewhere&user=postgres", "3D000"),
+    "a role that looks like an address": ("postgres:pw@elsewhere/@claude", "orders", "08004"),
+    "a role that nobody has": ("nobody@claude", "orders", "08004"),
+    "no database": ("claude", "", "28000"),
+    "a target that is not there": ("claude", "/app", "28000"),
+    "the handle alone behind an @": ("claude@", "orders", "28P01"),
+    "another letter case": ("Claude", "orders", "28P01"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ADDRESSES)
+def test_an_address_is_fields_and_never_a_string_of_settings(proxy: Proxy, server: PostgresServer, what: str) -> None:
+    """CVE-2021-41395: a database name that became part of a connection string connected somewhere else."""
+    user, database, expected = ADDRESSES[what]
+    odd = {
+        "odd@role": f"CREATE ROLE \"odd@role\" LOGIN PASSWORD '{server.password}'",
+        "odd/data base": 'CREATE DATABASE "odd/data base"',
+    }
+    undo = {"odd@role": 'DROP ROLE "odd@role"', "odd/data base": 'DROP DATABASE "odd/data base" WITH (FORCE)'}
+    named = next((name for name in odd if name in f"{user} {database}"), "")
+    if named:
+        server.run(odd[named], user="postgres")
+    try:
+        with WireClient(proxy.port) as client:
+            client.send(startup({"user": user, "database": database} if database else {"user": user}))
+            client.authenticate(proxy.password)
+            if len(expected) == 5:
+                assert client.fatal()["C"] == expected
+                return
+            client.until_ready()
+            client.send(WireClient.query("SELECT current_user || '@' || current_database()"))
+            client.read()
+            assert client.read()[1][6:].decode() == expected
+    finally:
+        if named:
+            server.run(undo[named], user="postgres")
+
+
 # -- encryption --------------------------------------------------------------------------------------------------------
 
 

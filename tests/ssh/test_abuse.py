@@ -138,7 +138,7 @@ async def test_output_waits_while_a_key_exchange_is_unfinished_and_the_client_is
     server = inner(bench)
     process = await connection.create_process("yes", window=2**31, encoding=None)
     assert await process.stdout.read(4) == b"y\ny\n"
-    server._house = replace(server._house, limits=replace(bench.limits, handshake=1))  # not for the first one, under load
+    server._limits = replace(bench.limits, handshake=1)  # not for the first one, under load
     connection.stalling = True
     connection._send_kexinit()
     waiting = [0]

@@ -45,7 +45,12 @@ def test_nothing_but_these_message_types_is_handled_at_all() -> None:
         (asyncssh.SSHServerConnection, "_cleanup", ["self", "exc"]),
         (asyncssh.SSHServerConnection, "pause_writing", ["self"]),
         (asyncssh.SSHServerConnection, "resume_writing", ["self"]),
+        (asyncssh.SSHServerConnection, "data_received", ["self", "data", "datatype"]),
         (asyncssh.SSHClientConnection, "_connection_made", ["self"]),
+        (asyncssh.SSHClientConnection, "_send_kexinit", ["self"]),
+        (asyncssh.SSHClientConnection, "send_newkeys", ["self", "k", "h"]),
+        (asyncssh.SSHTCPChannel, "_cleanup", ["self", "exc"]),
+        (asyncssh.SSHTCPChannel, "_finish_open_request", ["self", "result"]),
         (asyncssh.SSHServerChannel, "process_open", ["self", "send_chan", "send_window", "send_pktsize", "session"]),
     ],
 )
@@ -57,3 +62,8 @@ def test_success_is_announced_in_one_place_only() -> None:
     """`send_userauth_success` is where a session is opened: nothing else may tell a client that it is in."""
     source = inspect.getsource(inspect.getmodule(asyncssh.SSHServerConnection))  # type: ignore[arg-type]  # it has one
     assert source.count("send_packet(MSG_USERAUTH_SUCCESS)") == 1
+
+
+def test_what_is_sent_during_a_key_exchange_is_kept_where_we_count_it() -> None:
+    source = inspect.getsource(asyncssh.SSHServerConnection.send_packet)
+    assert "self._deferred_packets.append(" in source

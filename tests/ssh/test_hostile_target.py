@@ -21,6 +21,7 @@ from interlock.cli import sessions
 from interlock.cli.main import build
 from interlock.evidence import cast
 from interlock.ssh.dialling import FarConnection
+from interlock.ssh.relay import Relay
 from interlock.web.console import transcripts
 
 pytestmark = pytest.mark.interop
@@ -143,6 +144,30 @@ async def test_the_command_line_shows_nothing_of_it_raw(whole: Whole, tmp_path: 
         assert done.exit_code == 0, done.output
         assert harmless(done.output)
         assert row["id"] in done.output or "consumed by bob" in done.output
+
+
+class Counting:
+    """As much of a client as a relay asks for before anything was said."""
+
+    clogged = False
+    held = 0
+
+    def hold_input(self) -> None:
+        self.held += 1
+
+
+class Full:
+    """A channel of a connection whose socket takes nothing now."""
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        return {"socket"} if name == "clogs" else default
+
+
+async def test_a_command_that_begins_on_a_full_connection_takes_no_input_yet() -> None:
+    client = Counting()
+    relay = Relay(client, lambda _stream, _data: None)  # type: ignore[arg-type]  # as much of one as is asked for
+    relay.connection_made(Full())  # type: ignore[arg-type]
+    assert (relay.full, client.held) == (True, 1)
 
 
 class StallingServer(asyncssh.SSHServerConnection):

@@ -158,27 +158,35 @@ async def test_sftp_goes_through_a_tunnel(bench: SshBench) -> None:
         assert await file.read() == b"hello\n"
 
 
+async def test_the_port_may_be_the_targets_own_and_still_nothing_is_dialled(bench: SshBench) -> None:
+    async with await bench.raw(user="claude-ci") as outer:
+        reader, _ = await outer.open_connection("web-1", bench.target.port)
+        async with asyncio.timeout(30):
+            assert (await reader.readline()).startswith(b"SSH-2.0-Interlock")
+    assert dialled(bench) == 0
+
+
 # -- what does not ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "where",
-    ["127.0.0.1:22", "localhost:22", "[::1]:22", "169.254.169.254:80", "10.0.0.5:22", "0.0.0.0:22", "2130706433:22", "127.1:22",
-     "0x7f.1:22", "nowhere:22", "closed:22", "web-1.example.com:22", "web-1:80", "metadata.google.internal:80"],
-)  # fmt: skip
-async def test_any_other_place_is_refused_in_words_and_nothing_is_dialled(
-    tmp_path: Path, target: OpenSshServer, where: str
-) -> None:
+ELSEWHERE = [
+    "127.0.0.1:22", "localhost:22", "[::1]:22", "169.254.169.254:80", "10.0.0.5:22", "0.0.0.0:22", "2130706433:22", "127.1:22",
+    "0x7f.1:22", "nowhere:22", "closed:22", "web-1.example.com:22", "web-1:80", "metadata.google.internal:80",
+]  # fmt: skip
+
+
+async def test_any_other_place_is_refused_in_words_and_nothing_is_dialled(tmp_path: Path, target: OpenSshServer) -> None:
     async with running(tmp_path, target, more_targets=[{"name": "closed"}]) as bench:
         async with await bench.raw() as connection:
-            host, _, port = where.rpartition(":")
-            with pytest.raises(asyncssh.ChannelOpenError, match="interlock: ") as failed:
-                await connection.open_connection(host.strip("[]"), int(port))
-            assert failed.value.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED
-            assert "HANDLE@PROXY TARGET" in failed.value.reason or "ask for web-1:22" in failed.value.reason
-        (event,) = bench.memory.transcripts.all("channel.refuse")
-        assert event.fields["request"] == "direct-tcpip"
-        assert event.secret["detail"] == f"{host.strip('[]')}:{port}"
+            for where in ELSEWHERE:
+                host, _, port = where.rpartition(":")
+                with pytest.raises(asyncssh.ChannelOpenError, match="interlock: ") as failed:
+                    await connection.open_connection(host.strip("[]"), int(port))
+                assert failed.value.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED
+                assert "HANDLE@PROXY TARGET" in failed.value.reason or "ask for web-1:22" in failed.value.reason
+        events = bench.memory.transcripts.all("channel.refuse")
+        assert {event.fields["request"] for event in events} == {"direct-tcpip"}
+        assert [event.secret["detail"] for event in events] == [where.replace("[", "").replace("]", "") for where in ELSEWHERE]
         assert dialled(bench) == 0
 
 
@@ -262,6 +270,20 @@ async def test_when_the_outer_connection_ends_so_does_what_is_inside(bench: SshB
     outer.abort()
     await until(lambda: bench.listener.inside == 0)
     assert [session.closed is not None for session in bench.memory.transcripts.sessions] == [True]
+
+
+async def test_a_listener_that_closes_ends_what_is_inside_tunnels_and_seals_it(bench: SshBench) -> None:
+    outer = await bench.raw(user="web-1")
+    inner = await inside(bench, outer)
+    process = await inner.create_process("rm -f x")
+    request = await bench.memory.approvals.next_request()
+    async with asyncio.timeout(30):
+        await bench.listener.close()
+    assert bench.memory.approvals.returned == [request.id]
+    assert [session.closed is not None for session in bench.memory.transcripts.sessions] == [True, True]
+    assert dialled(bench) == 0
+    process.close()
+    outer.abort()
 
 
 async def test_tunnels_count_as_connections(tmp_path: Path, target: OpenSshServer) -> None:

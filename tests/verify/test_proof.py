@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -364,6 +365,7 @@ async def test_the_node_s_journal_carries_and_proves_the_same(tmp_path: Path) ->
         b"\xa1\x41a\x02", b"\xb8\xff", b"\xa1\x01\x5b" + b"\xff" * 8, authenticator().cose + b"\0", authenticator().cose[:-1],
         authenticator(algorithm="P-384").cose,
     ],
+    ids=itertools.count(),  # the keys are other ones each time, and the tests' names must not be
 )  # fmt: skip
 def test_other_keys_are_refused(data: bytes) -> None:
     with pytest.raises(CoseError):

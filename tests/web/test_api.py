@@ -136,7 +136,13 @@ async def test_no_get_decides(house: House) -> None:
 
 # -- the permission matrix: every route, every kind of caller ---------------------------------------------------------------
 
-OPEN = {("GET", "/healthz"), ("GET", "/readyz"), ("POST", "/v1/step-up"), ("GET", "/openapi.json")}
+OPEN = {
+    ("GET", "/healthz"), ("GET", "/readyz"), ("POST", "/v1/step-up"), ("GET", "/openapi.json"), ("POST", "/v1/token"),
+    ("GET", "/v1/login"), ("POST", "/v1/login/device"), ("POST", "/v1/login/device/poll"), ("POST", "/v1/login/browser"),
+    ("POST", "/v1/login/browser/finish"), ("POST", "/v1/logout/backchannel"),
+}  # fmt: skip
+"""Whoever comes there proves with what they send who they are."""
+
 CONSOLE = "/console"
 
 

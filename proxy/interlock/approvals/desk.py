@@ -90,6 +90,7 @@ class Voter:
     linked: frozenset[Identity] = frozenset()
     disabled: bool = False
     since: datetime | None = None
+    stale: bool = False  # groups that they may have are not known
 
     @property
     def person(self) -> frozenset[Identity]:
@@ -367,9 +368,9 @@ def check_person(
         raise VoteError(reason=Reason.SELF_APPROVAL)
     if ballot.break_glass:
         if not voter.groups & house.glass:
-            raise VoteError(reason=Reason.BREAK_GLASS_REFUSED)
+            raise VoteError(reason=Reason.SIGN_IN_REQUIRED if voter.stale else Reason.BREAK_GLASS_REFUSED)
     elif not voter.groups & frozenset(request.draft.terms.all_groups):
-        raise VoteError(reason=Reason.NOT_A_REVIEWER)
+        raise VoteError(reason=Reason.SIGN_IN_REQUIRED if voter.stale else Reason.NOT_A_REVIEWER)
     _check_settled(voter, now, house)
 
 

@@ -39,6 +39,11 @@ class Entry(Protocol):
         ...
 
     @property
+    def stale(self) -> bool:
+        """Whether their groups are not known, because their issuer has not said them lately."""
+        ...
+
+    @property
     def confirmed(self) -> bool:
         """Whether another administrator confirmed that growth."""
         ...
@@ -68,7 +73,9 @@ class Electorate:
         if entry is None:
             raise VoteError(reason=Reason.UNMAPPED_ACTOR)
         since = None if entry.confirmed else entry.changed
-        return Voter(entry.identity, entry.handle, entry.kind, entry.groups, entry.linked | {identity}, entry.disabled, since)
+        return Voter(
+            entry.identity, entry.handle, entry.kind, entry.groups, entry.linked | {identity}, entry.disabled, since, entry.stale
+        )
 
     def excluded(self, draft: RequestDraft) -> frozenset[Identity]:
         """Return everybody behind a requester as of now: the chain, the owners of all in it, and their linked accounts."""

@@ -8,16 +8,20 @@ from __future__ import annotations
 import asyncio
 import os
 from datetime import datetime
-
-import asyncssh
+from typing import TYPE_CHECKING
 
 from interlock.cli.client import Client
 from interlock.cli.kept import MARGIN, Kept, write
 from interlock.clock import SystemClock
 
+if TYPE_CHECKING:
+    import asyncssh  # where it is needed it is imported late: `interlock connect` stands before every ssh
+
 
 def renew(kept: Kept, client: Client) -> str:
     """Make a new key, have it certified, keep it; return when it ends. Raise what the daemon answers."""
+    import asyncssh
+
     key = asyncssh.generate_private_key("ssh-ed25519", comment="interlock")
     public = " ".join(key.export_public_key().decode().split()[:2])
     answer = client.post("/v1/certificate", {"public_key": public})
@@ -51,7 +55,9 @@ def _to_agent(key: asyncssh.SSHKey, line: str, ends: datetime) -> bool:
     """Give the key to the SSH agent until the certificate ends; False where there is none that takes it."""
     if not os.environ.get("SSH_AUTH_SOCK"):
         return False
-    lifetime = max(1, int((ends - SystemClock().now()).total_seconds()))
+    import asyncssh
+
+    lifetime = min(max(1, int((ends - SystemClock().now()).total_seconds())), 2**31 - 1)  # 32 bits in the agent's protocol
 
     async def add() -> bool:
         try:

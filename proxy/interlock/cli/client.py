@@ -60,6 +60,18 @@ class Client:
     def post(self, path: str, json: Any = None, *, token: str | None = None) -> Any:
         return self._call("POST", path, json=json, headers=_bearer(token))
 
+    def exchange(self, token: str) -> tuple[str, int]:
+        """Exchange a platform's token for one of the daemon's own (RFC 8693): some platforms' tokens are good for one use.
+
+        Return it and its seconds. Raise NotFoundError-coded InterlockError where there is no exchange.
+        """
+        form = {
+            "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange", "subject_token": token,
+            "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+        }  # fmt: skip
+        answer = self._call("POST", "/v1/token", data=form)
+        return str(answer["access_token"]), int(answer["expires_in"])
+
     def patch(self, path: str, json: Any) -> Any:
         return self._call("PATCH", path, json=json)
 
@@ -125,6 +137,7 @@ def problem(response: httpx.Response) -> InterlockError:
     """Turn a problem document (RFC 9457) back into the error it was."""
     try:
         document = response.json()
-        return InterlockError(str(document["detail"]), reason=Reason(document["reason"]))
+        told = document.get("detail") or document["error_description"]  # the latter from /v1/token (RFC 6749 §5.2)
+        return InterlockError(str(told), reason=Reason(document["reason"]))
     except (ValueError, KeyError, TypeError):
         return InterlockError(f"the daemon answered {response.status_code}", reason=Reason.INTERNAL)

@@ -37,8 +37,8 @@ class Session:
         return f"Session({self.server!r}, {self.handle!r})"
 
     def secret(self) -> str:
-        """Return the token; one that a platform renews is read anew each time."""
-        if self.token_file:
+        """Return the token; one that a platform renews, and that was not exchanged, is read anew each time."""
+        if not self.token and self.token_file:
             return Path(self.token_file).read_text().strip()
         return self.token
 
@@ -76,6 +76,14 @@ class Kept:
         if over:
             raise AuthenticationError(f"your login at {self.server} has ended; run `interlock login`")
         return session
+
+    def token_file(self) -> Path | None:
+        """Return the file of an agent's login, also of one that has ended."""
+        try:
+            named = json.loads(_read(self.folder / "session.json")).get("token_file")
+        except (OSError, ValueError, AttributeError):
+            return None
+        return Path(named) if named else None
 
     def keep(self, session: Session) -> None:
         """Write the login down, and that this is the server from now on."""

@@ -13,6 +13,7 @@ import secrets
 import sys
 import time
 import webbrowser
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -24,6 +25,7 @@ from interlock.cli.client import Client, find_server
 from interlock.cli.kept import Kept, Session
 from interlock.cli.loopback import Loopback
 from interlock.cli.output import Output, data, emit_json, reporting, say, talk
+from interlock.clock import SystemClock, rfc3339
 from interlock.config import is_loopback
 from interlock.errors import ConfigError, InterlockError, Reason
 
@@ -46,7 +48,7 @@ def login(
     _check_safe(at)
     kept = Kept(at)
     if renew:
-        session = kept.session()
+        session = _renewed(kept)
     elif token_file is not None:
         session = _with_token(at, token_file)
     else:
@@ -63,11 +65,26 @@ def login(
     say("next: interlock ssh TARGET, interlock psql TARGET, or `interlock config ssh >> ~/.ssh/config` once")
 
 
+def _renewed(kept: Kept) -> Session:
+    """Return the login there is; an agent's that has ended begins anew with what is in its platform's file now."""
+    file = kept.token_file()
+    return _with_token(kept.server, file) if file is not None else kept.session()
+
+
 def _with_token(at: str, file: Path) -> Session:
-    """The file stays where it is, and is read anew each time: platforms renew what is in it."""
-    session = Session(server=at, handle="", expires="", token_file=str(file.absolute()))
-    who = Client(at, token=session.secret()).get("/v1/whoami")
-    return Session(server=at, handle=str(who["handle"]), expires="", token_file=str(file.absolute()))
+    """Log in with the token in a file that the platform renews. A JWT is exchanged at once, as it may be good for one use; what
+    comes of it is kept, and the file is read anew when that has ended."""
+    place, given = str(file.absolute()), file.read_text().strip()
+    token, expires = "", ""
+    if given.count(".") == 2:
+        try:
+            token, seconds = Client(at).exchange(given)
+            expires = rfc3339(SystemClock().now() + timedelta(seconds=seconds))
+        except InterlockError as error:
+            if error.code is not Reason.NOT_FOUND:
+                raise
+    who = Client(at, token=token or given).get("/v1/whoami")
+    return Session(server=at, handle=str(who["handle"]), expires=expires, token=token, token_file=place)
 
 
 def _with_person(at: str, *, device: bool) -> Session:
@@ -157,7 +174,7 @@ def logout(server: Server = None) -> None:
     kept = Kept(at)
     session = kept.session()
     try:
-        if session.token:
+        if session.token and not session.token_file:  # what was exchanged ends by itself, in minutes
             Client(at, token=session.secret()).post("/v1/logout")
     except InterlockError as error:
         if error.code not in (Reason.TOKEN_REJECTED, Reason.NOT_AUTHENTICATED, Reason.LOGIN_ENDED):

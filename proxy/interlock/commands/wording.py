@@ -86,6 +86,10 @@ def _rank(effect: Effect, wire: Wire) -> int:
     return _RANK.get(effect.verb, _FIRST)
 
 
+_ONLY_ACCOUNTS = frozenset("sudo doas su runuser pkexec gosu su-exec".split())
+"""Wrappers that `as whom` says everything about."""
+
+
 def _only_starts(effect: Effect, effects: tuple[Effect, ...]) -> bool:
     """A wrapper that only starts what follows is told with what follows; sudo and su by `as whom`."""
     if effect.detail == "wrapper":
@@ -115,7 +119,7 @@ def _around(effect: Effect, accounts: Mapping[tuple[str, ...], str]) -> str:
         told += f", inside {kind} {inline(named)}" if colon else f", on {inline(effect.host)}"
     elif effect.origin in ("here-doc", "stdin"):
         told += ", by a script that it reads as input"
-    starters = [s for s in effect.via if s not in ("sudo", "doas", "su") or not account]
+    starters = [s for s in effect.via if s not in _ONLY_ACCOUNTS or not account]
     return told + (f", through {' and '.join(map(inline, starters))}" if starters else "")
 
 

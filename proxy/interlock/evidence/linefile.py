@@ -26,7 +26,7 @@ class Log(Protocol):
 class LineFile:
     """An open file. `append` writes at the end in one system call; `sync` may run in another thread."""
 
-    __slots__ = ("_closing", "_fd", "_fresh", "_log", "_name", "_size", "_told", "failed", "name", "unsynced")
+    __slots__ = ("_fd", "_fresh", "_log", "_name", "_size", "_told", "_turn", "failed", "name", "unsynced")
 
     def __init__(self, path: Path, *, create: bool) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT | os.O_EXCL if create else 0)
@@ -36,7 +36,7 @@ class LineFile:
         self._fresh: list[bytes] = []
         self._log: Log | None = None
         self._name = "/".join(path.parts[-3:]).encode()
-        self._closing = Lock()
+        self._turn = Lock()
         self.failed: Callable[[Exception], None] = lambda _: None
         self._fd = os.open(path, flags, 0o600)
 
@@ -58,6 +58,10 @@ class LineFile:
         self.failed = failed
         self._told = self._size
 
+    def alone(self) -> None:
+        """Tell the log no more: what is appended now is appended in a thread, and synced there."""
+        self._log = None
+
     def taken(self) -> tuple[bytes, int, list[bytes]]:
         """Return what was appended since the last call, for `log`: redo.Shared."""
         fresh, self._fresh = self._fresh, []
@@ -66,10 +70,10 @@ class LineFile:
 
     def sync(self) -> None:
         """Bring what was appended before this call to stable storage, if the file is open. Raise OSError."""
-        if not self.unsynced:
-            return
-        with self._closing:  # an fd that is closed meanwhile may be another file's
-            if self._fd < 0:
+        # One at a time: who comes second must wait for what the first has begun. And an fd that is closed meanwhile may be
+        # another file's.
+        with self._turn:
+            if not self.unsynced or self._fd < 0:
                 return
             self.unsynced = False
             try:
@@ -79,7 +83,7 @@ class LineFile:
                 raise
 
     def close(self) -> None:
-        with self._closing:
+        with self._turn:
             if self._fd >= 0:
                 fd, self._fd = self._fd, -1
                 os.close(fd)

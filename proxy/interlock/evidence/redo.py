@@ -24,6 +24,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Container, Iterator
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -82,16 +83,25 @@ class _Part:
 class RedoLog:
     """Implements `durability.Log`. `appended` and `take` belong to the loop, `write` and `close` to a thread.
 
-    `failed` is told, in that thread, of a file whose own sync failed: what the log said of it is not deleted then.
+    `failed` is told, in a thread, of a file whose own sync failed: what the log said of it is not deleted then. Parts are
+    retired in `aside`, for the files of a thousand sessions take longer than a round may wait.
     """
 
     def __init__(
-        self, data_dir: Path, clock: Clock, failed: Callable[[Shared, OSError], None], *, boot: str | None = None
+        self,
+        data_dir: Path,
+        clock: Clock,
+        failed: Callable[[Shared, OSError], None],
+        aside: Executor,
+        *,
+        boot: str | None = None,
     ) -> None:
         self._data_dir = data_dir
         self._folder = data_dir / FOLDER
         self._clock = clock
         self._failed = failed
+        self._aside = aside
+        self._retiring: list[Future[None]] = []
         self._boot = boot if boot is not None else boot_id()
         self._fresh: list[Shared] = []
         self._waiting = 0
@@ -124,17 +134,20 @@ class RedoLog:
     # -- in a thread ------------------------------------------------------------------------------------------------
 
     def write(self, batch: Batch) -> None:
-        """Write and sync, and retire the part when it is due. Raise OSError or EvidenceError."""
+        """Write and sync, in a new part when the last is due to be retired. Raise OSError or EvidenceError."""
         with self._turn:
             if self.due:
-                self._retire()
+                self._retire_aside()
             if batch.appended:
                 self._write(b"".join(map(_record, batch.appended)), batch.files)
 
     def close(self) -> None:
-        """Retire the last part: everything that it speaks of is closed."""
+        """Retire the last part and wait for those before: everything that they speak of is closed."""
         with self._turn:
-            self._retire()
+            self._retire_aside()
+            for retiring in self._retiring:
+                retiring.result()
+            self._retiring.clear()
 
     def _write(self, records: bytes, files: list[Shared]) -> None:
         part = self._part or self._begin()
@@ -149,10 +162,13 @@ class RedoLog:
         part.size += len(records)
         part.files.update(files)
 
-    def _retire(self) -> None:
+    def _retire_aside(self) -> None:
         part, self._part = self._part, None
-        if part is None:
-            return
+        if part is not None:
+            self._retiring = [retiring for retiring in self._retiring if not retiring.done()]
+            self._retiring.append(self._aside.submit(self._retire, part))
+
+    def _retire(self, part: _Part) -> None:
         os.close(part.fd)
         whole = True
         for file in part.files:

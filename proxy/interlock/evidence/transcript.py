@@ -221,8 +221,10 @@ class Transcript:
         self._sink.sync()
 
     def finish(self) -> None:
-        """Refuse every later append."""
+        """Refuse every later append. The disclosure of the seal still comes, in a thread, where the log must not be told."""
         self._sealed = True
+        self._sink.alone()
+        self._events.alone()
 
     def close(self) -> None:
         """Close the files. What could not be sealed is synced, as far as the disk lets us: the log will forget of it."""

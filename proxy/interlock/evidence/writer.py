@@ -181,7 +181,7 @@ class TranscriptStore:
         self._shelf = PolicyShelf(data_dir, policy_files)
         self.sealer = Sealer(node, ca, self._shelf, self._vault, clock, entropy)
         self.rounds: SyncRounds[Batch]
-        self.redo = RedoLog(data_dir, clock, self._sync_failed)
+        self.redo = RedoLog(data_dir, clock, self._sync_failed, self._sealing)
         self._loop: asyncio.AbstractEventLoop
         self._live: dict[str, TranscriptRecorder] = {}
         self._unsealed: dict[Path, str] = {}
@@ -237,7 +237,7 @@ class TranscriptStore:
             await asyncio.wait(set(self._tasks))
         try:
             await asyncio.to_thread(self.redo.close)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # the pool is gone when the store is closed twice
             log.error("redo log not closed", error=str(error))
         self._folder.unlock()
         self.pool.shutdown()

@@ -30,7 +30,9 @@ from interlock.identity.logins import Logins
 from interlock.identity.oidc import TokenVerifier
 from interlock.identity.passphrase import Passphrases
 from interlock.identity.principal import Assurance, Credential, CredentialKind, Identity, Kind, Principal
+from interlock.identity.provisioning import learn_groups
 from interlock.identity.registration import RESERVED_PREFIX
+from interlock.identity.revocation import Revocations
 from interlock.identity.scram import ScramCredentials
 from interlock.identity.sshkey import fingerprint
 from interlock.identity.throttle import Throttle, ThrottledError
@@ -72,6 +74,7 @@ class Authenticator:
         passphrases: Passphrases | None = None,
         verifier: TokenVerifier | None = None,
         replays: Replays | None = None,
+        revocations: Revocations | None = None,
         entropy: Entropy = system_entropy,
         logins: Logins | None = None,
         issuance: Issuance | None = None,
@@ -87,6 +90,7 @@ class Authenticator:
         if self.verifier.any_once and replays is None:
             raise ConfigError("an issuer has tokens of one use, and there is no place to remember them")
         self._replays = replays
+        self._revocations = revocations
         self.exchanged = ExchangedCredentials(directory, clock=clock, entropy=entropy)
         # By name and source together, or anybody locks anybody out from afar. By name alone it is only bounded how fast
         # many sources together guess.
@@ -127,22 +131,35 @@ class Authenticator:
 
     async def proven(self, secret: str, *, source: str = "") -> Proven:
         """Return the same with what an exchange has to know of the token. Raise AuthenticationError, StoreError."""
-        self._check_source(source, "token")
+        self.check_source(source, "token")
         try:
-            if secret.startswith(EXCHANGED_PREFIX):
-                return Proven(self.exchanged.by_token(secret))
-            if secret.startswith("ilk_"):
-                return Proven(self._opaque(secret))
-            if secret.startswith(LOGIN_PREFIX) and self._logins is not None:
-                return Proven(self._logins.resolve(secret))
+            if secret.startswith((EXCHANGED_PREFIX, LOGIN_PREFIX, "ilk_")):
+                known = self._known_secret(secret)
+                self._check_revoked(known)
+                return Proven(known)
             token = await self.verifier.verify(secret)
             found = self._delegated(token)
+            self._check_revoked(found)
             if token.issuer.once and not await self._first_use(token):
                 raise AuthenticationError(reason=Reason.TOKEN_REPLAYED)
         except AuthenticationError as error:
             self.refused("token", error.code, source=source)
             raise
+        if token.issuer.kind == "human" and (entry := self._directory.get(token.identity)) is not None:
+            await learn_groups(self._directory, self._clock, entry.identity, token.issuer.issuer, token.groups)
         return Proven(found, frozenset({token.actors[0] if token.actors else token.identity}), token.may_act)
+
+    def _known_secret(self, secret: str) -> Principal:
+        """Return who one of our own tokens stands for."""
+        if secret.startswith(EXCHANGED_PREFIX):
+            return self.exchanged.by_token(secret)
+        if secret.startswith(LOGIN_PREFIX) and self._logins is not None:
+            return self._logins.resolve(secret)
+        return self._opaque(secret)
+
+    def _check_revoked(self, principal: Principal) -> None:
+        if self._revocations is not None:
+            self._revocations.check(principal)
 
     async def _first_use(self, token: VerifiedToken) -> bool:
         """Take a token of one use. Of two that come at once, on one node or on two, one is the first."""
@@ -217,7 +234,7 @@ class Authenticator:
 
     def scram(self, handle: str, *, source: str = "") -> ScramCredentials:
         """Return what `ScramServer` checks against; for nobody, something that looks the same and matches nothing."""
-        self._check_source(source, "scram")
+        self.check_source(source, "scram")
         return self.exchanged.beside(self._directory.scram(handle), handle)
 
     def scram_principal(self, handle: str, verifier_id: str) -> Principal:
@@ -239,7 +256,7 @@ class Authenticator:
 
         Raise AuthenticationError, alike for a name that nobody has and one that is stopped.
         """
-        self._check_source(source, "certificate")
+        self.check_source(source, "certificate")
         entry = self._directory.by_handle(shown.handle)
         if entry is None or entry.disabled or not shown.begins <= self._clock.now() < shown.expires:
             self.refused("certificate", Reason.NOT_AUTHENTICATED, handle=shown.handle, source=source)
@@ -254,7 +271,7 @@ class Authenticator:
         Takes a few hundred milliseconds, in a thread. After five failures in a row a name waits at this source, longer each
         time. The try counts as failed while it is computed, so that a thousand at once are not a thousand free ones.
         """
-        self._check_source(source, "passphrase")
+        self.check_source(source, "passphrase")
         name, login = handle[:64], f"{source} {handle[:64]}"
         try:
             self._by_login.check(login)
@@ -303,7 +320,8 @@ class Authenticator:
             self._by_source.failed(source)
         self._record_refused(method, reason, handle, source)
 
-    def _check_source(self, source: str, method: str) -> None:
+    def check_source(self, source: str, method: str) -> None:
+        """Raise ThrottledError while this source has to wait."""
         try:
             self._by_source.check(source)
         except ThrottledError as error:

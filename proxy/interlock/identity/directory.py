@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -56,6 +56,7 @@ class ChangeKind(StrEnum):
     DISABLED = "disabled"
     ENABLED = "enabled"
     GROUPS = "groups"
+    GROUPS_SEEN = "groups-seen"
     OWNER = "owner"
     LINKED = "linked"
     UNLINKED = "unlinked"
@@ -69,6 +70,18 @@ class ChangeKind(StrEnum):
     PASSKEY_ADDED = "passkey-added"
     PASSKEY_REMOVED = "passkey-removed"
     CONFIRMED = "confirmed"
+
+
+@dataclass(frozen=True, slots=True)
+class Amendment:
+    """A change together with what it does to the rows and says in the record."""
+
+    change: Change
+    put: Sequence[Row] = ()
+    drop: Sequence[Row] = ()
+    fields: Mapping[str, Json] = field(default_factory=dict)
+    secret: Mapping[str, Json] = field(default_factory=dict)
+    urgent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +111,13 @@ class Directory(Lookup):
         salt_secret: bytes | None = None,
         passphrases: Passphrases | None = None,
         newcomer: float = 0.0,
+        groups_max_age: float = 8 * 3600,
     ) -> None:
         """`newcomer`: seconds that an authority which was just given confirms nobody, unless it is confirmed itself."""
         # Without a secret that survives restarts, only the salts of unknown names change at a restart.
-        super().__init__(clock=clock, salt_secret=salt_secret if salt_secret is not None else entropy(32))
+        super().__init__(
+            clock=clock, salt_secret=salt_secret if salt_secret is not None else entropy(32), groups_max_age=groups_max_age
+        )
         self._rows = rows
         self._entropy = entropy
         self._journal = journal
@@ -167,20 +183,20 @@ class Directory(Lookup):
         """Take somebody out for ever. Agents that they own are stopped until they get another owner."""
         async with self._lock:
             entry = self._entry(handle)
-            change = Change(ChangeKind.REMOVED, entry.identity, handle, self._with_agents(entry))
+            change = Change(ChangeKind.REMOVED, entry.identity, handle, self.with_agents(entry))
             inward = [row for row in self._index.rows.links if other_of(row) == entry.identity]
-            await self._apply(change, by, drop=[*inward, self._row(entry)], urgent=True)
+            await self._apply(change, by, drop=[*inward, self.row(entry)], urgent=True)
 
     async def set_disabled(self, handle: str, disabled: bool, *, by: Identity = OPERATOR) -> Entry:
         """Stop somebody, or let them in again."""
         async with self._lock:
             entry = self._entry(handle)
-            row = replace(self._row(entry), disabled=disabled)
+            row = replace(self.row(entry), disabled=disabled)
             if disabled:
-                change = Change(ChangeKind.DISABLED, entry.identity, handle, self._with_agents(entry))
+                change = Change(ChangeKind.DISABLED, entry.identity, handle, self.with_agents(entry))
             else:
                 change = Change(ChangeKind.ENABLED, entry.identity, handle)
-                row = self._gained(row, by)
+                row = self.gained(row, by)
             await self._apply(change, by, put=[row], urgent=disabled)
             return self._entry(handle)
 
@@ -193,7 +209,7 @@ class Directory(Lookup):
             put: list[Row] = [MembershipRow(i, s, name, now) for name in sorted(wanted - entry.groups)]
             lost = [r for r in self._index.rows.memberships if identity_of(r) == entry.identity and r.name not in wanted]
             if put:
-                put.append(self._gained(self._row(entry), by))
+                put.append(self.gained(self.row(entry), by))
             await self._apply(
                 Change(ChangeKind.GROUPS, entry.identity, handle), by, put=put, drop=lost,
                 fields={"added": sorted(wanted - entry.groups), "removed": sorted(entry.groups - wanted)},
@@ -209,7 +225,7 @@ class Directory(Lookup):
                 raise ConfigError("a person has no owner")
             owned = registration.owner_of(self._index, entry.kind, owner)
             assert owned is not None
-            row = replace(self._gained(self._row(entry), by), owner_issuer=owned.issuer, owner_subject=owned.subject)
+            row = replace(self.gained(self.row(entry), by), owner_issuer=owned.issuer, owner_subject=owned.subject)
             await self._apply(Change(ChangeKind.OWNER, entry.identity, handle), by, put=[row], fields={"owner": str(owned)})
             return self._entry(handle)
 
@@ -220,7 +236,7 @@ class Directory(Lookup):
             keys = registration.key_rows(self._index, entry.identity, [line], self._clock.now(), already=len(entry.ssh_keys))
             fields: dict[str, Json] = {"keys": [row.fingerprint for row in keys]}
             # A person's key also signs approvals (`approve@interlock`), so it is a gain like a group.
-            put: list[Row] = [*keys, *([self._gained(self._row(entry), by)] if entry.kind is Kind.HUMAN else [])]
+            put: list[Row] = [*keys, *([self.gained(self.row(entry), by)] if entry.kind is Kind.HUMAN else [])]
             await self._apply(Change(ChangeKind.KEY_ADDED, entry.identity, handle), by, put=put, fields=fields)
             return self._entry(handle)
 
@@ -239,7 +255,7 @@ class Directory(Lookup):
             put = registration.teams_rows(self._index, entry.identity, entry.kind, [(tenant, oid)], now)
             await self._apply(
                 Change(ChangeKind.LINKED, entry.identity, handle), by,
-                put=[*put, self._gained(self._row(entry), by)], secret=_teams_secret([(tenant, oid)]),
+                put=[*put, self.gained(self.row(entry), by)], secret=_teams_secret([(tenant, oid)]),
             )  # fmt: skip
             return self._entry(handle)
 
@@ -261,7 +277,7 @@ class Directory(Lookup):
             row = registration.slack_row(self._index, entry, team, user, self._clock.now())
             await self._apply(
                 Change(ChangeKind.LINKED, entry.identity, handle), by,
-                put=[row, self._gained(self._row(entry), by)], secret={"slack": [f"{team}/{user}"]},
+                put=[row, self.gained(self.row(entry), by)], secret={"slack": [f"{team}/{user}"]},
             )  # fmt: skip
             return self._entry(handle)
 
@@ -286,7 +302,7 @@ class Directory(Lookup):
             now = self._clock.now()
             put: list[Row] = [
                 LinkRow(entry.identity.issuer, entry.identity.subject, other.issuer, other.subject, now),
-                *(self._gained(self._row(e), by) for e in (entry, second) if e is not None),
+                *(self.gained(self.row(e), by) for e in (entry, second) if e is not None),
             ]
             await self._apply(Change(ChangeKind.LINKED, entry.identity, handle), by, put=put, secret={"other": str(other)})
             return self._entry(handle)
@@ -299,7 +315,7 @@ class Directory(Lookup):
             if not drop:
                 raise NotFoundError(f"{handle} has no such link")
             # Two accounts that stop being one person may answer each other: that is a gain of authority.
-            put = [self._gained(self._row(e), by) for e in (entry, self.get(other)) if e is not None]
+            put = [self.gained(self.row(e), by) for e in (entry, self.get(other)) if e is not None]
             change = Change(ChangeKind.UNLINKED, entry.identity, handle)
             await self._apply(change, by, put=put, drop=drop, secret={"other": str(other)})
             return self._entry(handle)
@@ -361,7 +377,7 @@ class Directory(Lookup):
         phc = await self._hash(self._entry(handle).kind, passphrase)
         async with self._lock:
             entry = self._entry(handle)
-            row = replace(self._gained(self._row(entry), by), passphrase=phc)
+            row = replace(self.gained(self.row(entry), by), passphrase=phc)
             await self._apply(Change(ChangeKind.PASSPHRASE_SET, entry.identity, handle), by, put=[row])
             return self._entry(handle)
 
@@ -375,7 +391,7 @@ class Directory(Lookup):
             row = registration.passkey_row(self._index, entry, passkey, self._clock.now())
             await self._apply(
                 Change(ChangeKind.PASSKEY_ADDED, entry.identity, handle), by,
-                put=[row, self._gained(self._row(entry), by)], fields={"credential": row.id}, secret={"name": row.name},
+                put=[row, self.gained(self.row(entry), by)], fields={"credential": row.id}, secret={"name": row.name},
             )  # fmt: skip
             return self._entry(handle)
 
@@ -404,10 +420,19 @@ class Directory(Lookup):
         async with self._lock:
             entry = self._entry(handle)
             registration.check_confirmation(entry, self.get(by), changed, now=self._clock.now(), newcomer=self._newcomer)
-            row = replace(self._row(entry), confirmed=self._clock.now(), confirmed_by=str(by))
+            row = replace(self.row(entry), confirmed=self._clock.now(), confirmed_by=str(by))
             fields: dict[str, Json] = {"changed": rfc3339(entry.changed), "changed_by": entry.changed_by}
             await self._apply(Change(ChangeKind.CONFIRMED, entry.identity, handle), by, put=[row], fields=fields)
             return self._entry(handle)
+
+    async def amend(self, build: Callable[[Index], Amendment | None], *, by: Identity) -> None:
+        """Make a change that somebody else's rules build from the index of this moment: what an identity provider sends."""
+        async with self._lock:
+            made = build(self._index)
+            if made is not None:
+                await self._apply(
+                    made.change, by, put=made.put, drop=made.drop, fields=made.fields, secret=made.secret, urgent=made.urgent
+                )
 
     # -- the one way a change takes ----------------------------------------------------------------------------------
 
@@ -469,15 +494,15 @@ class Directory(Lookup):
             raise InterlockError(f"{handle} is disabled, or its owner is", reason=Reason.DISABLED_PRINCIPAL)
         return entry
 
-    def _row(self, entry: Entry) -> PrincipalRow:
+    def row(self, entry: Entry) -> PrincipalRow:
         return next(row for row in self._index.rows.principals if identity_of(row) == entry.identity)
 
-    def _gained(self, row: PrincipalRow, by: Identity) -> PrincipalRow:
+    def gained(self, row: PrincipalRow, by: Identity) -> PrincipalRow:
         """Return the row after a gain of authority: what was confirmed before says nothing about it."""
         now = self._clock.now()
         return replace(row, changed=now, changed_by=registration.changers(row, by), confirmed=None, confirmed_by="")
 
-    def _with_agents(self, entry: Entry) -> frozenset[Identity]:
+    def with_agents(self, entry: Entry) -> frozenset[Identity]:
         owned = {e.identity for e in self._index.by_identity.values() if e.owner == entry.identity and e.kind is Kind.AGENT}
         return frozenset({entry.identity, *owned})
 

@@ -6,19 +6,23 @@ Must not know how rows are stored, who may change them, or what an approval is.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from interlock.identity.principal import Assurance, Credential, Identity, Kind, Principal
 from interlock.identity.scram import ScramCredentials, Verifier
 from interlock.store.principals import (
+    IdpGroupsRow,
     LinkRow,
     MembershipRow,
     PasskeyRow,
     PrincipalRow,
     Row,
+    ScimMemberRow,
+    ScimUserRow,
     ScramRow,
     SlackRow,
     Snapshot,
@@ -66,6 +70,22 @@ class Entry:
     passkeys: tuple[PasskeyRow, ...] = ()
     changed_by: str = ""  # who gave what is not confirmed yet, blank-separated (`registration.changers`)
     confirmed: bool = False  # another administrator confirmed what was gained at `changed`
+    learned: frozenset[str] = frozenset()  # groups that issuers said of them, at `learned_at` or later
+    learned_at: datetime | None = None
+    scim: ScimUserRow | None = None
+    scim_groups: tuple[ScimMemberRow, ...] = ()
+    stale: bool = False  # what their issuer says of their groups is not known, or was said too long ago
+
+    @property
+    def from_issuer(self) -> bool:
+        """Whether their groups come from an identity provider at each login, and from nowhere else."""
+        return self.kind is Kind.HUMAN and self.scim is None and any(i.issuer not in (LOCAL, "unix") for i in self.linked)
+
+    def groups_at(self, now: datetime, max_age: timedelta) -> Entry:
+        """Return the entry with the groups that are known now: what an issuer said counts for `max_age`."""
+        if self.learned_at is None or now - self.learned_at > max_age:
+            return replace(self, stale=True) if self.from_issuer else self
+        return replace(self, groups=self.groups | self.learned)
 
     @property
     def accounts(self) -> frozenset[Identity]:
@@ -103,6 +123,7 @@ class Index:
     by_passkey: Mapping[str, tuple[Entry, PasskeyRow]] = field(default_factory=dict)
     by_token: Mapping[bytes, tuple[Entry, TokenRow]] = field(default_factory=dict, repr=False)
     by_foreign: Mapping[Identity, Entry] = field(default_factory=dict)
+    by_scim: Mapping[str, Entry] = field(default_factory=dict)
     passphrases: Mapping[Identity, str] = field(default_factory=dict, repr=False)
 
     def scram(self, entry: Entry, now: datetime) -> ScramCredentials | None:
@@ -142,6 +163,7 @@ def indexed(rows: Snapshot) -> Index:
         by_passkey={p.id: (people[identity_of(p)], p) for p in rows.passkeys},
         by_token={t.hash: (people[identity_of(t)], t) for t in rows.tokens},
         by_foreign=foreign,
+        by_scim={user.id: people[identity_of(user)] for user in rows.scim_users},
         passphrases={identity_of(p): p.passphrase for p in rows.principals if p.passphrase is not None},
     )
 
@@ -153,23 +175,28 @@ def _entries(rows: Snapshot) -> dict[Identity, Entry]:
     keys, tokens = _grouped(rows.ssh_keys), _grouped(rows.tokens)
     passwords, teams = _grouped(rows.scram), _grouped(rows.teams)
     slack, passkeys = _grouped(rows.slack), _grouped(rows.passkeys)
+    learned, scim, members = _grouped(rows.idp_groups), _grouped(rows.scim_users), _grouped(rows.scim_members)
+    inactive = {identity_of(user) for user in rows.scim_users if not user.active}
     entries = {}
     for identity, row in principals.items():
         owner = _owner_of(row)
         owner_row = principals.get(owner) if owner else None
-        orphan = row.kind == Kind.AGENT and (owner_row is None or owner_row.disabled or owner_row.kind != Kind.HUMAN)
+        off = row.disabled or identity in inactive
+        orphan = row.kind == Kind.AGENT and (
+            owner_row is None or owner_row.disabled or owner in inactive or owner_row.kind != Kind.HUMAN
+        )
         entries[identity] = Entry(
             identity=identity,
             handle=row.handle,
             kind=Kind(row.kind),
             created=row.created,
             changed=row.changed,
-            groups=frozenset(g.name for g in groups.get(identity, ())),
+            groups=frozenset(g.name for g in (*groups.get(identity, ()), *members.get(identity, ()))),
             owner=owner,
             owner_handle=owner_row.handle if owner_row else "",
             linked=linked.get(identity, frozenset()),
             owner_linked=linked.get(owner, frozenset()) if owner else frozenset(),
-            disabled=row.disabled or orphan,
+            disabled=off or orphan,
             reviewer=row.passphrase is not None,
             ssh_keys=tuple(keys.get(identity, ())),
             tokens=tuple(tokens.get(identity, ())),
@@ -179,6 +206,10 @@ def _entries(rows: Snapshot) -> dict[Identity, Entry]:
             passkeys=tuple(sorted(passkeys.get(identity, ()), key=lambda r: (r.created, r.id))),
             changed_by=row.changed_by,
             confirmed=row.confirmed is not None and row.confirmed >= row.changed,
+            learned=frozenset(name for one in learned.get(identity, ()) for name in json.loads(one.names)),
+            learned_at=min((one.learned for one in learned.get(identity, ())), default=None),
+            scim=next(iter(scim.get(identity, ())), None),
+            scim_groups=tuple(members.get(identity, ())),
         )
     return entries
 
@@ -189,7 +220,9 @@ def _owner_of(row: PrincipalRow) -> Identity | None:
     return Identity(row.owner_issuer, row.owner_subject)
 
 
-_R = TypeVar("_R", SshKeyRow, TokenRow, ScramRow, MembershipRow, TeamsRow, SlackRow, PasskeyRow)
+_R = TypeVar(
+    "_R", SshKeyRow, TokenRow, ScramRow, MembershipRow, TeamsRow, SlackRow, PasskeyRow, IdpGroupsRow, ScimUserRow, ScimMemberRow
+)
 
 
 def _grouped(rows: Iterable[_R]) -> dict[Identity, list[_R]]:
@@ -219,8 +252,12 @@ def _key(row: Row) -> tuple[object, ...]:
             return (row.issuer, row.subject)
         case SshKeyRow():
             return (row.fingerprint,)
-        case TokenRow() | ScramRow() | PasskeyRow():
+        case TokenRow() | ScramRow() | PasskeyRow() | ScimUserRow():
             return (row.id,)
+        case IdpGroupsRow():
+            return (row.issuer, row.subject, row.source)
+        case ScimMemberRow():
+            return (row.issuer, row.subject, row.group)
         case MembershipRow():
             return (row.issuer, row.subject, row.name)
         case LinkRow():
@@ -255,4 +292,7 @@ _FIELDS: dict[str, type[Row]] = {
     "teams": TeamsRow,
     "slack": SlackRow,
     "passkeys": PasskeyRow,
+    "idp_groups": IdpGroupsRow,
+    "scim_users": ScimUserRow,
+    "scim_members": ScimMemberRow,
 }

@@ -49,11 +49,13 @@ class LoggedIn:
 
 @dataclass(frozen=True, slots=True)
 class LoggedOut:
-    """What a verified logout token says: an account, a session of the provider, or a session of that account."""
+    """What a verified logout token says: an account, a session of the provider, or a session of that account. It was said at
+    `issued`, so it says nothing of logins that began later: a token that comes twice ends none of those."""
 
     provider: str
     account: str
     session: str
+    issued: datetime
 
 
 class IdTokens:
@@ -159,7 +161,7 @@ def logged_out(claims: Mapping[str, Any], issuer: Issuer, now: datetime, *, clie
     session = _name(claims, "sid") if "sid" in claims else ""
     if not account and not session:
         raise _rejected("it names neither a person nor a session")
-    return LoggedOut(issuer.issuer, account, session)
+    return LoggedOut(issuer.issuer, account, session, datetime.fromtimestamp(issued, UTC))
 
 
 def _header(token: str) -> dict[str, Any]:

@@ -15,11 +15,12 @@ from interlock.errors import InterlockError, Reason
 from interlock.evidence.events import EventDraft, Recorder
 from interlock.identity.directory import Directory
 from interlock.identity.logins import CERTIFICATE, Logins, principal_name
-from interlock.identity.principal import CredentialKind, Identity, Kind, Principal
+from interlock.identity.principal import Identity, Kind, Principal
 from interlock.identity.ssh_ca import MAX_TTL, Signed, SshCa
 
-GIVES = frozenset((CredentialKind.LOGIN, CredentialKind.TOKEN, CredentialKind.JWT))
-"""Credentials that a certificate is given for. One certificate never leads to the next, and a passphrase is for deciding."""
+GIVES = frozenset(("login", "token", "jwt", "exchanged"))
+"""Kinds of credentials that a certificate is given for. One certificate never leads to the next, and a passphrase is for
+deciding."""
 
 
 class Issuance:
@@ -52,7 +53,7 @@ class Issuance:
         entry = self._directory.get(holder.identity)
         if entry is None:
             raise InterlockError("only who is in the directory has certificates", reason=Reason.UNKNOWN_PRINCIPAL)
-        if holder.credential.kind not in GIVES:
+        if str(holder.credential.kind) not in GIVES:
             raise InterlockError("a certificate is given for a login or a token", reason=Reason.REQUEST_NOT_OFFERED)
         if holder.acting_for:
             # The certificate would name the agent alone: whom it acts for would be gone from every record and exclusion.

@@ -27,6 +27,7 @@ from interlock.identity.directory import Change, ChangeKind, Directory
 from interlock.identity.entries import Entry
 from interlock.identity.idtoken import LoggedIn
 from interlock.identity.principal import HANDLE, Assurance, Credential, CredentialKind, Identity, Kind, Principal
+from interlock.identity.provisioning import learn_groups
 from interlock.identity.registration import RESERVED_PREFIX
 from interlock.identity.tokens import LOGIN_PREFIX, fingerprint, new_secret
 from interlock.store.logins import DerivedRow, LoginRow, LoginRows
@@ -35,6 +36,8 @@ log = structlog.get_logger()
 
 MAX_PER_PERSON = 16
 """Logins of one person at once; one more ends the oldest."""
+
+LOGOUT_SKEW = timedelta(seconds=30)
 
 CERTIFICATE = "certificate"
 PASSWORD = "password"
@@ -117,6 +120,8 @@ class Logins:
                 method, {"outcome": "refused", "reason": str(error.code), "source": source}, {"account": str(who.identity)}
             )
             raise
+        # Reviewers' groups are looked up when they answer, so the directory learns them here as from a token.
+        await learn_groups(self._directory, self._clock, entry.identity, who.identity.issuer, who.groups)
         now = self._clock.now()
         secret = new_secret(LOGIN_PREFIX, self._entropy)
         row = LoginRow(
@@ -126,6 +131,7 @@ class Logins:
         )  # fmt: skip
         self._note(method, {"outcome": "accepted", "source": source, "principal": str(entry.identity), "login": row.id},
                    {"account": str(who.identity)})  # fmt: skip
+        await learn_groups(self._directory, self._clock, entry.identity, who.identity.issuer, who.groups)
         await self._rows.add(row)
         self._keep(row)
         mine = list(self._by_person[entry.identity])
@@ -250,11 +256,16 @@ class Logins:
             await self._rows.drop(login=[row.id for row in rows], credential=[row.id for row in children])
         return len(rows)
 
-    async def end_at_provider(self, provider: str, account: str, session: str) -> int:
-        """End the logins that a back-channel logout names: of a session of the provider, of an account, or of both."""
+    async def end_at_provider(self, provider: str, account: str, session: str, issued: datetime) -> int:
+        """End the logins that a back-channel logout names: of a session of the provider, of an account, or of both.
+
+        Only those that had begun when it was `issued`: who captured it can't end later ones with it. Clocks differ a little.
+        """
+        latest = issued + LOGOUT_SKEW
         named = [
             row.id for row in self._logins.values()
-            if row.provider == provider and (not session or row.session == session) and (not account or row.account == account)
+            if row.provider == provider and (not session or row.session == session)
+            and (not account or row.account == account) and row.created <= latest
         ]  # fmt: skip
         return await self.end(named, "logout-at-provider") if session or account else 0
 

@@ -192,6 +192,11 @@ def check_link(index: Index, entry: Entry, other: Identity) -> Entry | None:
     return second
 
 
+def is_subject(value: str) -> bool:
+    """Whether this may be the subject of a linked identity."""
+    return _FOREIGN.match(value) is not None
+
+
 def bounded(lifetime: timedelta | None, usual: timedelta, longest: timedelta) -> timedelta:
     span = lifetime if lifetime is not None else usual
     if not timedelta(0) < span <= longest:

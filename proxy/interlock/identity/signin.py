@@ -240,7 +240,7 @@ class SignIn:
         """End the logins that a back-channel logout token names; a second delivery finds none. Raise AuthenticationError."""
         clients = {client.client_id for client in (self._clients.cli, self._clients.device, self._clients.web) if client}
         told = await self._tokens.verify_logout(token, clients=clients)
-        return await self._logins.end_at_provider(told.provider, told.account, told.session)
+        return await self._logins.end_at_provider(told.provider, told.account, told.session, told.issued)
 
     # -- bounds -------------------------------------------------------------------------------------------------------------
 

@@ -99,6 +99,7 @@ class Asking:
         self._stretches = stretches
         self._draining: Callable[[], None] | None = None
         self._ended = False
+        self._cancelled = False
         self._copy_passes = False
         self.unsettled = False
 
@@ -115,6 +116,16 @@ class Asking:
             again, self._draining = self._draining, None
             self.busy = False
             self._resume(again)
+
+    def cancel(self) -> None:
+        """Cancel what waits here: what is held goes back, and what waits for the catalog does not run.
+
+        The server knows of neither, so it has nothing to cancel.
+        """
+        if self.waiting is not None:
+            self.waiting.cancel()
+        elif self.busy:
+            self._cancelled = True
 
     def stop(self) -> None:
         """The session has ended: hand back what is held, and go on with nothing."""
@@ -346,6 +357,10 @@ class Asking:
         return False
 
     def _decide(self, command: Command, then: Callable[[Outcome], None]) -> None:
+        if self._cancelled:
+            self._cancelled = False
+            then(refusals.cancelled_while_held(None))
+            return
         answer = self._session.submit(command, self._caller)
         if isinstance(answer, gate.Release):
             then(answer)
@@ -433,7 +448,14 @@ class Asking:
     def _go_on(self, again: Callable[[], None]) -> None:
         if not self._ended:
             self.busy = False
-            self._resume(again)
+            self._resume(partial(self._once, again))
+
+    def _once(self, again: Callable[[], None]) -> None:
+        """Take a step that was paused. A cancel is for it alone, whatever comes of it."""
+        try:
+            again()
+        finally:
+            self._cancelled = False
 
     def _decide_again(self, command: Command, then: Callable[[Outcome], None]) -> None:
         """Read a text with the catalog as it is now. Answers may have come meanwhile that make the server skip it."""

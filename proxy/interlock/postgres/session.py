@@ -123,8 +123,8 @@ class PostgresSession:
         """A CancelRequest with this session's key: what is held goes back, what runs is cancelled at the server."""
         if len(self._pipeline) or self._stretches.flying:
             await self._cancel_server()
-        elif self._asking.waiting is not None:
-            self._asking.waiting.cancel()
+        else:
+            self._asking.cancel()
 
     def end(self, why: str, error: ErrorFields | None = None) -> None:
         """End the session, telling the client why. Idempotent."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import asyncssh
 import structlog
@@ -47,6 +47,7 @@ from interlock.ssh.enrolment import Enrolments
 from interlock.ssh.exec import Execution
 from interlock.ssh.limits import Doorkeeper, Limits, plain_address, source_of
 from interlock.ssh.lines import Lines
+from interlock.ssh.outflow import Outflow
 from interlock.ssh.relay import ClientSide
 from interlock.ssh.requests import Scope, Told
 from interlock.ssh.sftp.session import FileSession
@@ -114,7 +115,7 @@ class Owner(asyncssh.SSHServer):
         return True
 
 
-class ClientConnection(asyncssh.SSHServerConnection):
+class ClientConnection(Outflow):
     """A client of the proxy. `passage`: it came through a tunnel of another connection."""
 
     def __init__(self, house: House, options: asyncssh.SSHServerConnectionOptions, passage: Passage | None = None) -> None:
@@ -138,12 +139,9 @@ class ClientConnection(asyncssh.SSHServerConnection):
         self._numbered = 0
         self._last_session = False
         self._later: list[str] = []
-        self.clogs: set[str] = set()
         self._work: set[asyncio.Task[None]] = set()
-        self._handshake: asyncio.TimerHandle | None = None
-        self._why = "closed"
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        super().__init__(asyncio.get_running_loop(), options)
+        super().__init__(house.limits, options)
 
     # -- arrival and departure ------------------------------------------------------------------------------------
 
@@ -153,23 +151,16 @@ class ClientConnection(asyncssh.SSHServerConnection):
         self._counted_as = source_of(self._source)
         if not self._house.door.admit(self._counted_as):
             self._cancel_login_timer()
-            assert isinstance(transport, (asyncio.Transport, TunnelChannel))
-            transport.abort()
+            cast("asyncio.Transport", transport).abort()  # uvloop's transports are none by their type
             self.over.set_result(None)
             return
         self._admitted = True
         self._house.connections.add(self)
-        self._handshake = self._loop.call_later(self._house.limits.handshake, self._too_slow)
+        self.expect_keys()
         super().connection_made(transport)
-
-    def _too_slow(self) -> None:
-        self._why = "handshake-deadline"
-        self.abort()
 
     def _cleanup(self, exc: Exception | None) -> None:
         super()._cleanup(exc)
-        if self._handshake is not None:
-            self._handshake.cancel()
         if not self._admitted:
             return
         self._admitted = False
@@ -231,74 +222,22 @@ class ClientConnection(asyncssh.SSHServerConnection):
     def data_received(self, data: bytes, datatype: int | None = None) -> None:
         acknowledge(self._transport, len(data))
         super().data_received(data, datatype)
-        if self.clogs:
-            self._check_unsent()
-
-    def _check_unsent(self) -> None:
-        """While all output is held back, only our answers can pile up: for a client that asks and does not listen."""
-        waiting = self._transport.get_write_buffer_size() if self._transport is not None else 0
-        if waiting > self._house.limits.unsent or len(self._deferred_packets) > self._house.limits.deferred:
-            log.info("ssh.client.never_listens", client=self._source)
-            self._why = str(Reason.LIMIT_REACHED)
-            self.abort()
 
     def internal_error(self, exc_info: Any = None, error_logger: Any = None) -> None:
         self._why = str(Reason.PROTOCOL_VIOLATION)
         super().internal_error(exc_info, error_logger)
-
-    def pause_writing(self) -> None:
-        """The socket is full: a client with a huge window that does not read must not fill our memory."""
-        self.clog("socket")
-
-    def resume_writing(self) -> None:
-        self.free("socket")
-
-    def clog(self, where: str) -> None:
-        """Hold back what goes to the client, on every channel that there is and on those to come."""
-        self.clogs.add(where)
-        for channel in self._session_channels():
-            if channel.outlet is not None:
-                channel.outlet.clog(where)
-        for passage in self._tunnels():
-            passage.clog()
-
-    def free(self, where: str) -> None:
-        self.clogs.discard(where)
-        for channel in self._session_channels():
-            if channel.outlet is not None:
-                channel.outlet.free(where)
-        if not self.clogs:
-            for passage in self._tunnels():
-                passage.free()
-
-    def _session_channels(self) -> list[ClientChannel]:
-        return [chan for chan in self._channels.values() if isinstance(chan, ClientChannel)]
-
-    def _tunnels(self) -> list[TunnelChannel]:
-        return [chan for chan in self._channels.values() if isinstance(chan, TunnelChannel)]
 
     # -- key exchange ---------------------------------------------------------------------------------------------
 
     def _send_kexinit(self) -> None:
         if b"OpenSSH" in self._client_version:
             self._enc_algs = [name.encode() for name in algorithms.GCM]
-        if self._handshake is None:
-            self._handshake = self._loop.call_later(self._house.limits.handshake, self._too_slow)
-        # Until the exchange ends asyncssh keeps what we send in a list without a bound, so nothing may come to be sent.
-        self.clog("key exchange")
         super()._send_kexinit()
 
     async def _process_strict_kexinit(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
         await super()._process_kexinit(pkttype, pktid, packet)
         if not self._strict_kex:
             raise asyncssh.KeyExchangeFailed(algorithms.OLD_PEER)
-
-    def send_newkeys(self, k: bytes, h: bytes) -> None:
-        super().send_newkeys(k, h)
-        if self._handshake is not None:
-            self._handshake.cancel()
-            self._handshake = None
-        self.free("key exchange")
 
     async def reload_config(self) -> None:
         """There is no per-user configuration file; asyncssh would read all keys again for each name that is tried."""
@@ -570,7 +509,7 @@ class ClientConnection(asyncssh.SSHServerConnection):
             self.send_packet(MSG_REQUEST_FAILURE)  # also to a keepalive: any answer says that we live (RFC 4254 §4)
 
     _packet_handlers = {  # noqa: RUF012
-        **asyncssh.SSHServerConnection._packet_handlers,
+        **Outflow._packet_handlers,
         MSG_KEXINIT: _process_strict_kexinit,
         MSG_CHANNEL_OPEN: _process_gated_open,
         MSG_GLOBAL_REQUEST: _process_gated_global_request,

@@ -22,7 +22,7 @@ import asyncssh
 from asyncssh.forward import SSHForwarder
 from asyncssh.packet import SSHPacket
 
-from interlock.config import TargetConfig
+from interlock.config import TargetConfig, split_address
 from interlock.identity.principal import Identity
 from interlock.ssh.address import ACCOUNT, TARGET, Address, parse
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from interlock.ssh.connection import ClientConnection
 
 PORTS = {"ssh": 22, "postgres": 5432}
-"""The port that a tunnel names says which front end it wants: the one that the protocol is known by."""
+"""The port that a tunnel names: the one that the protocol is known by, or the target's own, as an ssh_config may have it."""
 
 WINDOW = 256 * 1024
 """What a client may send ahead in a tunnel. What is inside has windows of its own."""
@@ -103,7 +103,7 @@ def refused(wanted: Destination, target: TargetConfig | None, *, nested: bool, p
     if target.protocol == "postgres" and not postgres:
         return f"{target.name} is a Postgres target, and this proxy does not listen for Postgres"
     port = PORTS[target.protocol]
-    if wanted.port != port:
+    if wanted.port not in (port, split_address(target.address)[1]):
         return f"{target.name} speaks {target.protocol}: ask for {target.name}:{port}"
     return ""
 

@@ -27,7 +27,9 @@ from interlock.store.logins import LoginRows
 from interlock.store.messages import MessageRows
 from interlock.store.outbox import OutboxRows
 from interlock.store.principals import PrincipalRows
+from interlock.store.revocations import RevocationRows
 from interlock.store.schema import ledger
+from interlock.store.scim import ScimGroupRows
 from interlock.store.vigilance import VigilanceRows
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -47,6 +49,8 @@ class Store:
         self.conversations = ConversationRows(database)
         self.deliveries = DeliveryRows(database)
         self.outbox = OutboxRows(database)
+        self.revocations = RevocationRows(database)
+        self.scim_groups = ScimGroupRows(database)
         self._database = database
         self._lock = lock
 

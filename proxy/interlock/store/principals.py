@@ -132,7 +132,47 @@ class PasskeyRow:
     created: datetime
 
 
-Row = Union[PrincipalRow, SshKeyRow, TokenRow, ScramRow, MembershipRow, LinkRow, TeamsRow, SlackRow, PasskeyRow]
+@dataclass(frozen=True, slots=True)
+class IdpGroupsRow:
+    """The groups that an issuer said of somebody at their last login. Primary key: issuer, subject, source."""
+
+    issuer: str
+    subject: str
+    source: str
+    names: str  # JSON, sorted
+    learned: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ScimUserRow:
+    """Somebody whom an identity provider keeps here by SCIM. Primary key: id; `user_name` is unique."""
+
+    id: str
+    issuer: str
+    subject: str
+    user_name: str
+    external_id: str
+    display: str
+    active: bool
+    created: datetime
+    changed: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ScimMemberRow:
+    """Somebody is in a group that SCIM keeps. Primary key: issuer, subject, group; `name` is what rules read."""
+
+    issuer: str
+    subject: str
+    group: str
+    name: str
+    created: datetime
+
+
+Row = Union[
+    PrincipalRow, SshKeyRow, TokenRow, ScramRow, MembershipRow, LinkRow, TeamsRow, SlackRow, PasskeyRow, IdpGroupsRow,
+    ScimUserRow, ScimMemberRow,
+]  # fmt: skip
 
 _TABLES: dict[type[Row], Table] = {
     PrincipalRow: schema.principals,
@@ -144,6 +184,9 @@ _TABLES: dict[type[Row], Table] = {
     TeamsRow: schema.teams_identities,
     SlackRow: schema.slack_identities,
     PasskeyRow: schema.passkeys,
+    IdpGroupsRow: schema.idp_groups,
+    ScimUserRow: schema.scim_users,
+    ScimMemberRow: schema.scim_members,
 }
 
 
@@ -160,6 +203,9 @@ class Snapshot:
     teams: tuple[TeamsRow, ...] = ()
     slack: tuple[SlackRow, ...] = ()
     passkeys: tuple[PasskeyRow, ...] = ()
+    idp_groups: tuple[IdpGroupsRow, ...] = ()
+    scim_users: tuple[ScimUserRow, ...] = ()
+    scim_members: tuple[ScimMemberRow, ...] = ()
 
 
 class PrincipalRows:
@@ -187,6 +233,9 @@ class PrincipalRows:
                 teams=rows(TeamsRow),
                 slack=rows(SlackRow),
                 passkeys=rows(PasskeyRow),
+                idp_groups=rows(IdpGroupsRow),
+                scim_users=rows(ScimUserRow),
+                scim_members=rows(ScimMemberRow),
             )
 
         return await self._database.run(read)

@@ -182,6 +182,63 @@ passkeys = Table(
     Column("created", Moment, nullable=False),
 )
 
+revocations = Table(
+    "revocations",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("value", String(512), nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("by", String(512), nullable=False),
+    Column("why", Text, nullable=False),
+)
+
+idp_groups = Table(
+    "idp_groups",
+    metadata,
+    # What an identity provider said of somebody at their last login there.
+    *_of_principal("idp_groups"),
+    Column("source", String(255), nullable=False),
+    Column("names", Text, nullable=False),  # JSON
+    Column("learned", Moment, nullable=False),
+    PrimaryKeyConstraint("issuer", "subject", "source"),
+)
+
+scim_users = Table(
+    "scim_users",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    *_of_principal("scim_users"),
+    Column("user_name", String(255), nullable=False),
+    Column("external_id", String(255), nullable=False),
+    Column("display", String(255), nullable=False),
+    Column("active", Boolean, nullable=False),
+    Column("created", Moment, nullable=False),
+    Column("changed", Moment, nullable=False),
+    UniqueConstraint("user_name"),
+)
+
+scim_groups = Table(
+    "scim_groups",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("display", String(127), nullable=False),
+    Column("external_id", String(255), nullable=False),
+    Column("created", Moment, nullable=False),
+    Column("changed", Moment, nullable=False),
+    UniqueConstraint("display"),
+)
+
+scim_members = Table(
+    "scim_members",
+    metadata,
+    *_of_principal("scim_members"),
+    Column("group", String(40), nullable=False),  # id of a SCIM group
+    Column("name", String(127), nullable=False),  # its name, as rules read it
+    Column("created", Moment, nullable=False),
+    PrimaryKeyConstraint("issuer", "subject", "group"),
+)
+
 logins = Table(
     "logins",
     metadata,

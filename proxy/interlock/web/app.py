@@ -27,6 +27,8 @@ from interlock.identity.exchange import Exchange
 from interlock.identity.issuance import Issuance
 from interlock.identity.logins import Logins
 from interlock.identity.passkeys import Registrations, relying_party
+from interlock.identity.provisioning import Provisioning
+from interlock.identity.revocation import Revocations
 from interlock.identity.signin import SignIn
 from interlock.identity.stepup import DecisionSessions
 from interlock.policy.source import LivePolicy
@@ -41,6 +43,8 @@ from interlock.web.grants import grants_router
 from interlock.web.health import health_router
 from interlock.web.login import login_router
 from interlock.web.passkeys import passkeys_router
+from interlock.web.revocations import revocations_router
+from interlock.web.scim import ScimRoute, scim_router
 from interlock.web.sessions import sessions_router
 from interlock.web.shown import Shown
 from interlock.web.slack import slack_router
@@ -69,6 +73,12 @@ class SlackParts:
 
 
 @dataclass(frozen=True, slots=True)
+class ScimParts:
+    provisioning: Provisioning
+    token: Secret
+
+
+@dataclass(frozen=True, slots=True)
 class LoginParts:
     """`signin` is there when people log in at an identity provider."""
 
@@ -88,6 +98,7 @@ class Parts:
     inbox: Inbox
     directory: Directory
     authenticator: Authenticator
+    revocations: Revocations
     deciding: DecisionSessions
     consoles: ConsoleSessions
     archive: Archive
@@ -99,6 +110,7 @@ class Parts:
     local: bool
     secure: bool
     slack: SlackParts | None = None
+    scim: ScimParts | None = None
     login: LoginParts | None = None
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -123,6 +135,7 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(person_router(door))
     exchange = Exchange(parts.authenticator, clock=parts.clock, journal=parts.gate.transcripts.journal)
     app.include_router(token_router(exchange))
+    app.include_router(revocations_router(parts.revocations, door))
     login = parts.login
     derive = login.logins.derive if login is not None else None
     app.include_router(principals.router(parts.directory, door.require_scope, door.require_given, derive))
@@ -151,6 +164,9 @@ def create_app(parts: Parts) -> FastAPI:
                 logins=login.logins if login is not None else None,
             )
         )
+        if parts.scim is not None:
+            run = ScimRoute(parts.authenticator, parts.scim.token)
+            app.include_router(scim_router(parts.scim.provisioning, run, parts.config.public_url.rstrip("/")))
         if parts.teams is not None:
             app.include_router(teams_router(parts.teams.channel, parts.teams.transport))
         if (slack := parts.slack) is not None and slack.signing_secret is not None:

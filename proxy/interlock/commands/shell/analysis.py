@@ -20,11 +20,14 @@ from interlock.commands.model import Analysis, Effect, HeldInput, Opaque, ShellC
 from interlock.commands.programs.pagers import pages
 from interlock.commands.programs.rules import Outcome, Place, Rules, identity
 from interlock.commands.shell import characters, grammars, queries, rendering, tree
+from interlock.commands.shell.apart import ACCOUNTS
+from interlock.commands.shell.carried import carried, scheduled
 from interlock.commands.shell.effective import Blind, Effective, Input, effective, repeats
 from interlock.commands.shell.grammars import Asking
 from interlock.commands.shell.inner import Inner
+from interlock.commands.shell.shells import SHELLS
 from interlock.commands.shell.syntax import Redirection, Script, Simple, Word
-from interlock.commands.shell.wrappers import READ_BY_XARGS, SHELLS, WRAPPERS, unwrap
+from interlock.commands.shell.wrappers import READ_BY_XARGS, WRAPPERS, unwrap
 from interlock.errors import Reason
 
 PARSER = "shfmt+bash"
@@ -264,11 +267,17 @@ class _Analyst:
             # `nice eval …` looks for a program of that name: there should be none, and its words would not be read again.
             self.say("unknown-program", name, found)
             name = ""
-        inner = unwrap(name, argv, found.feeder) if name in WRAPPERS else None
+        if name in WRAPPERS:
+            inner = unwrap(name, argv, found.feeder)
+        else:
+            entry = self.rules.table.get(name or "")
+            inner = carried(name or "", argv, entry.grammar if entry is not None else None)
         if inner is None or isinstance(inner, list):
             self._evaluate(argv, place, found)
         if name == "psql" and name in self.rules.table:
             yield from self._queries(argv, found)
+        if name == "crontab" and (len(argv) == 1 or argv[-1] == "-"):
+            yield from self._crontab(found, depth)
         if name == "cd" and len(argv) > 1:
             self._moved(argv[-1].lstrip("~").lstrip("/") if found.words[-1].home else argv[-1], found)
         for one in inner if isinstance(inner, list) else [inner] if inner is not None else []:
@@ -283,9 +292,10 @@ class _Analyst:
             elif inner.verb:
                 base = replace(base, verb=inner.verb, object=inner.object)
             self._effect(base)
+        self._of_the_wrapper(inner, argv, via, found)
         for reason, text in inner.opaque:
             self.say(reason, text, found)
-        if name == "xargs":
+        if inner.reads:
             self._reads(Stdin.DATA, found)
         if any(word in ("-execdir", "-okdir") for word in argv) and inner.name == "find":
             self.say("working-directory", "-execdir", found)
@@ -304,6 +314,15 @@ class _Analyst:
         if inner.host:
             self.directories = here
 
+    def _of_the_wrapper(self, inner: Inner, argv: list[str], via: tuple[str, ...], found: Effective) -> None:
+        """What it does itself, besides starting something."""
+        base = Effect("write", "", via[-1], tuple(argv), via, found.origin, host=found.host)
+        for verb, thing, detail in inner.facts:
+            self._effect(replace(base, verb=verb, object=thing, detail=detail))
+        for path in inner.writes:
+            for effect in self.rules.path_effects("write", path, base, self._place(found)):
+                self._effect(effect)
+
     def _below(self, name: str, inner: Inner, below: Effective, found: Effective, depth: int) -> Asking[None]:
         if inner.argv is not None:
             words = found.words[inner.argv[0] : inner.argv[1]]
@@ -314,6 +333,10 @@ class _Analyst:
             yield from self.command(replace(below, words=(*words, *[Word("{}")] * inner.more)), depth)
         elif inner.script is not None:
             yield from self._code(found.words[inner.script], replace(below, origin=_deeper(below)), depth)
+        elif inner.text:
+            # A part of a word is sent as it is: nothing around it may be static.
+            self.say("option-runs-code", inner.text, found)
+            yield from self.nested(inner.text, replace(below, origin=_deeper(below)), depth)
         elif inner.joined is not None:
             yield from self._joined(found.words[inner.joined[0] : inner.joined[1]], replace(below, origin=_deeper(below)), depth)
         elif inner.reads_script:
@@ -424,7 +447,7 @@ class _Analyst:
         words = (*found.words, *(r.target for r in found.redirections if r.target is not None))
         homes = {w.shown for w in words if w.home}
         self._homes = self._homes or bool(homes)
-        elsewhere = found.host or self.asked.cwd or not _OTHER_HOME.isdisjoint(found.via)
+        elsewhere = found.host or self.asked.cwd or not ACCOUNTS.isdisjoint(found.via)
         # A quoted tilde is a name. Which of two equal words an effect is about could not be told any more.
         confused = [w for w in words if not w.home and w.shown.startswith("~") and w.static is not None and self._homes]
         if (homes and elsewhere) or confused:
@@ -464,6 +487,21 @@ class _Analyst:
             kind = "here-doc" if found.input is Input.TEXT else "stdin"
             below = replace(base, origin=kind if found.origin == "direct" else found.origin)
             yield from self._query(typed, below, found, typed=True)
+
+    def _crontab(self, found: Effective, depth: int) -> Asking[None]:
+        """What cron would run later, when it is known which text that is."""
+        commands, opaque = scheduled(self._input(found) or "")
+        for reason, text in opaque:
+            self.say(reason, text, found)
+        kind = "here-doc" if found.input is Input.TEXT else "stdin"
+        here, self.directories = self.directories, ("",)
+        for command in commands:
+            below = replace(
+                found, via=(*found.via, "crontab"), redirections=(), assignments=(), feeder=(), input=Input.NONE,
+                origin=kind if found.origin == "direct" else found.origin,
+            )  # fmt: skip
+            yield from self.nested(command, below, depth)
+        self.directories = here
 
     def _query(self, text: str, base: Effect, found: Effective, *, typed: bool) -> Asking[None]:
         if queries.beside(text):
@@ -525,13 +563,11 @@ _PLAIN_WORD = re.compile(r"[A-Za-z0-9_./:@%+,-]+")
 """A word that every shell reads as itself, however often."""
 
 _BUILTINS = frozenset("eval exec builtin command".split())
-_HANDED_ON = frozenset("ssh at batch".split())
+_HANDED_ON = frozenset("ssh at batch crontab tar git".split())
 """What hands a text to a shell that is not the account's own: of another machine, or `sh`, later."""
 
-_PARSES = SHELLS | _HANDED_ON | {"eval", "command", "builtin", "watch", "su", "script"}
+_PARSES = SHELLS | _HANDED_ON | {"eval", "command", "builtin", "watch", "su", "script", "capsh"}
 """What is around a command that a shell finds; other wrappers look for a program."""
-
-_OTHER_HOME = frozenset("sudo doas su".split())
 
 _REDIRECTED: Mapping[str, tuple[tuple[str, str], ...]] = {
     "<": (("read", ""),),

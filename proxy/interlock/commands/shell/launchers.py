@@ -78,24 +78,6 @@ def _chrt(argv: Sequence[str]) -> Inner:
     return _scheduled(argv, Grammar(frozenset(flags.split()), permute=False), re.compile(r"[0-9]+"))
 
 
-def _script(argv: Sequence[str]) -> Inner:
-    """script records a terminal; `-c text` is for the shell that $SHELL names. The recording is a file of any name."""
-    grammar = Grammar(
-        frozenset("-a -e -f -q --append --return --flush --quiet".split()), frozenset("-c --command -E --echo".split())
-    )
-    items = parse(argv, grammar, first=1)
-    opaque = [(i.reason, i.text) for i in items if isinstance(i, Problem)]
-    texts = [i.value for i in items if isinstance(i, Option) and i.name in ("-c", "--command")]
-    places = [k for k in range(1, len(argv)) if argv[k] == texts[-1]] if texts else []
-    files = [i.value for i in items if isinstance(i, Operand)]
-    opaque.extend(("unknown-operand", file) for file in files if file != "/dev/null")
-    opaque.append(("foreign-shell", "$SHELL") if len(places) == 1 else ("interpreter-code", "script"))
-    if not files:
-        opaque.append(("unknown-operand", "typescript"))
-    return Inner(script=places[0] if len(places) == 1 else None, opaque=tuple(opaque))
-
-
 LAUNCHERS: Mapping[str, Callable[[Sequence[str]], Inner | list[Inner] | None]] = {
     "ssh": _ssh, "flock": _flock, "at": _later, "batch": _later, "chroot": _chroot, "taskset": _taskset, "chrt": _chrt,
-    "script": _script,
 }  # fmt: skip

@@ -140,6 +140,10 @@ def _privilege(effect: Effect) -> str:
         return f"gives a container files or devices of this machine: {name(effect)}"
     if effect.detail == "container":
         return f"loosens what keeps a container apart: {name(effect)}"
+    if effect.detail == "namespace":
+        return f"runs something in namespaces of its own or of others: {name(effect)}"
+    if effect.detail == "rights":
+        return f"changes with which rights something runs: {name(effect)}"
     return f"runs something as {name(effect, 'another account')}"
 
 

@@ -1,0 +1,263 @@
+"""SCIM 2.0 for an identity provider that keeps users and groups here (RFC 7644). One bearer token, its own, opens it.
+
+Knows paths, bodies and answers. What a user or group is worth is `identity.provisioning`'s.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from interlock.clock import rfc3339
+from interlock.config import Secret
+from interlock.errors import AuthenticationError, InterlockError, NotFoundError, Reason
+from interlock.identity import scim
+from interlock.identity.authenticate import Authenticator
+from interlock.identity.entries import Entry
+from interlock.identity.provisioning import Provisioning
+from interlock.identity.scim import ScimError
+from interlock.identity.tokens import fingerprint
+from interlock.store.principals import ScimUserRow
+from interlock.store.scim import ScimGroupRow
+from interlock.web.access import source_of
+from interlock.web.bodies import StrictRequest
+from interlock.web.problems import STATUS
+
+MEDIA = "application/scim+json"
+USERS, GROUPS = "/scim/v2/Users", "/scim/v2/Groups"
+
+_USER_FILTERS = {"username": "user_name", "externalid": "external_id", "id": "id"}
+_GROUP_FILTERS = {"displayname": "display", "externalid": "external_id", "id": "id"}
+
+
+class ScimRoute:
+    """Runs one request: who asks, what it says, and RFC 7644's own form for whatever fails."""
+
+    def __init__(self, authenticator: Authenticator, token: Secret) -> None:
+        self._authenticator = authenticator
+        self._token = fingerprint(token.reveal())
+
+    async def __call__(self, request: Request, work: Callable[[Any], Any], *, body: bool = False, status: int = 200) -> Response:
+        try:
+            self._check(request)
+            given = await _body(request) if body else None
+            return _answer(await work(given), status)
+        except ScimError as error:
+            return _failed(error.status, error.kind, error)
+        except InterlockError as error:
+            return _failed(STATUS.get(error.code, 500), "", error)
+
+    def _check(self, request: Request) -> None:
+        source = source_of(request)
+        self._authenticator.check_source(source, "scim")
+        scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(fingerprint(secret), self._token):
+            self._authenticator.refused("scim", Reason.NOT_AUTHENTICATED, source=source)
+            raise AuthenticationError("send the SCIM token of the configuration as `Authorization: Bearer …`")
+
+
+def scim_router(provisioning: Provisioning, run: ScimRoute, base: str) -> APIRouter:
+    """`base` is the address that users see, for the locations of resources."""
+    routes = APIRouter(tags=["scim"])
+
+    def user(ident: str) -> dict[str, Any]:
+        entry, row = provisioning.user(ident)
+        return _user(entry, row, base)
+
+    def group(ident: str) -> dict[str, Any]:
+        return _group(provisioning.group(ident), provisioning.members(ident), base)
+
+    @routes.get(USERS)
+    async def users(request: Request) -> Response:
+        async def work(_: Any) -> dict[str, Any]:
+            found = [(entry, entry.scim) for entry in provisioning.users() if entry.scim is not None]
+            if asked := request.query_params.get("filter", ""):
+                field, value = scim.equality(asked, _USER_FILTERS)
+                found = [(entry, row) for entry, row in found if _same(field, getattr(row, field), value)]
+            return _list([_user(entry, row, base) for entry, row in found], *_page(request))
+
+        return await run(request, work)
+
+    @routes.post(USERS)
+    async def create_user(request: Request) -> Response:
+        async def work(body: Any) -> dict[str, Any]:
+            return user(await provisioning.create(scim.user(body)))
+
+        return await run(request, work, body=True, status=201)
+
+    @routes.get(USERS + "/{ident}")
+    async def get_user(request: Request, ident: str) -> Response:
+        async def work(_: Any) -> dict[str, Any]:
+            return user(ident)
+
+        return await run(request, work)
+
+    @routes.put(USERS + "/{ident}")
+    async def replace_user(request: Request, ident: str) -> Response:
+        async def work(body: Any) -> dict[str, Any]:
+            await provisioning.update(ident, scim.user(body))
+            return user(ident)
+
+        return await run(request, work, body=True)
+
+    @routes.patch(USERS + "/{ident}")
+    async def patch_user(request: Request, ident: str) -> Response:
+        async def work(body: Any) -> dict[str, Any]:
+            before = provisioning.said(provisioning.user(ident)[1])
+            await provisioning.update(ident, scim.patched_user(before, body))
+            return user(ident)
+
+        return await run(request, work, body=True)
+
+    @routes.delete(USERS + "/{ident}")
+    async def delete_user(request: Request, ident: str) -> Response:
+        async def work(_: Any) -> None:
+            await provisioning.delete(ident)
+
+        return await run(request, work, status=204)
+
+    @routes.get(GROUPS)
+    async def groups(request: Request) -> Response:
+        async def work(_: Any) -> dict[str, Any]:
+            found = provisioning.groups()
+            if asked := request.query_params.get("filter", ""):
+                field, value = scim.equality(asked, _GROUP_FILTERS)
+                found = [row for row in found if _same(field, getattr(row, field), value)]
+            return _list([_group(row, provisioning.members(row.id), base) for row in found], *_page(request))
+
+        return await run(request, work)
+
+    @routes.post(GROUPS)
+    async def create_group(request: Request) -> Response:
+        async def work(body: Any) -> dict[str, Any]:
+            return group(await provisioning.create_group(scim.group(body)))
+
+        return await run(request, work, body=True, status=201)
+
+    @routes.get(GROUPS + "/{ident}")
+    async def get_group(request: Request, ident: str) -> Response:
+        async def work(_: Any) -> dict[str, Any]:
+            return group(ident)
+
+        return await run(request, work)
+
+    @routes.put(GROUPS + "/{ident}")
+    async def replace_group(request: Request, ident: str) -> Response:
+        async def work(body: Any) -> dict[str, Any]:
+            await provisioning.update_group(ident, scim.group(body))
+            return group(ident)
+
+        return await run(request, work, body=True)
+
+    @routes.patch(GROUPS + "/{ident}")
+    async def patch_group(request: Request, ident: str) -> Response:
+        async def work(body: Any) -> dict[str, Any]:
+            await provisioning.update_group(ident, scim.patched_group(provisioning.group_said(ident), body))
+            return group(ident)
+
+        return await run(request, work, body=True)
+
+    @routes.delete(GROUPS + "/{ident}")
+    async def delete_group(request: Request, ident: str) -> Response:
+        async def work(_: Any) -> None:
+            await provisioning.delete_group(ident)
+
+        return await run(request, work, status=204)
+
+    @routes.get("/scim/v2/ServiceProviderConfig")
+    async def capabilities(request: Request) -> Response:
+        async def work(_: Any) -> dict[str, Any]:
+            return _capabilities()
+
+        return await run(request, work)
+
+    return routes
+
+
+async def _body(request: Request) -> Any:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in (MEDIA, "application/json"):
+        raise ScimError(415, "", f"send {MEDIA}")
+    try:
+        return await StrictRequest(request.scope, request.receive).json()
+    except json.JSONDecodeError:
+        raise ScimError(400, "invalidSyntax", "the body is no JSON that can be read in one way") from None
+
+
+def _answer(made: Any, status: int) -> Response:
+    return Response(status_code=204) if made is None else JSONResponse(made, status, media_type=MEDIA)
+
+
+def _failed(status: int, kind: str, error: InterlockError) -> Response:
+    if isinstance(error, NotFoundError):
+        status = 404
+    body = {"schemas": [scim.ERROR], "status": str(status), "detail": str(error), **({"scimType": kind} if kind else {})}
+    return JSONResponse(body, status, media_type=MEDIA)
+
+
+def _page(request: Request) -> tuple[int, int]:
+    return scim.page(request.query_params.get("startIndex", ""), request.query_params.get("count", ""))
+
+
+def _same(field: str, held: str, asked: str) -> bool:
+    """RFC 7643 §4.1.1: userName ignores case; identifiers do not."""
+    return held.lower() == asked.lower() if field == "user_name" else held == asked
+
+
+def _list(found: Sequence[dict[str, Any]], start: int, count: int) -> dict[str, Any]:
+    shown = list(found[start - 1 : start - 1 + count])
+    return {
+        "schemas": [scim.LIST], "totalResults": len(found), "startIndex": start, "itemsPerPage": len(shown), "Resources": shown,
+    }  # fmt: skip
+
+
+def _user(entry: Entry, row: ScimUserRow, base: str) -> dict[str, Any]:
+    return {
+        "schemas": [scim.USER],
+        "id": row.id,
+        "externalId": row.external_id,
+        "userName": row.user_name,
+        "displayName": row.display,
+        "active": row.active,
+        "groups": [{"value": one.group, "display": one.name} for one in entry.scim_groups],
+        "meta": _meta("User", f"{base}{USERS}/{row.id}", row),
+    }
+
+
+def _group(row: ScimGroupRow, members: Sequence[Entry], base: str) -> dict[str, Any]:
+    return {
+        "schemas": [scim.GROUP],
+        "id": row.id,
+        "externalId": row.external_id,
+        "displayName": row.display,
+        "members": [{"value": e.scim.id, "display": e.scim.user_name} for e in members if e.scim is not None],
+        "meta": _meta("Group", f"{base}{GROUPS}/{row.id}", row),
+    }
+
+
+def _meta(kind: str, location: str, row: ScimUserRow | ScimGroupRow) -> dict[str, Any]:
+    return {
+        "resourceType": kind, "created": rfc3339(row.created), "lastModified": rfc3339(row.changed), "location": location,
+    }  # fmt: skip
+
+
+def _capabilities() -> dict[str, Any]:
+    """RFC 7643 §5."""
+    no = {"supported": False}
+    return {
+        "schemas": ["urn:ietf:params:scim:schemas:core:2.0:ServiceProviderConfig"],
+        "patch": {"supported": True},
+        "bulk": {**no, "maxOperations": 0, "maxPayloadSize": 0},
+        "filter": {"supported": True, "maxResults": scim.MAX_PAGE},
+        "changePassword": no,
+        "sort": no,
+        "etag": no,
+        "authenticationSchemes": [
+            {"type": "oauthbearertoken", "name": "Bearer token", "description": "The token that identity.scim.token refers to."}
+        ],
+    }
