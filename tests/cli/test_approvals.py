@@ -67,8 +67,8 @@ async def test_what_verbs_print_is_what_their_schema_says(house: House, tmp_path
     session = await house.live()
     (tmp_path / "text").write_text("DELETE FROM orders WHERE id = 7\n")
 
-    async def ran(verb: str, *words: str) -> dict[str, Any]:
-        done = await interlock(house, *words, "-o", "json")
+    async def ran(verb: str, *words: str, token: str = "") -> dict[str, Any]:
+        done = await interlock(house, *words, "-o", "json", env={"INTERLOCK_TOKEN": token} if token else None)
         assert done.code == 0, done.err
         return done.document(verb)
 
@@ -92,8 +92,9 @@ async def test_what_verbs_print_is_what_their_schema_says(house: House, tmp_path
     assert (await ran("sessions-list", "sessions", "list"))["sessions"][0]["id"] == session
     assert (await ran("sessions-show", "sessions", "show", session))["id"] == session
     assert (await ran("sessions-kill", "sessions", "kill", session))["killed"] is True
-    assert (await ran("whoami", "whoami"))["handle"] == "operator"
-    await ran("ls", "ls")
+    bobs = await house.token("bob")  # at a URL nobody is somebody without a token or a login
+    assert (await ran("whoami", "whoami", token=bobs))["handle"] == "bob"
+    await ran("ls", "ls", token=bobs)
 
 
 async def test_watch_without_a_terminal_prints_a_line_a_change(house: House) -> None:

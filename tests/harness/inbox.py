@@ -38,6 +38,7 @@ class Someone:
     disabled: bool = False
     changed: datetime = START
     confirmed: bool = False
+    stale: bool = False
 
     @property
     def handle(self) -> str:

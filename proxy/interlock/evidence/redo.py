@@ -201,11 +201,14 @@ class RedoLog:
         path = self._folder / f"{self._number:012d}.log"
         fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         head = self._head()
-        if os.write(fd, head) != len(head):
+        try:
+            if os.write(fd, head) != len(head):
+                raise EvidenceError(f"{path.name} could not be begun; the disk is full")
+            sync_directory(self._folder)
+            sync_directory(self._data_dir)
+        except (OSError, EvidenceError):
             os.close(fd)
-            raise EvidenceError(f"{path.name} could not be begun; the disk is full")
-        sync_directory(self._folder)
-        sync_directory(self._data_dir)
+            raise
         self._part = _Part(path, fd, self._clock.monotonic_us(), set(), len(head))
         return self._part
 
