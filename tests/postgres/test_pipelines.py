@@ -283,3 +283,21 @@ def test_no_function_runs_while_a_bind_waits(proxy: Proxy, wire: WireClient, ser
         assert server.run("SELECT count(*) FROM bulk") == "1"  # the danger is real: nothing was executed
     finally:
         server.run("DROP FUNCTION planted, writes")
+
+
+def test_a_portal_of_before_runs_no_more_while_the_node_drains(proxy: Proxy, wire: WireClient, server: PostgresServer) -> None:
+    """What was bound (and approved) while the session was good must not wait there for the time after."""
+    wire.send(WireClient.query("BEGIN"))
+    wire.until_ready()
+    wire.send(WireClient.parse("", "SELECT id FROM t ORDER BY id") + WireClient.bind("p", "") + WireClient.execute("p", 1) + SYNC)
+    assert "D" in wire.until_ready()
+
+    async def drain(begun: bool) -> None:
+        proxy.gate.draining = begun
+
+    proxy.run(drain(True))
+    try:
+        wire.send(WireClient.execute("p", 1) + SYNC)
+        assert wire.until_ready() == ["E57P01", "ZE"]
+    finally:
+        proxy.run(drain(False))
