@@ -32,6 +32,8 @@ COPIED = ("proxy", "policies", "tests", "deploy", "docs", "pyproject.toml", "REA
 PYTEST_FAILED = 1
 NEVER_ENDED = -1
 SHOWN_LINES = 40
+LOOKS = 3
+"""Runs on the sabotaged tree: what is broken may be a race that the test wins once. More than one is said: it is a weak test."""
 
 
 @dataclass(frozen=True)
@@ -120,10 +122,15 @@ def judge(patch: Patch, clean: Path, before: Outcome | None) -> str | None:
         if before is not None:
             return f"its test does not pass on the clean tree\n{before.printed}"
         target.write_text(source.replace(patch.old, patch.new))
-        done = run_test(tree, patch)
-        if done.status != PYTEST_FAILED:
-            return f"its test did not fail on the sabotaged tree (exit {done.status})\n{done.printed}"
-    return None
+        for look in range(1, LOOKS + 1):
+            done = run_test(tree, patch)
+            if done.status == PYTEST_FAILED:
+                if look > 1:
+                    print(f"weak  {patch.name}: its test noticed only at look {look}", flush=True)
+                return None
+            if done.status != 0:
+                break
+    return f"its test did not fail on the sabotaged tree (exit {done.status})\n{done.printed}"
 
 
 def main(arguments: Sequence[str]) -> int:
