@@ -73,3 +73,16 @@ def test_nothing_but_sequences_we_know_ever_passes(parts: list[str]) -> None:
 
 def test_visible_keeps_lines_and_shows_the_rest() -> None:
     assert visible("a\tb\nc\rd\x7f\x85\u202e") == "a\tb\nc^Md^?\\u{85}\\u{202e}"
+
+
+@pytest.mark.parametrize(("kept", "drawing"), [("\n\t", False), ("\n\r\t\b\a", True)])
+def test_every_character_there_is_is_printable_kept_or_shown(kept: str, drawing: bool) -> None:
+    """All of Unicode, one by one: the tables that make it quick say what the rule says."""
+    everything = "".join(chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000 and code != 0x1B)
+    shown = OutputFilter(drawing=True).feed(everything) if drawing else visible(everything)
+    assert shown == "".join(c if c.isprintable() or c in kept else _as_shown(c) for c in everything)
+
+
+def _as_shown(character: str) -> str:
+    code = ord(character)
+    return f"^{chr(code ^ 0x40)}" if code < 0x20 or code == 0x7F else f"\\u{{{code:x}}}"

@@ -27,9 +27,9 @@ _LIMIT = 64
 
 def visible(text: str) -> str:
     """Make every character that is not printable visible; keep newlines and tabs."""
-    if text.isprintable():
+    if text.isprintable() or text.replace("\n", "").replace("\t", "").isprintable():
         return text
-    return "".join(c if c.isprintable() or c in "\n\t" else _shown(c) for c in text)
+    return text.translate(_LINES)
 
 
 def _shown(character: str) -> str:
@@ -37,6 +37,27 @@ def _shown(character: str) -> str:
     if code < 0x20 or code == 0x7F:
         return "^" + chr(code ^ 0x40)
     return f"\\u{{{code:x}}}"
+
+
+class _Shown(dict[int, str]):
+    """How each character is shown, for str.translate: recordings are long, and a loop over them costs more than all else."""
+
+    def __init__(self, kept: str) -> None:
+        super().__init__({ord(character): character for character in kept})
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        shown = character if character.isprintable() else _shown(character)
+        if code < _REMEMBERED:
+            self[code] = shown
+        return shown
+
+
+_REMEMBERED = 0x800
+"""Characters below are worth remembering; a target that prints all that there are must not fill our memory."""
+
+_LINES = _Shown("\n\t")
+_DRAWN = _Shown("\n\r\t\b\a")
 
 
 class OutputFilter:
@@ -81,6 +102,6 @@ class OutputFilter:
 
     def _plain(self, text: str) -> str:
         if self._drawing:
-            return "".join(c if c.isprintable() or c in "\n\r\t\b\a" else _shown(c) for c in text)
+            return text.translate(_DRAWN)
         # A program without a terminal ends lines with LF alone; a terminal needs CR LF.
         return visible(text.replace("\r\n", "\n")).replace("\n", "\r\n")
