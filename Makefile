@@ -30,7 +30,7 @@ test: setup-test ## everything, against real servers and clients
 	$(PY) -m pytest tests -n 2 --dist loadfile
 
 unit: setup ## the fast part: no servers
-	$(PY) -m pytest tests -m "not interop and not blackbox"
+	$(PY) -m pytest tests -m "not interop and not blackbox" -n 2 --dist loadfile
 
 check: setup ## format, lint, types, imports
 	.venv/bin/ruff format --check proxy tests docs deploy
