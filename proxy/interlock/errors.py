@@ -210,12 +210,6 @@ class AuthenticationError(InterlockError):
     reason = Reason.NOT_AUTHENTICATED
 
 
-class AccessError(InterlockError):
-    """Authenticated, but no access rule opens this target."""
-
-    reason = Reason.NO_ACCESS
-
-
 class VoteError(InterlockError):
     """An answer to a request that does not count. The request stays as it is."""
 
