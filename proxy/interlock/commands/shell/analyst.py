@@ -9,7 +9,8 @@ import re
 from dataclasses import replace
 
 from interlock.commands.model import Effect, Stdin, Unreadable
-from interlock.commands.programs.rules import Rules, identity
+from interlock.commands.programs.place import identity
+from interlock.commands.programs.rules import Rules
 from interlock.commands.shell import characters, queries, reading, rendering
 from interlock.commands.shell.asked import Asked
 from interlock.commands.shell.carried import carried, scheduled

@@ -8,7 +8,9 @@ from dataclasses import replace
 
 from interlock.commands.model import Effect, Stdin
 from interlock.commands.programs.pagers import pages
-from interlock.commands.programs.rules import Outcome, Place, Rules, identity
+from interlock.commands.programs.place import Place, identity
+from interlock.commands.programs.rules import Rules
+from interlock.commands.programs.run import Outcome
 from interlock.commands.shell.apart import ACCOUNTS
 from interlock.commands.shell.asked import Asked
 from interlock.commands.shell.effective import Effective, Input
