@@ -16,7 +16,7 @@ import httpx
 import structlog
 from starlette.types import ASGIApp
 
-from interlock.approvals.desk import House
+from interlock.approvals.authority import House
 from interlock.approvals.fatigue import Limits
 from interlock.approvals.inbox import Inbox
 from interlock.approvals.reviewer_keys import ReviewerKeys
