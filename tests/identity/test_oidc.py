@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hmac
 import json
-import ssl
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -19,6 +18,7 @@ from hypothesis import strategies as st
 
 from harness.clock import ManualClock
 from harness.issuer import FakeIssuer, public_jwk, rsa_key
+from harness.trust import TRUST
 from interlock.config import Issuer
 from interlock.errors import AuthenticationError, ConfigError, Reason
 from interlock.identity.claims import verified
@@ -26,7 +26,6 @@ from interlock.identity.jose import MAX_TOKEN
 from interlock.identity.oidc import TokenVerifier
 from interlock.identity.principal import Identity
 
-TRUST = ssl.create_default_context()
 ALL = ["RS256", "PS256", "ES256", "ES384", "EdDSA"]
 
 

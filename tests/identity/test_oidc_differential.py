@@ -12,7 +12,6 @@ import hashlib
 import hmac
 import json
 import os
-import ssl
 import warnings
 from typing import Any
 
@@ -27,6 +26,7 @@ from joserfc.jwk import KeySet as OtherKeys
 
 from harness.clock import ManualClock
 from harness.issuer import FakeIssuer, public_jwk, rsa_key
+from harness.trust import TRUST
 from interlock.config import Issuer
 from interlock.errors import AuthenticationError
 from interlock.identity.claims import SKEW_S
@@ -34,7 +34,6 @@ from interlock.identity.oidc import TokenVerifier
 
 EXAMPLES = 3000 if os.environ.get("FUZZ") else 120
 ALLOWED = ["RS256", "PS256", "ES256", "EdDSA"]
-TRUST = ssl.create_default_context()
 
 P256, ED = ec.generate_private_key(ec.SECP256R1()), ed25519.Ed25519PrivateKey.generate()
 SIGNERS: dict[str, Any] = {

@@ -30,6 +30,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from harness import bot_connector
 from harness.bot_connector import APP_ID, APP_PASSWORD, CONVERSATION, TENANT, BotConnector
+from harness.trust import TRUST
 from harness.webserver import serving
 from interlock.approvals.channels.teams.botbuilder import BotbuilderTransport
 from interlock.approvals.channels.teams.carriage import INSTALL
@@ -63,7 +64,7 @@ async def service() -> AsyncIterator[BotConnector]:
 
 @pytest.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=60, verify=TRUST) as http:
         yield http
 
 

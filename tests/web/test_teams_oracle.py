@@ -26,6 +26,7 @@ from jwt.algorithms import RSAAlgorithm
 
 from harness import bot_connector
 from harness.bot_connector import APP_ID, TENANT, BotConnector
+from harness.trust import TRUST
 from interlock.approvals.channels.teams.inbound import ISSUER, Expected, admit
 from interlock.clock import SystemClock
 from interlock.errors import AuthenticationError
@@ -119,7 +120,7 @@ def bench() -> Iterator[Bench]:
 
         async def begin() -> Oracle:
             service = await stack.enter_async_context(bot_connector.running())
-            http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False, timeout=60))
+            http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False, timeout=60, verify=TRUST))
 
             @service.app.get(f"/login/{TENANT}/discovery/v2.0/keys")
             async def entra_keys() -> dict[str, Any]:
