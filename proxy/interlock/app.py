@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import structlog
+from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
 from interlock.approvals.authority import House
@@ -43,6 +44,7 @@ from interlock.identity.principal import Identity
 from interlock.identity.provisioning import Provisioning
 from interlock.identity.revocation import Revocation, Revocations, Revoked
 from interlock.identity.stepup import DecisionSessions
+from interlock.lag import LoopLag
 from interlock.policy.loader import configured
 from interlock.policy.source import LivePolicy
 from interlock.postgres.encryption import server_context
@@ -51,7 +53,7 @@ from interlock.ssh.listener import SshListener
 from interlock.store.engine import Store, open_store
 from interlock.web.app import LoginParts, Parts, ScimParts, create_app
 from interlock.web.console.sessions import ConsoleSessions
-from interlock.web.metrics import metrics_app
+from interlock.web.metrics import loop_lag, metrics_app
 from interlock.web.server import HttpServer
 from interlock.web.whereabouts import Whereabouts
 
@@ -164,7 +166,7 @@ class Daemon:
         entrance = await open_entrance(
             config, data_dir, store.logins, directory, journal=journal, clock=clock, entropy=self._entropy, http=http
         )
-        self._stops.append(("logins", entrance.logins.close))
+        self._stops.append(("logins", entrance.close))
         entrance.logins.subscribe(self._logins_ended)
         authenticator = Authenticator(
             directory, issuers=config.issuers, journal=journal, clock=clock, replays=store.deliveries, entropy=self._entropy,
@@ -233,7 +235,11 @@ class Daemon:
             port = await self._serve("http", create_app(parts(local=False)), config.listen.http, tls=tls is not None)
             http_at = _at(config.listen.http, port)
         if config.listen.metrics:
-            await self._serve("metrics", metrics_app(self.gate, inbox), config.listen.metrics)
+            registry = CollectorRegistry()
+            lag = LoopLag(loop_lag(registry), clock=clock)
+            lag.start()
+            self._stops.append(("loop lag", lag.stop))
+            await self._serve("metrics", metrics_app(self.gate, inbox, registry), config.listen.metrics)
         current = policies.current
         log.info("interlock.ready", ssh=ssh, postgres=postgres, http=http_at, policy=current.digest, observed=current.observed)
         return Addresses(ssh, postgres, http_at, socket)
