@@ -83,6 +83,7 @@ class Daemon:
         self._stops: list[tuple[str, Stop]] = []
         self.addresses: Addresses | None = None
         self._ssh: SshListener | None = None
+        self._transcripts: TranscriptStore | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
 
@@ -116,6 +117,7 @@ class Daemon:
             policy_files=policies.files,
         )
         await transcripts.start()
+        self._transcripts = transcripts
         self._stops.append(("transcripts", transcripts.close))
         journal = transcripts.journal
         journal.append(EventDraft("config.change", {"policy": policies.current.digest, "what": "start"}))
@@ -265,6 +267,8 @@ class Daemon:
         self._stopping.set()
         if hasattr(self, "gate"):
             self.gate.draining = True
+        if self._transcripts is not None:
+            self._transcripts.hurry()  # listeners wait for the seals of their sessions
         while self._stops:
             name, stop = self._stops.pop()
             try:
