@@ -130,7 +130,7 @@ class Daemon:
         revocations = Revocations(store.revocations, directory, clock=clock, entropy=self._entropy, journal=journal)
         await revocations.load()  # before anything listens: who does not know what is revoked lets nobody in
         provisioning = await _provisioning(config, directory, store, clock, self._entropy)
-        keys = ReviewerKeys(directory, relying_party(config.public_url), journal=journal)
+        keys = ReviewerKeys(directory, relying_party(config.public_url), journal=journal, revoked=revocations.names)
         self._stops.append(("reviewers' keys", keys.close))
         inbox = Inbox(
             store,
@@ -142,6 +142,7 @@ class Daemon:
             house=_house(config),
             limits=_limits(config),
             proofs=keys,
+            barred=revocations.bars,
         )
         self._inbox = inbox
         await inbox.start(highest_generation(data_dir))

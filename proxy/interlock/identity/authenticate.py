@@ -135,11 +135,11 @@ class Authenticator:
         try:
             if secret.startswith((EXCHANGED_PREFIX, LOGIN_PREFIX, "ilk_")):
                 known = self._known_secret(secret)
-                self._check_revoked(known)
+                self.check_revoked(known)
                 return Proven(known)
             token = await self.verifier.verify(secret)
             found = self._delegated(token)
-            self._check_revoked(found)
+            self.check_revoked(found)
             if token.issuer.once and not await self._first_use(token):
                 raise AuthenticationError(reason=Reason.TOKEN_REPLAYED)
         except AuthenticationError as error:
@@ -157,7 +157,8 @@ class Authenticator:
             return self._logins.resolve(secret)
         return self._opaque(secret)
 
-    def _check_revoked(self, principal: Principal) -> None:
+    def check_revoked(self, principal: Principal) -> None:
+        """Raise AuthenticationError for whoever the kill switch stops, however long ago they proved who they are."""
         if self._revocations is not None:
             self._revocations.check(principal)
 
@@ -295,13 +296,19 @@ class Authenticator:
         self._by_name.succeeded(name)
         self._by_source.forgiven(source)
         now = self._clock.now()
+        credential = Credential(CredentialKind.PASSPHRASE, str(entry.identity), now + PASSPHRASE_LIFETIME)
+        found = entry.principal(credential, Assurance(amr=("pwd",), auth_time=now))
+        try:
+            self.check_revoked(found)
+        except AuthenticationError as error:
+            self._record_refused("passphrase", error.code, handle, source)
+            raise
         self._journal.append(
             EventDraft(
                 "login", {"method": "passphrase", "outcome": "accepted", "source": source, "principal": str(entry.identity)}
             )
         )
-        credential = Credential(CredentialKind.PASSPHRASE, str(entry.identity), now + PASSPHRASE_LIFETIME)
-        return entry.principal(credential, Assurance(amr=("pwd",), auth_time=now))
+        return found
 
     def _stored(self, handle: str) -> str | None:
         entry = self._directory.by_handle(handle)
