@@ -38,7 +38,7 @@ from interlock.identity.authenticate import Authenticator
 from interlock.identity.directory import Change, ChangeKind, Directory
 from interlock.identity.logins import Ended
 from interlock.identity.passkeys import relying_party
-from interlock.identity.principal import Identity
+from interlock.identity.principal import CredentialKind, Identity, Principal
 from interlock.identity.provisioning import Provisioning
 from interlock.identity.revocation import Revocation, Revocations, Revoked
 from interlock.identity.stepup import DecisionSessions
@@ -165,6 +165,7 @@ class Daemon:
             config, data_dir, store.logins, directory, journal=journal, clock=clock, entropy=self._entropy, http=http
         )
         self._stops.append(("logins", entrance.logins.close))
+        self._logins = entrance.logins
         entrance.logins.subscribe(self._logins_ended)
         authenticator = Authenticator(
             directory, issuers=config.issuers, journal=journal, clock=clock, replays=store.deliveries, entropy=self._entropy,
@@ -269,6 +270,9 @@ class Daemon:
     def _directory_changed(self, change: Change) -> None:
         """Whoever lost authority loses it now: live sessions refuse, and what was asked is withdrawn."""
         self.gate.revoke(change.stopped, change.credentials)
+        if change.kind is ChangeKind.UNLINKED:
+            # Which of its accounts an issuer's token named is not kept: whoever still is one of them logs in again.
+            self.gate.expel(lambda one, _: _by_issuer(one, change.identity), "an account was unlinked; log in again")
         if change.kind in (ChangeKind.PASSWORD_ISSUED, ChangeKind.TOKEN_ISSUED):
             entry = self._directory.get(change.identity)
             ends = [row.expires for row in entry.passwords] + [row.expires for row in entry.tokens] if entry else []
@@ -293,6 +297,11 @@ class Daemon:
     def _revoked(self, revocation: Revocation) -> None:
         """End the live sessions that it stops; what people and agents who are revoked asked is withdrawn."""
         self.gate.expel(revocation.stops, f"revoked ({revocation.kind})")
+        if revocation.kind is Revoked.CREDENTIAL:
+            # What was made from it has names of its own.
+            given = self._authenticator.exchanged.revoke(idents=(revocation.value,))
+            self.gate.end(given, "the credential behind this session is revoked")
+            self._logins.revoked(revocation.value)
         if revocation.kind in (Revoked.SUBJECT, Revoked.AGENT):
             self._withdraw(revocation.identities, "revoked")
 
@@ -307,6 +316,10 @@ class Daemon:
         port = await server.start()
         self._stops.append((f"http {name}", server.close))
         return port
+
+
+def _by_issuer(principal: Principal, person: Identity) -> bool:
+    return principal.identity == person and principal.credential.kind is CredentialKind.JWT
 
 
 def prepare_data_dir(path: Path) -> Path:
