@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -272,13 +273,21 @@ class Daemon:
         self.gate.revoke(change.stopped, change.credentials)
         if change.kind is ChangeKind.UNLINKED:
             # Which of its accounts an issuer's token named is not kept: whoever still is one of them logs in again.
-            self.gate.expel(lambda one, _: _by_issuer(one, change.identity), "an account was unlinked; log in again")
+            self._log_out(lambda one: _by_issuer(one, change.identity), "an account was unlinked")
+        elif change.kind is ChangeKind.GROUPS:
+            # A session goes on as whom it began: rules would go on to see groups that are gone.
+            self._log_out(lambda one: _holds_more(one, change.identity, self._directory), "groups were taken away")
         if change.kind in (ChangeKind.PASSWORD_ISSUED, ChangeKind.TOKEN_ISSUED):
             entry = self._directory.get(change.identity)
             ends = [row.expires for row in entry.passwords] + [row.expires for row in entry.tokens] if entry else []
             for until in filter(None, ends):
                 self.gate.renew(change.identity, until)
         self._withdraw(change.stopped, str(change.kind))
+
+    def _log_out(self, whom: Callable[[Principal], bool], why: str) -> None:
+        ending = frozenset(one.principal.credential.ident for one in self.gate.sessions() if whom(one.principal))
+        if ending:
+            self.gate.end(ending, f"{why}, so this session can't go on as it began")
 
     def _logins_ended(self, ended: Ended) -> None:
         """A login that is over takes its live connections with it, and what it asked for is withdrawn."""
@@ -320,6 +329,14 @@ class Daemon:
 
 def _by_issuer(principal: Principal, person: Identity) -> bool:
     return principal.identity == person and principal.credential.kind is CredentialKind.JWT
+
+
+def _holds_more(principal: Principal, changed: Identity, directory: Directory) -> bool:
+    """Whether this principal, or somebody it acts for, has groups of before the change that are not theirs any more."""
+    entry = directory.get(changed)
+    now = entry.groups if entry is not None else frozenset()
+    mine = principal.groups if principal.identity == changed else frozenset()
+    return not mine | frozenset(g for one in principal.behind if one.identity == changed for g in one.groups) <= now
 
 
 def prepare_data_dir(path: Path) -> Path:
