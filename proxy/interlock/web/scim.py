@@ -100,7 +100,7 @@ def scim_router(provisioning: Provisioning, run: ScimRoute, base: str) -> APIRou
     @routes.put(USERS + "/{ident}")
     async def replace_user(request: Request, ident: str) -> Response:
         async def work(body: Any) -> dict[str, Any]:
-            await provisioning.update(ident, scim.user(body))
+            await provisioning.update(ident, lambda before: scim.user(body, before))
             return user(ident)
 
         return await run(request, work, body=True)
@@ -108,8 +108,7 @@ def scim_router(provisioning: Provisioning, run: ScimRoute, base: str) -> APIRou
     @routes.patch(USERS + "/{ident}")
     async def patch_user(request: Request, ident: str) -> Response:
         async def work(body: Any) -> dict[str, Any]:
-            before = provisioning.said(provisioning.user(ident)[1])
-            await provisioning.update(ident, scim.patched_user(before, body))
+            await provisioning.update(ident, lambda before: scim.patched_user(before, body))
             return user(ident)
 
         return await run(request, work, body=True)
@@ -149,7 +148,7 @@ def scim_router(provisioning: Provisioning, run: ScimRoute, base: str) -> APIRou
     @routes.put(GROUPS + "/{ident}")
     async def replace_group(request: Request, ident: str) -> Response:
         async def work(body: Any) -> dict[str, Any]:
-            await provisioning.update_group(ident, scim.group(body))
+            await provisioning.update_group(ident, lambda _: scim.group(body))
             return group(ident)
 
         return await run(request, work, body=True)
@@ -157,7 +156,7 @@ def scim_router(provisioning: Provisioning, run: ScimRoute, base: str) -> APIRou
     @routes.patch(GROUPS + "/{ident}")
     async def patch_group(request: Request, ident: str) -> Response:
         async def work(body: Any) -> dict[str, Any]:
-            await provisioning.update_group(ident, scim.patched_group(provisioning.group_said(ident), body))
+            await provisioning.update_group(ident, lambda before: scim.patched_group(before, body))
             return group(ident)
 
         return await run(request, work, body=True)
