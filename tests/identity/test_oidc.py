@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.budget import examples
 from harness.clock import ManualClock
 from harness.issuer import FakeIssuer, public_jwk, rsa_key
 from harness.trust import TRUST
@@ -411,7 +412,7 @@ class TestGarbage:
         with pytest.raises(AuthenticationError):
             await verifier.verify(f"{deep}.e30.x")
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=examples(100), deadline=None)
     @given(
         st.dictionaries(
             st.sampled_from(["iss", "aud", "sub", "jti", "exp", "iat", "act", "groups", "azp", "nbf", "typ", "amr"]),

@@ -11,7 +11,6 @@ import base64
 import hashlib
 import hmac
 import json
-import os
 import warnings
 from typing import Any
 
@@ -24,6 +23,7 @@ from joserfc import jwt as other
 from joserfc.errors import JoseError, SecurityWarning
 from joserfc.jwk import KeySet as OtherKeys
 
+from harness.budget import examples
 from harness.clock import ManualClock
 from harness.issuer import FakeIssuer, public_jwk, rsa_key
 from harness.trust import TRUST
@@ -32,7 +32,7 @@ from interlock.errors import AuthenticationError
 from interlock.identity.claims import SKEW_S
 from interlock.identity.oidc import TokenVerifier
 
-EXAMPLES = 3000 if os.environ.get("FUZZ") else 120
+EXAMPLES = examples(120, fuzz=3000)
 ALLOWED = ["RS256", "PS256", "ES256", "EdDSA"]
 
 P256, ED = ec.generate_private_key(ec.SECP256R1()), ed25519.Ed25519PrivateKey.generate()
