@@ -76,7 +76,7 @@ class RecurringText:
 
     def drafts(self, text: bytes) -> tuple[Draft, Draft, Draft]:
         """Return the command, its decision and its release. Append them together: each refers to the one before."""
-        return FormedDraft(self._asked, None, (disclosure.tail("text", text.decode()), *self._tails)), self._decided, _EXACT
+        return FormedDraft(self._asked, None, (tail_of("text", jcs.encode_text(text)), *self._tails)), self._decided, _EXACT
 
 
 class Drafts:
