@@ -120,15 +120,8 @@ class Stalling(asyncssh.SSHClientConnection):
 
 
 async def stalling(bench: SshBench) -> Stalling:
-    options = await asyncssh.SSHClientConnectionOptions.construct(
-        None, config=None, username="web-1", client_keys=[bench.key], agent_path=None, gss_host=None, host="127.0.0.1",
-        port=bench.listener.port, known_hosts=str(bench.directory / "proxy_known_hosts"),
-    )  # fmt: skip
-    loop = asyncio.get_running_loop()
-    options.waiter = loop.create_future()
-    connection = Stalling(loop, options, wait="auth")
-    await loop.create_connection(lambda: connection, "127.0.0.1", bench.listener.port)
-    await options.waiter
+    connection, login = await bench.begun(Stalling)
+    await login
     return connection
 
 
