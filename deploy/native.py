@@ -1,4 +1,4 @@
-"""Compile the two inner loops that are worth it (docs/adr), where there is a compiler. Hatch runs it for every build of the
+"""Compile the inner loops that are worth it (docs/adr), where there is a compiler. Hatch runs it for every build of the
 package, also the editable one of `make setup`; by hand: `python deploy/native.py`.
 
 Without a compiler or Python's headers the package is built without it and does the same more slowly. INTERLOCK_NATIVE=0 leaves
@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCES = {
     ROOT / "proxy/interlock/postgres/wire/_scan.c": [],
     ROOT / "proxy/interlock/evidence/_chain.c": ["-l:libcrypto.so.3"],
+    ROOT / "proxy/interlock/evidence/_shown.c": [],
 }
 """What is compiled, and what it is linked with."""
 FLAGS = [
