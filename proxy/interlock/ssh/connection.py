@@ -45,7 +45,7 @@ from interlock.ssh.channel import ClientChannel, ClientSession
 from interlock.ssh.dialling import Dialler
 from interlock.ssh.enrolment import Enrolments
 from interlock.ssh.exec import Execution
-from interlock.ssh.limits import Doorkeeper, Limits, plain_address, source_of
+from interlock.ssh.limits import Allowance, Doorkeeper, Limits, plain_address, source_of
 from interlock.ssh.lines import Lines
 from interlock.ssh.outflow import Outflow
 from interlock.ssh.relay import ClientSide
@@ -136,6 +136,7 @@ class ClientConnection(Outflow):
         self._failures = 0
         self._offers = 0
         self._refusals = 0
+        self._asks = Allowance(house.limits.asks, house.limits.asks_a_second)
         self._numbered = 0
         self._last_session = False
         self._later: list[str] = []
@@ -503,6 +504,9 @@ class ClientConnection(Outflow):
             self.record(records.refused_request(Scope.GLOBAL, kind, detail=detail))
             if row.told is Told.NEXT_CHANNEL and row.sentence not in self._later:
                 self._later.append(row.sentence)
+        elif not self._asks.take(self._house.clock.monotonic_us()):
+            self._why = str(Reason.LIMIT_REACHED)
+            raise asyncssh.ProtocolError("interlock: too many requests")
         elif kind == "no-more-sessions@openssh.com":
             self._last_session = True
         if want_reply:
