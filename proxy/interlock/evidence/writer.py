@@ -65,7 +65,7 @@ class TranscriptRecorder:
         self._transcript = transcript
         self._key = key
         self._commit = GroupCommit(transcript.sync, store.rounds, self._sync_failed)
-        transcript.share(store.redo, self._sync_failed)
+        transcript.share(store.redo.tally, self._sync_failed)
         self._ending: asyncio.Task[None] | None = None
 
     @property
