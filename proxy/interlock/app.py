@@ -17,7 +17,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
-from interlock.approvals.desk import House
+from interlock.approvals.authority import House
 from interlock.approvals.fatigue import Limits
 from interlock.approvals.inbox import Inbox
 from interlock.approvals.reviewer_keys import ReviewerKeys
@@ -36,7 +36,8 @@ from interlock.evidence.seal import SealCa
 from interlock.evidence.writer import TranscriptStore
 from interlock.gate import Gate
 from interlock.identity.authenticate import Authenticator
-from interlock.identity.directory import Change, ChangeKind, Directory
+from interlock.identity.changes import Change, ChangeKind
+from interlock.identity.directory import Directory
 from interlock.identity.logins import Ended
 from interlock.identity.passkeys import relying_party
 from interlock.identity.principal import Identity
@@ -82,6 +83,7 @@ class Daemon:
         self._stops: list[tuple[str, Stop]] = []
         self.addresses: Addresses | None = None
         self._ssh: SshListener | None = None
+        self._transcripts: TranscriptStore | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
 
@@ -115,6 +117,7 @@ class Daemon:
             policy_files=policies.files,
         )
         await transcripts.start()
+        self._transcripts = transcripts
         self._stops.append(("transcripts", transcripts.close))
         journal = transcripts.journal
         journal.append(EventDraft("config.change", {"policy": policies.current.digest, "what": "start"}))
@@ -264,6 +267,8 @@ class Daemon:
         self._stopping.set()
         if hasattr(self, "gate"):
             self.gate.draining = True
+        if self._transcripts is not None:
+            self._transcripts.hurry()  # listeners wait for the seals of their sessions
         while self._stops:
             name, stop = self._stops.pop()
             try:

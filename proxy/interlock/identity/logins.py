@@ -23,7 +23,8 @@ from interlock.clock import Clock, Entropy, ulid
 from interlock.config import Secret
 from interlock.errors import AuthenticationError, ConfigError, InterlockError, NotFoundError, Reason
 from interlock.evidence.events import EventDraft, Json, Recorder
-from interlock.identity.directory import Change, ChangeKind, Directory
+from interlock.identity.changes import Change, ChangeKind
+from interlock.identity.directory import Directory
 from interlock.identity.entries import Entry
 from interlock.identity.idtoken import LoggedIn
 from interlock.identity.principal import HANDLE, Assurance, Credential, CredentialKind, Identity, Kind, Principal
