@@ -5,7 +5,7 @@ Secrets are never in the file: references lead to them (interlock.references), a
 
 from interlock.config.channels import SlackConfig, TeamsConfig
 from interlock.config.file import load, parse
-from interlock.config.identity import Issuer, OidcClient, SshCaConfig, Workload
+from interlock.config.identity import Issuer, LoginConfig, OidcClient, SshCaConfig, Workload
 from interlock.config.listen import Tls
 from interlock.config.targets import Credentials, TargetConfig
 from interlock.config.values import is_loopback, split_address
@@ -17,6 +17,7 @@ __all__ = [
     "Config",
     "Credentials",
     "Issuer",
+    "LoginConfig",
     "Node",
     "OidcClient",
     "Secret",
