@@ -188,6 +188,8 @@ def _plain(command: Command, analysis: Analysis) -> dict[str, Json]:
         fields["env"] = dict(command.env)
     if analysis.secrets:
         fields["secret_binds"] = list(analysis.secrets)
+    if analysis.concealed:
+        fields["secret_literals"] = len(analysis.concealed)
     return fields
 
 

@@ -282,6 +282,52 @@ async def test_a_password_carries_its_logins_groups_and_ends_with_it(
     await asked.close()
 
 
+async def test_an_account_that_is_unlinked_leaves_no_login_behind(
+    logins: Logins, issuance: Issuance, directory: Directory, ended: list[Ended]
+) -> None:
+    """Somebody else's account was linked to dora, logged in, and was found out."""
+    mine = await logins.open(somebody(), method="device", source="here")
+    await directory.link("dora", Identity("https://idp.example", "sub-mallory"))
+    theirs = await logins.open(somebody("mallory"), method="device", source="there")
+    assert theirs.principal.handle == "dora"
+    certificate = await certified(issuance, theirs.principal)
+    await directory.unlink("dora", Identity("https://idp.example", "sub-mallory"))
+    with pytest.raises(InterlockError):
+        logins.resolve(theirs.secret.reveal())
+    assert shown(certificate, issuance) is None
+    await logins.close()
+    assert ended[-1].credentials == {theirs.id, f"{certificate._serial:016x}"}  # type: ignore[attr-defined]
+    assert logins.resolve(mine.secret.reveal()).handle == "dora"
+    await directory.link("dora", Identity("https://idp.example", "sub-mallory"))
+    with pytest.raises(InterlockError):
+        logins.resolve(theirs.secret.reveal())  # it does not come back with the link
+
+
+async def test_what_came_from_a_revoked_credential_ends_with_it(
+    logins: Logins, issuance: Issuance, directory: Directory, authenticator: Authenticator, ended: list[Ended]
+) -> None:
+    opened, other = [await logins.open(somebody(), method="device", source="here") for _ in range(2)]
+    gone, kept = await certified(issuance, opened.principal), await certified(issuance, other.principal)
+    token = await directory.issue_token("dora")
+    third = await certified(issuance, await authenticator.token(token.secret.reveal()))
+    logins.revoked(opened.id)
+    logins.revoked(token.id)
+    await logins.close()
+    for certificate in (gone, third):
+        assert shown(certificate, issuance) is None
+    assert shown(kept, issuance) is not None
+    with pytest.raises(InterlockError):
+        logins.resolve(opened.secret.reveal())
+
+
+@pytest.mark.parametrize(("session", "ends"), [("", 1), ("s1", 1), ("s2", 0)])
+async def test_a_logout_ends_a_login_whose_session_was_never_told(
+    logins: Logins, clock: ManualClock, session: str, ends: int
+) -> None:
+    await logins.open(somebody(session=session), method="device", source="here")
+    assert await logins.end_at_provider("https://idp.example", "sub-dora", "s1", clock.now()) == ends
+
+
 async def test_one_certificate_is_revoked_alone(logins: Logins, issuance: Issuance, ended: list[Ended]) -> None:
     opened = await logins.open(somebody(), method="device", source="here")
     one, two = await certified(issuance, opened.principal), await certified(issuance, opened.principal)

@@ -79,10 +79,12 @@ class Inbox:
         house: House | None = None,
         limits: Limits | None = None,
         proofs: Proofs | None = None,
+        barred: Callable[[frozenset[Identity]], bool] = lambda _: False,
     ) -> None:
+        """`barred` says whether any of some identities is revoked (`Revocations.bars`)."""
         self.house = house or House()
         self._rows = rows
-        self._electorate = Electorate(directory)
+        self._electorate = Electorate(directory, barred)
         self.clock = clock
         self._public_url = public_url.rstrip("/")
         self._register = Register(rows.approvals, clock=clock, journal=journal, follow=partial(consequences, self.house))

@@ -140,6 +140,7 @@ def _in_browser(client: Client, wanted: dict[str, str]) -> dict[str, Any]:
     loopback = Loopback()
     try:
         begun = client.post("/v1/login/browser", {"port": loopback.port, "challenge": challenge})
+        _check_page(str(begun["address"]))
         say(f"Log in in the browser that opens, or open {begun['address']}")
         if _has_browser():
             webbrowser.open(begun["address"])
@@ -181,6 +182,19 @@ def _picture(address: str) -> str:
     drawn = io.StringIO()
     segno.make(address, error="l", micro=False).terminal(drawn, border=2, compact=True)
     return drawn.getvalue()
+
+
+def _check_page(address: str) -> None:
+    """Only a page of the web is opened: whatever else a browser would start is not the daemon's to choose."""
+    try:
+        parts = urlsplit(address)
+        page = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
+    except ValueError:
+        page = False
+    if not page or not address.isascii() or not address.isprintable():
+        raise InterlockError(
+            "the daemon names no https page to log in at; tell an administrator, and don't log in", reason=Reason.CONFIG_INVALID
+        )
 
 
 def _check_safe(server: str) -> None:

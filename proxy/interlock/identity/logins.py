@@ -239,7 +239,7 @@ class Logins:
         return _read_groups(row.groups) if row is not None else frozenset()
 
     def _principal(self, row: LoginRow) -> Principal | None:
-        if row.id not in self._logins or row.expires <= self._clock.now():
+        if row.id not in self._logins or row.expires <= self._clock.now() or self._unlinked(row):
             return None
         entry = self._directory.get(Identity(row.issuer, row.subject))
         if entry is None or entry.disabled or entry.kind is not Kind.HUMAN:
@@ -254,7 +254,15 @@ class Logins:
         row = self._derived.get(ident)
         if row is None or row.expires <= self._clock.now():
             return None
-        return row if not row.parent.startswith("log_") or row.parent in self._logins else None
+        if not row.parent.startswith("log_"):
+            return row
+        login = self._logins.get(row.parent)
+        return row if login is not None and not self._unlinked(login) else None
+
+    def _unlinked(self, row: LoginRow) -> bool:
+        """Whether the account that logged in belongs to this entry no longer: what it proved is nobody's, or another's."""
+        entry = self._directory.get(Identity(row.provider, row.account))
+        return entry is None or entry.identity != Identity(row.issuer, row.subject)
 
     # -- what is derived ----------------------------------------------------------------------------------------------------
 
@@ -295,19 +303,30 @@ class Logins:
         """End the logins that a back-channel logout names: of a session of the provider, of an account, or of both.
 
         Only those that had begun when it was `issued`: who captured it can't end later ones with it. Clocks differ a little.
+        A login of that account whose session the provider did not say may be this one, so it ends too.
         """
         if not session and not account:
             return 0
         latest = issued + LOGOUT_SKEW
 
         def meant(row: LoginRow) -> bool:
-            named = (not session or row.session == session) and (not account or row.account == account)
-            return row.provider == provider and named and row.created <= latest
+            of_session = not session or row.session == session or (account != "" and not row.session)
+            of_account = not account or row.account == account
+            return row.provider == provider and of_session and of_account and row.created <= latest
 
         opening = [row.id for row in self._opening.values() if meant(row)]
         for ident in opening:
             del self._opening[ident]
         return len(opening) + await self.end([row.id for row in self._logins.values() if meant(row)], "logout-at-provider")
+
+    def revoked(self, ident: str) -> None:
+        """End what came from a credential that is revoked, and the credential itself where it is one of ours: now, in memory."""
+        rows = [self._derived[one] for one in (ident, *self._children.get(ident, {})) if one in self._derived]
+        self._end_derived(rows, why="revoked")
+        if rows:
+            self._later(self._rows.drop(credential=[row.id for row in rows]))
+        if ident in self._logins:
+            self._later(self._end([ident], "revoked"))
 
     async def end_certificate(self, serial: str) -> None:
         """Revoke one certificate. Raise NotFoundError."""
@@ -353,8 +372,10 @@ class Logins:
             await self._directory.revoke_password(entry.handle, row.id, by=entry.identity)
 
     def _changed(self, change: Change) -> None:
-        """Whoever is stopped is logged out, and what came from a revoked credential ends with it."""
+        """Whoever is stopped is logged out, and what came from a revoked credential or an account that was unlinked ends too."""
         logins = [ident for identity in change.stopped for ident in self._by_person.get(identity, {})]
+        if change.kind is ChangeKind.UNLINKED:
+            logins += [one for one in self._by_person.get(change.identity, {}) if self._unlinked(self._logins[one])]
         children = [self._derived[c] for parent in change.credentials for c in self._children.get(parent, {})]
         children += [row for row in self._derived.values() if Identity(row.issuer, row.subject) in change.stopped]
         gone = [self._derived[ident] for ident in change.credentials if ident in self._derived]

@@ -163,11 +163,10 @@ def _users(provisioning: Provisioning, base: str) -> Resource:
         return await provisioning.create(scim.user(body))
 
     async def replace(ident: str, body: Any) -> None:
-        await provisioning.update(ident, scim.user(body))
+        await provisioning.update(ident, lambda before: scim.user(body, before))
 
     async def patch(ident: str, body: Any) -> None:
-        before = provisioning.said(provisioning.user(ident)[1])
-        await provisioning.update(ident, scim.patched_user(before, body))
+        await provisioning.update(ident, lambda before: scim.patched_user(before, body))
 
     return Resource(
         USERS, _USER_FILTERS,
@@ -187,10 +186,10 @@ def _groups(provisioning: Provisioning, base: str) -> Resource:
         return await provisioning.create_group(scim.group(body))
 
     async def replace(ident: str, body: Any) -> None:
-        await provisioning.update_group(ident, scim.group(body))
+        await provisioning.update_group(ident, lambda _: scim.group(body))
 
     async def patch(ident: str, body: Any) -> None:
-        await provisioning.update_group(ident, scim.patched_group(provisioning.group_said(ident), body))
+        await provisioning.update_group(ident, lambda before: scim.patched_group(before, body))
 
     return Resource(
         GROUPS, _GROUP_FILTERS, lambda: [(row, partial(show, row)) for row in provisioning.groups()],
