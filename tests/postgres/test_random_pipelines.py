@@ -132,7 +132,7 @@ class Twin:
 
 
 def comparable(kind: str, body: bytes) -> tuple[str, Any] | None:
-    """Drop what must differ: our own notices, the OIDs of tables."""
+    """Drop what must differ: our own notices, the OIDs of tables, who notified."""
     match kind:
         case "T":
             columns, at = [], 2
@@ -148,6 +148,8 @@ def comparable(kind: str, body: bytes) -> tuple[str, Any] | None:
             return kind, {key: fields.get(key, "") for key in "SCM"}
         case "Z":
             return kind, body.decode()
+        case "A":
+            return kind, body[4:]
         case _:
             return kind, body
 
