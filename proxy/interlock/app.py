@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import structlog
+from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
-from interlock.approvals.desk import House
+from interlock.approvals.authority import House
 from interlock.approvals.fatigue import Limits
 from interlock.approvals.inbox import Inbox
 from interlock.approvals.reviewer_keys import ReviewerKeys
@@ -35,13 +37,15 @@ from interlock.evidence.seal import SealCa
 from interlock.evidence.writer import TranscriptStore
 from interlock.gate import Gate
 from interlock.identity.authenticate import Authenticator
-from interlock.identity.directory import Change, ChangeKind, Directory
+from interlock.identity.changes import Change, ChangeKind
+from interlock.identity.directory import Directory
 from interlock.identity.logins import Ended
 from interlock.identity.passkeys import relying_party
-from interlock.identity.principal import Identity
+from interlock.identity.principal import CredentialKind, Identity, Principal
 from interlock.identity.provisioning import Provisioning
 from interlock.identity.revocation import Revocation, Revocations, Revoked
 from interlock.identity.stepup import DecisionSessions
+from interlock.lag import LoopLag
 from interlock.policy.loader import configured
 from interlock.policy.source import LivePolicy
 from interlock.postgres.encryption import server_context
@@ -50,7 +54,7 @@ from interlock.ssh.listener import SshListener
 from interlock.store.engine import Store, open_store
 from interlock.web.app import LoginParts, Parts, ScimParts, create_app
 from interlock.web.console.sessions import ConsoleSessions
-from interlock.web.metrics import metrics_app
+from interlock.web.metrics import loop_lag, metrics_app
 from interlock.web.server import HttpServer
 from interlock.web.whereabouts import Whereabouts
 
@@ -80,6 +84,7 @@ class Daemon:
         self._stops: list[tuple[str, Stop]] = []
         self.addresses: Addresses | None = None
         self._ssh: SshListener | None = None
+        self._transcripts: TranscriptStore | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
 
@@ -113,6 +118,7 @@ class Daemon:
             policy_files=policies.files,
         )
         await transcripts.start()
+        self._transcripts = transcripts
         self._stops.append(("transcripts", transcripts.close))
         journal = transcripts.journal
         journal.append(EventDraft("config.change", {"policy": policies.current.digest, "what": "start"}))
@@ -130,7 +136,7 @@ class Daemon:
         revocations = Revocations(store.revocations, directory, clock=clock, entropy=self._entropy, journal=journal)
         await revocations.load()  # before anything listens: who does not know what is revoked lets nobody in
         provisioning = await _provisioning(config, directory, store, clock, self._entropy)
-        keys = ReviewerKeys(directory, relying_party(config.public_url), journal=journal)
+        keys = ReviewerKeys(directory, relying_party(config.public_url), journal=journal, revoked=revocations.names)
         self._stops.append(("reviewers' keys", keys.close))
         inbox = Inbox(
             store,
@@ -142,6 +148,7 @@ class Daemon:
             house=_house(config),
             limits=_limits(config),
             proofs=keys,
+            barred=revocations.bars,
         )
         self._inbox = inbox
         await inbox.start(highest_generation(data_dir))
@@ -163,7 +170,8 @@ class Daemon:
         entrance = await open_entrance(
             config, data_dir, store.logins, directory, journal=journal, clock=clock, entropy=self._entropy, http=http
         )
-        self._stops.append(("logins", entrance.logins.close))
+        self._stops.append(("logins", entrance.close))
+        self._logins = entrance.logins
         entrance.logins.subscribe(self._logins_ended)
         authenticator = Authenticator(
             directory, issuers=config.issuers, journal=journal, clock=clock, replays=store.deliveries, entropy=self._entropy,
@@ -232,7 +240,11 @@ class Daemon:
             port = await self._serve("http", create_app(parts(local=False)), config.listen.http, tls=tls is not None)
             http_at = _at(config.listen.http, port)
         if config.listen.metrics:
-            await self._serve("metrics", metrics_app(self.gate, inbox), config.listen.metrics)
+            registry = CollectorRegistry()
+            lag = LoopLag(loop_lag(registry), clock=clock)
+            lag.start()
+            self._stops.append(("loop lag", lag.stop))
+            await self._serve("metrics", metrics_app(self.gate, inbox, registry), config.listen.metrics)
         current = policies.current
         log.info("interlock.ready", ssh=ssh, postgres=postgres, http=http_at, policy=current.digest, observed=current.observed)
         return Addresses(ssh, postgres, http_at, socket)
@@ -258,6 +270,8 @@ class Daemon:
         self._stopping.set()
         if hasattr(self, "gate"):
             self.gate.draining = True
+        if self._transcripts is not None:
+            self._transcripts.hurry()  # listeners wait for the seals of their sessions
         while self._stops:
             name, stop = self._stops.pop()
             try:
@@ -268,12 +282,23 @@ class Daemon:
     def _directory_changed(self, change: Change) -> None:
         """Whoever lost authority loses it now: live sessions refuse, and what was asked is withdrawn."""
         self.gate.revoke(change.stopped, change.credentials)
+        if change.kind is ChangeKind.UNLINKED:
+            # Which of its accounts an issuer's token named is not kept: whoever still is one of them logs in again.
+            self._log_out(lambda one: _by_issuer(one, change.identity), "an account was unlinked")
+        elif change.kind is ChangeKind.GROUPS:
+            # A session goes on as whom it began: rules would go on to see groups that are gone.
+            self._log_out(lambda one: _holds_more(one, change.identity, self._directory), "groups were taken away")
         if change.kind in (ChangeKind.PASSWORD_ISSUED, ChangeKind.TOKEN_ISSUED):
             entry = self._directory.get(change.identity)
             ends = [row.expires for row in entry.passwords] + [row.expires for row in entry.tokens] if entry else []
             for until in filter(None, ends):
                 self.gate.renew(change.identity, until)
         self._withdraw(change.stopped, str(change.kind))
+
+    def _log_out(self, whom: Callable[[Principal], bool], why: str) -> None:
+        ending = frozenset(one.principal.credential.ident for one in self.gate.sessions() if whom(one.principal))
+        if ending:
+            self.gate.end(ending, f"{why}, so this session can't go on as it began")
 
     def _logins_ended(self, ended: Ended) -> None:
         """A login that is over takes its live connections with it, and what it asked for is withdrawn."""
@@ -292,6 +317,11 @@ class Daemon:
     def _revoked(self, revocation: Revocation) -> None:
         """End the live sessions that it stops; what people and agents who are revoked asked is withdrawn."""
         self.gate.expel(revocation.stops, f"revoked ({revocation.kind})")
+        if revocation.kind is Revoked.CREDENTIAL:
+            # What was made from it has names of its own.
+            given = self._authenticator.exchanged.revoke(idents=(revocation.value,))
+            self.gate.end(given, "the credential behind this session is revoked")
+            self._logins.revoked(revocation.value)
         if revocation.kind in (Revoked.SUBJECT, Revoked.AGENT):
             self._withdraw(revocation.identities, "revoked")
 
@@ -306,6 +336,18 @@ class Daemon:
         port = await server.start()
         self._stops.append((f"http {name}", server.close))
         return port
+
+
+def _by_issuer(principal: Principal, person: Identity) -> bool:
+    return principal.identity == person and principal.credential.kind is CredentialKind.JWT
+
+
+def _holds_more(principal: Principal, changed: Identity, directory: Directory) -> bool:
+    """Whether this principal, or somebody it acts for, has groups of before the change that are not theirs any more."""
+    entry = directory.get(changed)
+    now = entry.groups if entry is not None else frozenset()
+    mine = principal.groups if principal.identity == changed else frozenset()
+    return not mine | frozenset(g for one in principal.behind if one.identity == changed for g in one.groups) <= now
 
 
 def prepare_data_dir(path: Path) -> Path:
