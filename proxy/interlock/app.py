@@ -15,9 +15,10 @@ from pathlib import Path
 
 import httpx
 import structlog
+from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
-from interlock.approvals.desk import House
+from interlock.approvals.authority import House
 from interlock.approvals.fatigue import Limits
 from interlock.approvals.inbox import Inbox
 from interlock.approvals.reviewer_keys import ReviewerKeys
@@ -36,13 +37,15 @@ from interlock.evidence.seal import SealCa
 from interlock.evidence.writer import TranscriptStore
 from interlock.gate import Gate
 from interlock.identity.authenticate import Authenticator
-from interlock.identity.directory import Change, ChangeKind, Directory
+from interlock.identity.changes import Change, ChangeKind
+from interlock.identity.directory import Directory
 from interlock.identity.logins import Ended
 from interlock.identity.passkeys import relying_party
 from interlock.identity.principal import CredentialKind, Identity, Principal
 from interlock.identity.provisioning import Provisioning
 from interlock.identity.revocation import Revocation, Revocations, Revoked
 from interlock.identity.stepup import DecisionSessions
+from interlock.lag import LoopLag
 from interlock.policy.loader import configured
 from interlock.policy.source import LivePolicy
 from interlock.postgres.encryption import server_context
@@ -51,7 +54,7 @@ from interlock.ssh.listener import SshListener
 from interlock.store.engine import Store, open_store
 from interlock.web.app import LoginParts, Parts, ScimParts, create_app
 from interlock.web.console.sessions import ConsoleSessions
-from interlock.web.metrics import metrics_app
+from interlock.web.metrics import loop_lag, metrics_app
 from interlock.web.server import HttpServer
 from interlock.web.whereabouts import Whereabouts
 
@@ -81,6 +84,7 @@ class Daemon:
         self._stops: list[tuple[str, Stop]] = []
         self.addresses: Addresses | None = None
         self._ssh: SshListener | None = None
+        self._transcripts: TranscriptStore | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
 
@@ -114,6 +118,7 @@ class Daemon:
             policy_files=policies.files,
         )
         await transcripts.start()
+        self._transcripts = transcripts
         self._stops.append(("transcripts", transcripts.close))
         journal = transcripts.journal
         journal.append(EventDraft("config.change", {"policy": policies.current.digest, "what": "start"}))
@@ -165,7 +170,7 @@ class Daemon:
         entrance = await open_entrance(
             config, data_dir, store.logins, directory, journal=journal, clock=clock, entropy=self._entropy, http=http
         )
-        self._stops.append(("logins", entrance.logins.close))
+        self._stops.append(("logins", entrance.close))
         self._logins = entrance.logins
         entrance.logins.subscribe(self._logins_ended)
         authenticator = Authenticator(
@@ -235,7 +240,11 @@ class Daemon:
             port = await self._serve("http", create_app(parts(local=False)), config.listen.http, tls=tls is not None)
             http_at = _at(config.listen.http, port)
         if config.listen.metrics:
-            await self._serve("metrics", metrics_app(self.gate, inbox), config.listen.metrics)
+            registry = CollectorRegistry()
+            lag = LoopLag(loop_lag(registry), clock=clock)
+            lag.start()
+            self._stops.append(("loop lag", lag.stop))
+            await self._serve("metrics", metrics_app(self.gate, inbox, registry), config.listen.metrics)
         current = policies.current
         log.info("interlock.ready", ssh=ssh, postgres=postgres, http=http_at, policy=current.digest, observed=current.observed)
         return Addresses(ssh, postgres, http_at, socket)
@@ -261,6 +270,8 @@ class Daemon:
         self._stopping.set()
         if hasattr(self, "gate"):
             self.gate.draining = True
+        if self._transcripts is not None:
+            self._transcripts.hurry()  # listeners wait for the seals of their sessions
         while self._stops:
             name, stop = self._stops.pop()
             try:

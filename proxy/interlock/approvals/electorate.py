@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Protocol
 
 from interlock.approvals import desk
-from interlock.approvals.desk import Voter
+from interlock.approvals.authority import Voter
 from interlock.approvals.model import ApprovalRequest, RequestDraft
 from interlock.errors import Reason, VoteError
 from interlock.identity.principal import Identity, Kind

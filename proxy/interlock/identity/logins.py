@@ -23,7 +23,8 @@ from interlock.clock import Clock, Entropy, ulid
 from interlock.config import Secret
 from interlock.errors import AuthenticationError, ConfigError, InterlockError, NotFoundError, Reason
 from interlock.evidence.events import EventDraft, Json, Recorder
-from interlock.identity.directory import Change, ChangeKind, Directory
+from interlock.identity.changes import Change, ChangeKind
+from interlock.identity.directory import Directory
 from interlock.identity.entries import Entry
 from interlock.identity.idtoken import LoggedIn
 from interlock.identity.principal import HANDLE, Assurance, Credential, CredentialKind, Identity, Kind, Principal
@@ -63,6 +64,20 @@ class Opened:
     principal: Principal
 
 
+@dataclass(frozen=True, slots=True)
+class Derivation:
+    """What is made of a login in one step with it: its id (a certificate's serial), its key's fingerprint, its end."""
+
+    kind: str
+    ident: str
+    key: str
+    expires: datetime
+
+
+Derive = Callable[[Principal], Derivation]
+"""Makes it for the principal that has logged in, and appends it to the journal. Raise InterlockError."""
+
+
 class Logins:
     """One a process. `load()` before use."""
 
@@ -82,6 +97,7 @@ class Logins:
         self._logins: dict[str, LoginRow] = {}
         self._by_hash: dict[bytes, LoginRow] = {}
         self._by_person: dict[Identity, dict[str, None]] = {}
+        self._opening: dict[str, LoginRow] = {}
         self._derived: dict[str, DerivedRow] = {}
         self._children: dict[str, dict[str, None]] = {}
         self._subscribers: list[Callable[[Ended], None]] = []
@@ -107,8 +123,11 @@ class Logins:
 
     # -- logging in -------------------------------------------------------------------------------------------------------
 
-    async def open(self, who: LoggedIn, *, method: str, source: str) -> Opened:
-        """Begin a login of somebody whose ID token was just verified. Raise InterlockError; a refusal is in the journal."""
+    async def open(self, who: LoggedIn, *, method: str, source: str, derive: Derive | None = None) -> Opened:
+        """Begin a login of somebody whose ID token was just verified. Raise InterlockError; a refusal is in the journal.
+
+        `derive` makes what the login is for in the same step: both are written, or neither.
+        """
         try:
             entry = self._directory.get(who.identity) or await self._registered(who)
             if entry.disabled:
@@ -131,9 +150,24 @@ class Logins:
         )  # fmt: skip
         self._note(method, {"outcome": "accepted", "source": source, "principal": str(entry.identity), "login": row.id},
                    {"account": str(who.identity)})  # fmt: skip
-        await learn_groups(self._directory, self._clock, entry.identity, who.identity.issuer, who.groups)
-        await self._rows.add(row)
-        self._keep(row)
+        rows: list[LoginRow | DerivedRow] = [row]
+        if derive is not None:
+            made = derive(self._standing(row, entry))
+            rows.append(_derived(made, entry.identity, row.id, who.groups - entry.groups))
+            await self._journal.sync()
+        self._opening[row.id] = row
+        try:
+            await self._rows.add(*rows)
+        finally:
+            standing = self._opening.pop(row.id, None) is not None
+        if not standing:  # the provider ended it while this was written
+            await self._rows.drop(login=[row.id], credential=[one.id for one in rows[1:]])
+            raise AuthenticationError(reason=Reason.LOGIN_ENDED)
+        for written in rows:
+            if isinstance(written, LoginRow):
+                self._keep(written)
+            else:
+                self._keep_derived(written)
         mine = list(self._by_person[entry.identity])
         if len(mine) > MAX_PER_PERSON:
             await self.end(mine[: len(mine) - MAX_PER_PERSON], "too-many-logins")
@@ -210,6 +244,9 @@ class Logins:
         entry = self._directory.get(Identity(row.issuer, row.subject))
         if entry is None or entry.disabled or entry.kind is not Kind.HUMAN:
             return None
+        return self._standing(row, entry)
+
+    def _standing(self, row: LoginRow, entry: Entry) -> Principal:
         found = entry.principal(Credential(CredentialKind.LOGIN, row.id, row.expires), _read_assurance(row.assurance))
         return replace(found, groups=found.groups | _read_groups(row.groups))
 
@@ -237,10 +274,8 @@ class Logins:
         parent = holder.credential
         if parent.kind is CredentialKind.LOGIN and parent.ident not in self._logins:
             raise AuthenticationError(reason=Reason.LOGIN_ENDED)
-        row = DerivedRow(
-            id=ident, issuer=entry.identity.issuer, subject=entry.identity.subject, kind=kind, parent=parent.ident, key=key,
-            groups=_groups(holder.groups - entry.groups), expires=expires,
-        )  # fmt: skip
+        made = Derivation(kind, ident, key, expires)
+        row = _derived(made, entry.identity, parent.ident, holder.groups - entry.groups)
         await self._rows.add(row)
         self._keep_derived(row)
         if parent.kind is CredentialKind.LOGIN and parent.ident not in self._logins:  # it ended while this was written
@@ -270,13 +305,19 @@ class Logins:
         Only those that had begun when it was `issued`: who captured it can't end later ones with it. Clocks differ a little.
         A login of that account whose session the provider did not say may be this one, so it ends too.
         """
+        if not session and not account:
+            return 0
         latest = issued + LOGOUT_SKEW
-        named = [
-            row.id for row in self._logins.values()
-            if row.provider == provider and (not session or row.session == session or (account and not row.session))
-            and (not account or row.account == account) and row.created <= latest
-        ]  # fmt: skip
-        return await self.end(named, "logout-at-provider") if session or account else 0
+
+        def meant(row: LoginRow) -> bool:
+            of_session = not session or row.session == session or (account != "" and not row.session)
+            of_account = not account or row.account == account
+            return row.provider == provider and of_session and of_account and row.created <= latest
+
+        opening = [row.id for row in self._opening.values() if meant(row)]
+        for ident in opening:
+            del self._opening[ident]
+        return len(opening) + await self.end([row.id for row in self._logins.values() if meant(row)], "logout-at-provider")
 
     def revoked(self, ident: str) -> None:
         """End what came from a credential that is revoked, and the credential itself where it is one of ours: now, in memory."""
@@ -410,6 +451,13 @@ def principal_name(identity: Identity) -> str:
     if not name.isascii() or not name.isprintable() or "," in name or " " in name:
         raise ConfigError("this identity can't stand in a certificate")  # CVE-2026-35414: a comma splits principals
     return name
+
+
+def _derived(made: Derivation, whose: Identity, parent: str, groups: Iterable[str]) -> DerivedRow:
+    return DerivedRow(
+        id=made.ident, issuer=whose.issuer, subject=whose.subject, kind=made.kind, parent=parent, key=made.key,
+        groups=_groups(groups), expires=made.expires,
+    )  # fmt: skip
 
 
 def _groups(groups: Iterable[str]) -> str:

@@ -17,7 +17,8 @@ from dataclasses import replace
 from interlock.clock import Clock, Entropy, ulid
 from interlock.errors import ConfigError
 from interlock.identity import registration
-from interlock.identity.directory import Amendment, Change, ChangeKind, Directory
+from interlock.identity.changes import Amendment, Change, ChangeKind
+from interlock.identity.directory import Directory
 from interlock.identity.entries import LOCAL, Entry, Index, identity_of
 from interlock.identity.principal import Identity, Kind
 from interlock.identity.scim import Group, ScimError, User

@@ -19,10 +19,11 @@ import structlog
 
 from interlock import gate
 from interlock.approvals.wording import Refusal
-from interlock.commands.model import Command, Kind, Wire
+from interlock.commands.model import BindValue, Command, Kind, Wire
 from interlock.errors import SENTENCES, InterlockError, LocalProtocolError, Reason, RemoteProtocolError
 from interlock.postgres import refusals
 from interlock.postgres.answering import Answering, PoisonedError
+from interlock.postgres.cancelling import Cancelling
 from interlock.postgres.catalog import SchemaChange, schema_change
 from interlock.postgres.results import Results
 from interlock.postgres.schema import SchemaView
@@ -35,13 +36,16 @@ from interlock.postgres.statements import (
     mentions_names,
     unsettles,
 )
-from interlock.postgres.stretches import Stretches, values
+from interlock.postgres.stretches import Stretches
 from interlock.postgres.waiting import HeldClient
 from interlock.postgres.wire import answers, requests
 from interlock.postgres.wire.answers import ErrorFields, RefusedNames
 from interlock.postgres.wire.frame import CopyPiece, Frame
+from interlock.postgres.wire.given import listed
 from interlock.postgres.wire.names import OUTSIDE, Lookup
 from interlock.postgres.wire.pipeline import Asked, Pipeline, Step
+from interlock.postgres.wire.requests import Bind
+from interlock.postgres.wire.values import shown
 
 log = structlog.get_logger()
 
@@ -82,6 +86,7 @@ class Asking:
         results: Results,
         answering: Answering,
         stretches: Stretches,
+        cancelling: Cancelling,
     ) -> None:
         self.out: list[bytes] = []
         self.busy = False
@@ -97,6 +102,7 @@ class Asking:
         self._results = results
         self._answering = answering
         self._stretches = stretches
+        self._cancelling = cancelling
         self._draining: Callable[[], None] | None = None
         self._ended = False
         self._cancelled = False
@@ -124,7 +130,7 @@ class Asking:
         """
         if self.waiting is not None:
             self.waiting.cancel()
-        elif self.busy:
+        elif self.busy and not self._cancelling.under_way:
             self._cancelled = True
 
     def stop(self) -> None:
@@ -210,11 +216,13 @@ class Asking:
                     self._bind_statement(frame, bound, statement)
 
     def _bind_statement(self, frame: Frame, bound: requests.Bind, statement: Statement) -> None:
-        context, binds = self._names.context(), values(bound, statement.types)
-        repeat = statement.binds.repeat
-        if repeat is not None and (decision := self._session.again(context, (repeat, binds))) is not None:
-            self._enter_bind(frame, bound, Portal(statement.shown, decision))
-            return
+        context, repeat = self._names.context(), statement.binds.repeat
+        if repeat is not None:
+            given = listed(frame.raw, bound.at, statement.types, shown)
+            if (decision := self._session.again(context, (repeat, given))) is not None:
+                self._enter_bind(frame, bound, Portal(statement.shown, decision))
+                return
+        binds = values(bound, statement.types)
         command = Command(Wire.POSTGRES, Kind.BIND, statement.text, binds=binds, settings=self._settings, context=context)
         self._decide(command, partial(self._bound, frame, bound, statement, command))
 
@@ -407,7 +415,11 @@ class Asking:
         self.out.append(requests.FLUSH)
 
     def _resume(self, step: Callable[[], None]) -> None:
-        """Take a step that had to wait, then go on with the client's next message."""
+        """Take a step that had to wait, then go on with the client's next message. A cancel of what ran before goes first."""
+        if self._cancelling.under_way:
+            self.busy = True
+            self._cancelling.afterwards(partial(self._go_on, step))
+            return
         try:
             step()
         except InterlockError as error:
@@ -443,12 +455,12 @@ class Asking:
         """Go on with `again` once the catalog has been read."""
         self.busy = True
         self._turns.flush()
-        self._schema.wait(partial(self._go_on, again))
+        self._schema.wait(partial(self._go_on, partial(self._once, again)))
 
-    def _go_on(self, again: Callable[[], None]) -> None:
+    def _go_on(self, step: Callable[[], None]) -> None:
         if not self._ended:
             self.busy = False
-            self._resume(partial(self._once, again))
+            self._resume(step)
 
     def _once(self, again: Callable[[], None]) -> None:
         """Take a step that was paused. A cancel is for it alone, whatever comes of it."""
@@ -461,3 +473,14 @@ class Asking:
         """Read a text with the catalog as it is now. Answers may have come meanwhile that make the server skip it."""
         if not self._pipeline.skipping:
             self._decide(replace(command, context=self._names.context()), then)
+
+
+def values(bound: Bind, types: tuple[int, ...]) -> tuple[BindValue, ...]:
+    """Pair each value with its format, its type where it is known, and its text for people."""
+    found = []
+    known = len(types)
+    for index, raw in enumerate(bound.values):
+        oid = types[index] if index < known else 0
+        code = bound.format_of(index)
+        found.append(BindValue(raw, code, oid, None if raw is None else shown(raw, code, oid)))
+    return tuple(found)

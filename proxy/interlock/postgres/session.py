@@ -11,8 +11,7 @@ decided, never at Sync: drivers send megabytes without one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
 import structlog
 
@@ -23,6 +22,7 @@ from interlock.errors import EvidenceError, InterlockError, Reason, RemoteProtoc
 from interlock.postgres import refusals
 from interlock.postgres.answering import Answering, PoisonedError
 from interlock.postgres.asking import Asking
+from interlock.postgres.cancelling import Cancelling, CancelServer
 from interlock.postgres.catalog import CatalogSource
 from interlock.postgres.estimate import Estimator
 from interlock.postgres.idle import IdleLimit
@@ -58,7 +58,7 @@ class PostgresSession:
         settings: tuple[tuple[str, str], ...],
         max_hold: float,
         entropy: Entropy,
-        cancel_server: Callable[[], Coroutine[Any, Any, None]],
+        cancel_server: CancelServer,
         catalog: CatalogSource | None,
         said: str = "",
         idle_asked: str = "",
@@ -79,6 +79,7 @@ class PostgresSession:
         refused = RefusedNames(answers.REFUSED + entropy(16).hex(), answers.REFUSED + entropy(16).hex())
         self._frames = ClientFrames()
         self._pipeline = Pipeline()
+        self._cancelling = Cancelling(self._pipeline, cancel_server, self.go_on)
         self._results = Results(session.record)
         self._answering = Answering(
             pipeline=self._pipeline,
@@ -103,6 +104,7 @@ class PostgresSession:
             results=self._results,
             answering=self._answering,
             stretches=self._stretches,
+            cancelling=self._cancelling,
         )
         self._said: list[bytes] = []
         self._pumping = False
@@ -121,8 +123,9 @@ class PostgresSession:
 
     async def cancel(self) -> None:
         """A CancelRequest with this session's key: what is held goes back, what runs is cancelled at the server."""
-        if len(self._pipeline) or self._stretches.flying:
-            await self._cancel_server()
+        self._stretches.leave()
+        if len(self._pipeline):
+            await self._cancelling.cancel()
         else:
             self._asking.cancel()
 
@@ -131,7 +134,8 @@ class PostgresSession:
         if self._finished:
             return
         self._finished = True
-        self._stretches.land()
+        self._stretches.leave()
+        self._cancelling.stop()
         self._asking.stop()
         if error is not None and self._answering.at_boundary:
             self.relay.to_client(answers.error(error))
@@ -169,14 +173,13 @@ class PostgresSession:
     # -- relay.Ends ---------------------------------------------------------------------------------------------------
 
     def from_client(self, data: bytes) -> None:
-        if self._finished:
-            return
         stretches = self._stretches
-        if stretches.flying:
-            stretches.land()
-        elif self._at_rest and stretches.begin(data):
+        if stretches.ready and not self.relay.server_side.full and stretches.begin(data):
             self.relay.to_server(data)
             return
+        if self._finished:
+            return
+        stretches.leave()
         self._frames.feed(data)
         self.go_on()
 
@@ -187,7 +190,7 @@ class PostgresSession:
             self._pipeline.at_rest
             and self._frames.at_rest
             and self._answering.at_rest
-            and not (self._asking.busy or self._asking.unsettled or self.relay.server_full)
+            and not (self._asking.busy or self._asking.unsettled or self._held_back)
         )
 
     def client_left(self) -> None:
@@ -200,6 +203,8 @@ class PostgresSession:
         self.go_on()
 
     def from_server(self, data: bytes) -> None:
+        if self._stretches.flying and self._landed(data):
+            return
         owed = len(self._pipeline)
         if self._finished or not self._relayed(data):
             return
@@ -210,14 +215,23 @@ class PostgresSession:
             self._on_drained()
         if owed > MAX_IN_FLIGHT >= len(self._pipeline):
             self.go_on()
+        self._stretches.ready = self._at_rest and not self._finished
+
+    def _landed(self, data: bytes) -> bool:
+        """Relay one read of the server that answers a whole stretch; False when it does not."""
+        try:
+            if not self._stretches.answered(data):
+                return False
+        except EvidenceError as error:
+            self.end(str(error.code), refusals.fatal(error.code, str(error)))
+            return True
+        self.relay.to_client(data)
+        return True
 
     def _relayed(self, data: bytes) -> bool:
         """Relay one read of the server; False when that ended the session."""
         try:
-            if self._stretches.answered(data):
-                self.relay.to_client(data)
-                return True
-            self._stretches.land()
+            self._stretches.leave()
             if relayed := self._answering.take(data):
                 self.relay.to_client(relayed)
         except (EvidenceError, PoisonedError) as error:
@@ -304,8 +318,8 @@ class PostgresSession:
 
     @property
     def _held_back(self) -> bool:
-        """The server does not take more now: its socket is full, or it owes too many answers."""
-        return self.relay.server_full or len(self._pipeline) > MAX_IN_FLIGHT
+        """The server gets nothing more now: its socket is full, it owes too many answers, or a cancel must come first."""
+        return self.relay.server_full or len(self._pipeline) > MAX_IN_FLIGHT or self._cancelling.under_way
 
     def _go_on_soon(self) -> None:
         """Let other sessions have their turn before the rest of what this client sent."""
