@@ -303,7 +303,7 @@ async def test_a_client_that_leaves_gives_its_code_back(office: Office) -> None:
     await until(lambda: office.idp.times("/token") > 0)
     ssh.kill()
     await ssh.communicate()
-    await until(lambda: not office.bench.signin._devices)
+    await until(lambda: not office.bench.signin._flows)
 
 
 async def test_where_nobody_logs_in_so_the_prompt_asks_for_a_token(bench: SshBench) -> None:
