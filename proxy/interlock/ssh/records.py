@@ -16,7 +16,7 @@ from interlock.ssh.requests import Scope
 STDOUT, STDERR = 1, 2
 
 LARGE = 8 * 1024
-"""Bytes of one read of output that are recorded the short way: what prints that much prints it in packets of one size."""
+"""Bytes of one read that are recorded the short way: what prints that much prints it in packets of one size."""
 
 
 def refused_request(scope: Scope, request: str, *, channel: int | None = None, detail: str = "") -> EventDraft:
@@ -64,7 +64,14 @@ def _printed(channel: int, stream: int, size: int) -> Form:
     return Form("term.output", {"channel": channel, "stream": stream, "bytes": size})
 
 
-def typed(channel: int, data: bytes) -> EventDraft:
+@lru_cache(16)
+def _typed(channel: int, size: int) -> Form:
+    return Form("term.input", {"channel": channel, "bytes": size})
+
+
+def typed(channel: int, data: bytes) -> Draft:
+    if len(data) >= LARGE:
+        return _typed(channel, len(data)).draft(given=(disclosure.tail_of_bytes("data", data),))
     return EventDraft("term.input", {"channel": channel, "bytes": len(data)}, {"data": base64.b64encode(data).decode()})
 
 
