@@ -161,6 +161,23 @@ def test_a_server_forgets_a_cancel_that_overtakes_its_statement(server: Postgres
 
 
 @pytest.mark.interop
+@pytest.mark.parametrize("through", [False, True], ids=["directly", "through"])
+def test_a_cancel_that_was_sent_before_its_statement_hits_nothing(
+    late: Proxy, way: OvertakingWay, server: PostgresServer, locks: Locks, through: bool
+) -> None:
+    """Some drivers' own race. Nobody can tell it from one that comes late for the statement before: that one must hit nothing."""
+    way.let_cancels_go()
+    connecting = (late.port, "claude", "orders", late.password) if through else (server.port, "app", "app", server.password)
+    with WireClient.connect(*connecting) as client:
+        with cancel(connecting[0], client) as cancelling:
+            assert cancelling.fatal() == {}
+        client.send(WireClient.query(ONE))
+        locks.wait_until_wanted(71)
+        locks.let_go(71)
+        assert client.until_ready() == ["T", "D", "C", "ZI"]
+
+
+@pytest.mark.interop
 def test_a_cancel_that_overtakes_its_statement_behind_us_is_sent_again(late: Proxy, way: OvertakingWay, locks: Locks) -> None:
     way.let_cancels_go()
     with session(late) as client, session(late) as pinging:
