@@ -246,7 +246,7 @@ def test_a_reference_that_leads_nowhere_is_named_without_its_value(tmp_path: Pat
     monkeypatch.delenv("ORDERS_PW", raising=False)
     with pytest.raises(ConfigError, match="ORDERS_PW is not set"):
         SecretRef.model_validate("env:ORDERS_PW").resolve(tmp_path)
-    with pytest.raises(ConfigError, match=r"nothing can't be read: FileNotFoundError"):
+    with pytest.raises(ConfigError, match=r"nothing can't be read: No such file or directory"):
         SecretRef.model_validate("file:nothing").resolve(tmp_path)
     (tmp_path / "noise").write_bytes(b"hunter2\xff")
     with pytest.raises(ConfigError) as error:

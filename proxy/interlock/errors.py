@@ -171,13 +171,15 @@ class InterlockError(Exception):
 
     reason: ClassVar[Reason] = Reason.INTERNAL
 
-    def __init__(self, message: str = "", *, reason: Reason | None = None) -> None:
+    def __init__(self, message: str = "", *, reason: Reason | None = None, next_step: str = "") -> None:
+        """`next_step` where something better can be said than the reason's own sentence."""
         self.code: Reason = reason if reason is not None else self.reason
+        self._next_step = next_step
         super().__init__(message or SENTENCES[self.code])
 
     @property
     def next_step(self) -> str:
-        return SENTENCES[self.code]
+        return self._next_step or SENTENCES[self.code]
 
 
 class ConfigError(InterlockError):
