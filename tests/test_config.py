@@ -254,6 +254,11 @@ def test_a_reference_that_leads_nowhere_is_named_without_its_value(tmp_path: Pat
     assert "hunter2" not in str(error.value) and error.value.__cause__ is None
 
 
+def test_an_empty_list_of_what_is_for_later_asks_for_nothing() -> None:
+    parse(changed("listen", {"ssh": "127.0.0.1:2222", "proxy_protocol_from": []}), base=BASE)
+    assert "can't enforce it" in refused(changed("listen", {"ssh": "127.0.0.1:2222", "proxy_protocol_from": ["10.0.0.1"]}))
+
+
 def test_variables_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEST_ACCOUNT", "deploy-2")
     web = parse(changed("targets.0.account", "${TEST_ACCOUNT}"), base=BASE).target("web-1")
