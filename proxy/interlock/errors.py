@@ -131,7 +131,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.STEP_UP_REQUIRED: "Deciding needs a fresh step-up. Enter your passphrase.",
     Reason.PROVIDER_UNAVAILABLE: "The identity provider does not answer as it should. Try again; the node's log says more.",
     Reason.LOGIN_ENDED: "The login behind this session has ended. Run `interlock login`, and connect again.",
-    Reason.SELF_APPROVAL: "Whoever asks, owns the agent or stands in its delegation chain can't answer the request.",
+    Reason.SELF_APPROVAL: "Whoever asks, owns the agent, is in its delegation chain or wrote the text can't answer the request.",
     Reason.NOT_A_REVIEWER: "You are in none of the groups that may answer this request.",
     Reason.NOT_A_PERSON: "Only people answer requests: an agent's or a service's credential never approves.",
     Reason.UNMAPPED_ACTOR: "This account is linked to no active person. Ask an administrator to link it.",
