@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from harness import analyses
+from harness.budget import examples
 from harness.requests import START, draft
 from interlock.approvals import detectors
 from interlock.approvals.desk import open_request
@@ -363,7 +364,7 @@ def does(made: tuple[Command, Analysis]) -> set[Effect]:
     return {replace(effect, argv=()) for effect in made[1].effects}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(texts(PIECES))
 @example(f"echo {AWS}")
 @example(f"grep '{AWS}' x; ls")
@@ -375,7 +376,7 @@ def test_what_is_hidden_in_an_approvable_shell_text_changes_nothing_of_what_it_d
         assert does(made) == does(analyses.shell(text.replace(AWS, OTHER)))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(texts(PIECES_OF_SQL))
 @example(f"DELETE FROM t WHERE c = '{AWS}'")
 def test_what_is_hidden_in_an_approvable_sql_text_changes_nothing_of_what_it_does(text: str) -> None:
