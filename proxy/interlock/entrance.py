@@ -21,6 +21,7 @@ from interlock.identity.idtoken import IdTokens
 from interlock.identity.issuance import Issuance
 from interlock.identity.keyset import KeySet
 from interlock.identity.logins import Logins
+from interlock.identity.logouts import Logouts
 from interlock.identity.provider import Provider, ProviderClient
 from interlock.identity.signin import Clients, SignIn
 from interlock.identity.ssh_ca import SshCa
@@ -42,7 +43,7 @@ class Entrance:
 
 async def open_entrance(
     config: Config, data_dir: Path, rows: LoginRows, directory: Directory, *, journal: Recorder, clock: Clock, entropy: Entropy,
-    http: httpx.AsyncClient,
+    http: httpx.AsyncClient, logouts: Logouts,
 ) -> Entrance:  # fmt: skip
     """Build the ways in. Raise ConfigError, StoreError."""
     wanted, terms = config.identity.login, config.identity.ssh_ca
@@ -58,10 +59,12 @@ async def open_entrance(
         ca, logins, directory, clock=clock, entropy=entropy, journal=journal,
         user_ttl=terms.user_ttl if terms is not None else LOGIN_S, agent_ttl=terms.agent_ttl if terms is not None else 900.0,
     )  # fmt: skip
-    return Entrance(logins, issuance, host, _signin(config, logins, clock, entropy, http))
+    return Entrance(logins, issuance, host, _signin(config, logins, logouts, clock, entropy, http))
 
 
-def _signin(config: Config, logins: Logins, clock: Clock, entropy: Entropy, http: httpx.AsyncClient) -> SignIn | None:
+def _signin(
+    config: Config, logins: Logins, logouts: Logouts, clock: Clock, entropy: Entropy, http: httpx.AsyncClient
+) -> SignIn | None:
     wanted, issuer = config.identity.login, config.identity.login_issuer
     if wanted is None or issuer is None:
         return None
@@ -74,7 +77,7 @@ def _signin(config: Config, logins: Logins, clock: Clock, entropy: Entropy, http
         device=_client(config, wanted.device_client),
         web=_client(config, wanted.web),
     )
-    return SignIn(provider, tokens, logins, clients, clock=clock, entropy=entropy)
+    return SignIn(provider, tokens, logins, clients, clock=clock, entropy=entropy, logouts=logouts)
 
 
 def _client(config: Config, client: OidcClient | None) -> ProviderClient | None:

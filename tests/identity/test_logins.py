@@ -21,6 +21,7 @@ from interlock.identity.authenticate import Authenticator
 from interlock.identity.directory import Directory
 from interlock.identity.issuance import Issuance
 from interlock.identity.logins import MAX_PER_PERSON, PASSWORD, Ended, Logins, principal_name
+from interlock.identity.logouts import Logouts
 from interlock.identity.principal import CredentialKind, Identity, Kind, Principal
 from interlock.identity.ssh_ca import SshCa
 from interlock.identity.sshkey import fingerprint
@@ -310,7 +311,8 @@ async def test_no_two_authorities_share_a_key(
     with pytest.raises(ConfigError, match="each authority needs one of its own"):
         await open_entrance(
             parse(config, base=tmp_path), tmp_path, store.logins, directory, journal=journal, clock=clock,
-            entropy=bytes, http=None,  # type: ignore[arg-type]  # refused before anything is asked
+            entropy=bytes, logouts=Logouts(store.logouts, oldest={}, clock=clock, journal=journal),
+                http=None,  # type: ignore[arg-type]  # refused before anything is asked
         )  # fmt: skip
 
 

@@ -88,7 +88,8 @@ class Amendment:
 class Change:
     """What subscribers are told. `stopped` are all who lost their access by it: the one changed, and agents they own.
 
-    `credentials` are idents (fingerprints, token and password ids) that are not valid any more.
+    `credentials` are idents (fingerprints, token and password ids) that are not valid any more, `other` is who was linked or
+    unlinked.
     """
 
     kind: ChangeKind
@@ -96,6 +97,7 @@ class Change:
     handle: str
     stopped: frozenset[Identity] = frozenset()
     credentials: frozenset[str] = frozenset()
+    other: Identity | None = None
 
 
 class Directory(Lookup):
@@ -304,7 +306,8 @@ class Directory(Lookup):
                 LinkRow(entry.identity.issuer, entry.identity.subject, other.issuer, other.subject, now),
                 *(self.gained(self.row(e), by) for e in (entry, second) if e is not None),
             ]
-            await self._apply(Change(ChangeKind.LINKED, entry.identity, handle), by, put=put, secret={"other": str(other)})
+            change = Change(ChangeKind.LINKED, entry.identity, handle, other=other)
+            await self._apply(change, by, put=put, secret={"other": str(other)})
             return self._entry(handle)
 
     async def unlink(self, handle: str, other: Identity, *, by: Identity = OPERATOR) -> Entry:
@@ -316,7 +319,7 @@ class Directory(Lookup):
                 raise NotFoundError(f"{handle} has no such link")
             # Two accounts that stop being one person may answer each other: that is a gain of authority.
             put = [self.gained(self.row(e), by) for e in (entry, self.get(other)) if e is not None]
-            change = Change(ChangeKind.UNLINKED, entry.identity, handle)
+            change = Change(ChangeKind.UNLINKED, entry.identity, handle, other=other)
             await self._apply(change, by, put=put, drop=drop, secret={"other": str(other)})
             return self._entry(handle)
 

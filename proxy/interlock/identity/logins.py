@@ -26,7 +26,8 @@ from interlock.evidence.events import EventDraft, Json, Recorder
 from interlock.identity.directory import Change, ChangeKind, Directory
 from interlock.identity.entries import Entry
 from interlock.identity.idtoken import LoggedIn
-from interlock.identity.principal import HANDLE, Assurance, Credential, CredentialKind, Identity, Kind, Principal
+from interlock.identity.passport import origins_text, read_origins
+from interlock.identity.principal import HANDLE, Assurance, Credential, CredentialKind, Identity, Kind, Origin, Principal
 from interlock.identity.provisioning import learn_groups
 from interlock.identity.registration import RESERVED_PREFIX
 from interlock.identity.tokens import LOGIN_PREFIX, fingerprint, new_secret
@@ -196,13 +197,23 @@ class Logins:
         if entry is None or entry.disabled or list(principals) != [principal_name(entry.identity)]:
             return None
         assurance = _read_assurance(self._logins[row.parent].assurance) if row.parent in self._logins else Assurance()
-        found = entry.principal(Credential(CredentialKind.SSH_CERTIFICATE, row.id, row.expires), assurance)
+        credential = Credential(CredentialKind.SSH_CERTIFICATE, row.id, row.expires, read_origins(row.origins))
+        found = entry.principal(credential, assurance)
         return replace(found, groups=found.groups | _read_groups(row.groups))
 
     def groups_of(self, credential: str) -> frozenset[str]:
         """Return the groups that the parent of a derived credential brought beyond the directory's."""
         row = self._derived.get(credential)
         return _read_groups(row.groups) if row is not None else frozenset()
+
+    def origins_of(self, credential: str) -> tuple[Origin, ...]:
+        """Return the issuers' tokens behind a derived credential."""
+        row = self._derived.get(credential)
+        return read_origins(row.origins) if row is not None else ()
+
+    def holds(self, ident: str) -> bool:
+        """Whether this is a login, or a certificate or password of one, that has not ended."""
+        return ident in self._logins or self._live_derived(ident) is not None
 
     def _principal(self, row: LoginRow) -> Principal | None:
         if row.id not in self._logins or row.expires <= self._clock.now():
@@ -231,7 +242,7 @@ class Logins:
             raise AuthenticationError(reason=Reason.LOGIN_ENDED)
         row = DerivedRow(
             id=ident, issuer=entry.identity.issuer, subject=entry.identity.subject, kind=kind, parent=parent.ident, key=key,
-            groups=_groups(holder.groups - entry.groups), expires=expires,
+            groups=_groups(holder.groups - entry.groups), expires=expires, origins=origins_text(parent.origins),
         )  # fmt: skip
         await self._rows.add(row)
         self._keep_derived(row)
@@ -284,6 +295,13 @@ class Logins:
         await self._rows.drop(credential=[row.id for row in rows])
         return len(rows)
 
+    def end_from(self, credentials: Collection[str], why: str) -> None:
+        """End the certificates and passwords that were made from any of these."""
+        rows = [self._derived[child] for parent in credentials for child in self._children.get(parent, {})]
+        if rows:
+            self._end_derived(rows, why=why)
+            self._later(self._rows.drop(credential=[row.id for row in rows]))
+
     def _end_derived(
         self,
         rows: Iterable[DerivedRow],
@@ -315,6 +333,9 @@ class Logins:
     def _changed(self, change: Change) -> None:
         """Whoever is stopped is logged out, and what came from a revoked credential ends with it."""
         logins = [ident for identity in change.stopped for ident in self._by_person.get(identity, {})]
+        if change.kind is ChangeKind.UNLINKED and (other := change.other) is not None:
+            mine = (self._logins[ident] for ident in self._by_person.get(change.identity, {}))
+            logins += [row.id for row in mine if (row.provider, row.account) == (other.issuer, other.subject)]
         children = [self._derived[c] for parent in change.credentials for c in self._children.get(parent, {})]
         children += [row for row in self._derived.values() if Identity(row.issuer, row.subject) in change.stopped]
         gone = [self._derived[ident] for ident in change.credentials if ident in self._derived]

@@ -20,6 +20,7 @@ from interlock.clock import Clock, Entropy
 from interlock.errors import AuthenticationError, InterlockError, Reason
 from interlock.identity.idtoken import IdTokens
 from interlock.identity.logins import Logins, Opened
+from interlock.identity.logouts import Logouts
 from interlock.identity.provider import SLOWER_S, DeviceGrant, Provider, ProviderClient, Waiting
 from interlock.identity.tokens import fingerprint
 
@@ -93,8 +94,10 @@ class SignIn:
     """One a process, where `identity.login` is configured."""
 
     def __init__(
-        self, provider: Provider, tokens: IdTokens, logins: Logins, clients: Clients, *, clock: Clock, entropy: Entropy
-    ) -> None:
+        self, provider: Provider, tokens: IdTokens, logins: Logins, clients: Clients, *, clock: Clock, entropy: Entropy,
+        logouts: Logouts | None = None,
+    ) -> None:  # fmt: skip
+        self._logouts = logouts
         self._provider = provider
         self._tokens = tokens
         self._logins = logins
@@ -240,6 +243,8 @@ class SignIn:
         """End the logins that a back-channel logout token names; a second delivery finds none. Raise AuthenticationError."""
         clients = {client.client_id for client in (self._clients.cli, self._clients.device, self._clients.web) if client}
         told = await self._tokens.verify_logout(token, clients=clients)
+        if self._logouts is not None:
+            await self._logouts.take(told)  # its own tokens, which nobody logged in here with
         return await self._logins.end_at_provider(told.provider, told.account, told.session, told.issued)
 
     # -- bounds -------------------------------------------------------------------------------------------------------------

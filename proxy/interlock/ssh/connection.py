@@ -402,6 +402,8 @@ class ClientConnection(Outflow):
             return opened
         self._gate_session, self._target, self._address = opened, config, wanted
         opened.on_kill = self._killed
+        if (ended := opened.stopped()) is not None:  # while it opened, when there was nobody to tell
+            return ended
         house = self._house
         self._upstream = Upstream(opened, house.diallers[config.name], house.lines, house.enrolments, account, house.limits)
         return None

@@ -44,6 +44,7 @@ class DerivedRow:
     key: str
     groups: str
     expires: datetime
+    origins: str = "[]"
 
 
 class LoginRows:
