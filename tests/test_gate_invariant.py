@@ -23,8 +23,8 @@ from harness.clock import ManualClock
 from harness.journal import MemoryRecorder
 from harness.people import BOB, agent
 from harness.requests import TERMS
-from interlock.approvals import desk
-from interlock.approvals.desk import Voter
+from interlock.approvals import authority, desk
+from interlock.approvals.authority import Voter
 from interlock.approvals.model import ApprovalRequest, Presence, RequestDraft, State, Vote, VoteVerdict
 from interlock.approvals.wording import Notice, Refusal
 from interlock.commands.model import Analysis, Command, HeldInput, Stdin, Unreadable, Wire
@@ -255,7 +255,7 @@ class Approvals:
             if request.state is State.PENDING:
                 ballot = Vote(BOB, "bob", "cli", "bob", verdict, request.digest, self.now)
                 voter = Voter(BOB, "bob", Kind.HUMAN, frozenset(("sre",)))
-                self.put(number, desk.vote(request, ballot, voter, now=self.now, house=desk.House(validity=600)))
+                self.put(number, desk.vote(request, ballot, voter, now=self.now, house=authority.House(validity=600)))
                 return
 
 

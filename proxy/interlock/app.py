@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import httpx
 import structlog
+from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
-from interlock.approvals.desk import House
+from interlock.approvals.authority import House
 from interlock.approvals.fatigue import Limits
 from interlock.approvals.inbox import Inbox
 from interlock.approvals.reviewer_keys import ReviewerKeys
@@ -36,15 +38,17 @@ from interlock.evidence.seal import SealCa
 from interlock.evidence.writer import TranscriptStore
 from interlock.gate import Gate
 from interlock.identity.authenticate import Authenticator
-from interlock.identity.directory import Change, ChangeKind, Directory
+from interlock.identity.changes import Change, ChangeKind
+from interlock.identity.directory import Directory
 from interlock.identity.logins import Ended, Logins
 from interlock.identity.logouts import Logout, Logouts
 from interlock.identity.passkeys import relying_party
-from interlock.identity.principal import CredentialKind, Identity
+from interlock.identity.principal import CredentialKind, Identity, Principal
 from interlock.identity.provisioning import Provisioning
 from interlock.identity.revocation import Revocation, Revocations, Revoked
 from interlock.identity.standing import Standing
 from interlock.identity.stepup import DecisionSessions
+from interlock.lag import LoopLag
 from interlock.policy.loader import configured
 from interlock.policy.source import LivePolicy
 from interlock.postgres.encryption import server_context
@@ -53,7 +57,7 @@ from interlock.ssh.listener import SshListener
 from interlock.store.engine import Store, open_store
 from interlock.web.app import LoginParts, Parts, ScimParts, create_app
 from interlock.web.console.sessions import ConsoleSessions
-from interlock.web.metrics import metrics_app
+from interlock.web.metrics import loop_lag, metrics_app
 from interlock.web.server import HttpServer
 from interlock.web.whereabouts import Whereabouts
 
@@ -83,6 +87,7 @@ class Daemon:
         self._stops: list[tuple[str, Stop]] = []
         self.addresses: Addresses | None = None
         self._ssh: SshListener | None = None
+        self._transcripts: TranscriptStore | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
 
@@ -116,6 +121,7 @@ class Daemon:
             policy_files=policies.files,
         )
         await transcripts.start()
+        self._transcripts = transcripts
         self._stops.append(("transcripts", transcripts.close))
         journal = transcripts.journal
         journal.append(EventDraft("config.change", {"policy": policies.current.digest, "what": "start"}))
@@ -136,7 +142,7 @@ class Daemon:
         logouts = Logouts(store.logouts, oldest=oldest, clock=clock, journal=journal)
         await logouts.load()
         provisioning = await _provisioning(config, directory, store, clock, self._entropy)
-        keys = ReviewerKeys(directory, relying_party(config.public_url), journal=journal)
+        keys = ReviewerKeys(directory, relying_party(config.public_url), journal=journal, revoked=revocations.names)
         self._stops.append(("reviewers' keys", keys.close))
         inbox = Inbox(
             store,
@@ -148,6 +154,7 @@ class Daemon:
             house=_house(config),
             limits=_limits(config),
             proofs=keys,
+            barred=revocations.bars,
         )
         self._inbox = inbox
         await inbox.start(highest_generation(data_dir))
@@ -162,7 +169,7 @@ class Daemon:
             config, data_dir, store.logins, directory, journal=journal, clock=clock, entropy=self._entropy, http=http,
             logouts=logouts,
         )  # fmt: skip
-        self._stops.append(("logins", entrance.logins.close))
+        self._stops.append(("logins", entrance.close))
         authenticator = Authenticator(
             directory, issuers=config.issuers, journal=journal, clock=clock, replays=store.deliveries, entropy=self._entropy,
             logins=entrance.logins, issuance=entrance.issuance, revocations=revocations, logouts=logouts,
@@ -251,7 +258,11 @@ class Daemon:
             port = await self._serve("http", create_app(parts(local=False)), config.listen.http, tls=tls is not None)
             http_at = _at(config.listen.http, port)
         if config.listen.metrics:
-            await self._serve("metrics", metrics_app(self.gate, inbox), config.listen.metrics)
+            registry = CollectorRegistry()
+            lag = LoopLag(loop_lag(registry), clock=clock)
+            lag.start()
+            self._stops.append(("loop lag", lag.stop))
+            await self._serve("metrics", metrics_app(self.gate, inbox, registry), config.listen.metrics)
         current = policies.current
         log.info("interlock.ready", ssh=ssh, postgres=postgres, http=http_at, policy=current.digest, observed=current.observed)
         return Addresses(ssh, postgres, http_at, socket)
@@ -277,6 +288,8 @@ class Daemon:
         self._stopping.set()
         if hasattr(self, "gate"):
             self.gate.draining = True
+        if self._transcripts is not None:
+            self._transcripts.hurry()  # listeners wait for the seals of their sessions
         while self._stops:
             name, stop = self._stops.pop()
             try:
@@ -287,6 +300,9 @@ class Daemon:
     def _directory_changed(self, change: Change) -> None:
         """Whoever lost authority loses it now: live sessions refuse, and what was asked is withdrawn."""
         self.gate.revoke(change.stopped, change.credentials)
+        if change.kind is ChangeKind.GROUPS:
+            # A session goes on as whom it began: rules would go on to see groups that are gone.
+            self._log_out(lambda one: _holds_more(one, change.identity, self._directory), "groups were taken away")
         if change.kind in (ChangeKind.PASSWORD_ISSUED, ChangeKind.TOKEN_ISSUED):
             entry = self._directory.get(change.identity)
             ends = [row.expires for row in entry.passwords] + [row.expires for row in entry.tokens] if entry else []
@@ -305,7 +321,13 @@ class Daemon:
     def _exchanged_ended(self, idents: frozenset[str]) -> None:
         """What was given in exchange has ended before its time, and so does what it opened and what was made from it."""
         self.gate.end(idents, "what this session's credential was given for has ended")
-        self._logins.end_from(idents, "exchange-ended")
+        for ident in idents:
+            self._logins.revoked(ident)
+
+    def _log_out(self, whom: Callable[[Principal], bool], why: str) -> None:
+        ending = frozenset(one.principal.credential.ident for one in self.gate.sessions() if whom(one.principal))
+        if ending:
+            self.gate.end(ending, f"{why}, so this session can't go on as it began")
 
     def _logins_ended(self, ended: Ended) -> None:
         """A login that is over takes its live connections with it, and what it asked for is withdrawn."""
@@ -326,8 +348,9 @@ class Daemon:
         """End the live sessions that it stops; what people and agents who are revoked asked is withdrawn."""
         self.gate.expel(revocation.stops, f"revoked ({revocation.kind})")
         if revocation.kind is Revoked.CREDENTIAL:
+            # What was made from it has names of its own.
             self._authenticator.exchanged.revoke(idents=(revocation.value,))
-            self._logins.end_from((revocation.value,), "revoked")
+            self._logins.revoked(revocation.value)
         if revocation.kind in (Revoked.SUBJECT, Revoked.AGENT):
             self._withdraw(revocation.identities, "revoked")
 
@@ -350,6 +373,14 @@ def _lives(directory: Directory, logins: Logins, ident: str) -> bool:
     if ident.startswith("log_"):
         return logins.holds(ident)
     return not ident.startswith("tok_") or any(row.id == ident for entry in directory.entries() for row in entry.tokens)
+
+
+def _holds_more(principal: Principal, changed: Identity, directory: Directory) -> bool:
+    """Whether this principal, or somebody it acts for, has groups of before the change that are not theirs any more."""
+    entry = directory.get(changed)
+    now = entry.groups if entry is not None else frozenset()
+    mine = principal.groups if principal.identity == changed else frozenset()
+    return not mine | frozenset(g for one in principal.behind if one.identity == changed for g in one.groups) <= now
 
 
 def prepare_data_dir(path: Path) -> Path:

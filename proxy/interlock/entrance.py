@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 import httpx
 
 from interlock.clock import Clock, Entropy
-from interlock.config import CaKey, Config, OidcClient, SshCaConfig, split_address
+from interlock.config import CaKey, Config, Issuer, LoginConfig, OidcClient, SshCaConfig, split_address
 from interlock.errors import ConfigError
 from interlock.evidence.events import Recorder
+from interlock.identity.asking import HttpAsking
 from interlock.identity.directory import Directory
 from interlock.identity.idtoken import IdTokens
 from interlock.identity.issuance import Issuance
@@ -39,6 +40,13 @@ class Entrance:
     issuance: Issuance
     host_authority: HostAuthority
     signin: SignIn | None
+    asking: HttpAsking | None
+
+    async def close(self) -> None:
+        """Let what is being written end, and the connections to the provider."""
+        await self.logins.close()
+        if self.asking is not None:
+            await self.asking.close()
 
 
 async def open_entrance(
@@ -59,18 +67,22 @@ async def open_entrance(
         ca, logins, directory, clock=clock, entropy=entropy, journal=journal,
         user_ttl=terms.user_ttl if terms is not None else LOGIN_S, agent_ttl=terms.agent_ttl if terms is not None else 900.0,
     )  # fmt: skip
-    return Entrance(logins, issuance, host, _signin(config, logins, logouts, clock, entropy, http))
+    issuer = config.identity.login_issuer
+    if wanted is None or issuer is None:
+        return Entrance(logins, issuance, host, None, None)
+    asking = HttpAsking(config.path(issuer.ca) if issuer.ca is not None else None)
+    return Entrance(
+        logins, issuance, host, _signin(config, wanted, issuer, asking, logins, logouts, clock, entropy, http), asking
+    )
 
 
 def _signin(
-    config: Config, logins: Logins, logouts: Logouts, clock: Clock, entropy: Entropy, http: httpx.AsyncClient
-) -> SignIn | None:
-    wanted, issuer = config.identity.login, config.identity.login_issuer
-    if wanted is None or issuer is None:
-        return None
+    config: Config, wanted: LoginConfig, issuer: Issuer, asking: HttpAsking, logins: Logins, logouts: Logouts, clock: Clock,
+    entropy: Entropy, http: httpx.AsyncClient,
+) -> SignIn:  # fmt: skip
     keys = KeySet(issuer.issuer, jwks_url=issuer.jwks_url, clock=clock, client=lambda: http)
     tokens = IdTokens(issuer, keys, clock=clock, handle_claim=wanted.handle_claim)
-    provider = Provider(issuer.issuer, clock=clock, client=lambda: http)
+    provider = Provider(issuer.issuer, clock=clock, asking=asking)
     clients = Clients(
         wanted.scopes,
         cli=_client(config, wanted.cli),

@@ -133,17 +133,16 @@ class Session:
         None: something has changed since, or can't be recorded. Nothing was released, and `submit` will say why.
         """
         policy = self._gate.policies.current
-        for repeat, _ in asked:
+        drafts: tuple[Draft, ...] = ()
+        for repeat, given in asked:
             if not repeat.stands(context, policy):
                 return None
+            drafts += repeat.recurring.drafts(given)
         if self._forbidden() is not None:
             return None
-        drafts: list[Draft] = []
         try:
-            for repeat, given in asked:
-                drafts += repeat.recurring.drafts(given)
             seq = self.recorder.append(*drafts)
-        except EvidenceError:  # a value without a canonical form, or a transcript that is broken for good
+        except EvidenceError:  # a transcript that is broken for good
             return None
         self._released += len(asked)
         return seq + 1

@@ -12,15 +12,14 @@ import base64
 from collections import OrderedDict
 from typing import TypeVar
 
-import msgspec
-
 from interlock.approvals.model import ApprovalRequest, State, Vote, VoteVerdict
 from interlock.approvals.portable import request_form
 from interlock.approvals.proof import recorded
 from interlock.approvals.wording import Refusal
 from interlock.clock import rfc3339
 from interlock.commands.model import Analysis, BindValue, Command
-from interlock.evidence import disclosure
+from interlock.evidence import disclosure, jcs
+from interlock.evidence.disclosure import tail_of
 from interlock.evidence.events import Draft, EventDraft, Json
 from interlock.evidence.forms import BEFORE, Form, FormedDraft
 from interlock.identity.principal import Principal
@@ -55,14 +54,14 @@ class Recurring:
         self._without_values = asked.draft(None, tails), decided, sent
         self.size = sum(map(len, tails))
 
-    def drafts(self, binds: tuple[BindValue, ...] = ()) -> tuple[Draft, Draft, Draft]:
-        """Return the command, its decision and its release. Append them together: each refers to the one before."""
-        if not binds:
+    def drafts(self, values: bytes = b"") -> tuple[Draft, Draft, Draft]:
+        """Return the command, its decision and its release. Append them together: each refers to the one before.
+
+        `values` is the canonical array of its values (postgres/wire/given.py), if it has any.
+        """
+        if not values:
             return self._without_values
-        values = [_Bind(b.format, b.raw, b.shown, b.type_oid) for b in binds]
-        return (
-            self._asked.draft(None, (*self._tails, disclosure.tail_of_ordered("binds", values))), self._decided, self._sent
-        )  # fmt: skip
+        return FormedDraft(self._asked, None, (*self._tails, tail_of("binds", values))), self._decided, self._sent
 
 
 class RecurringText:
@@ -77,7 +76,7 @@ class RecurringText:
 
     def drafts(self, text: bytes) -> tuple[Draft, Draft, Draft]:
         """Return the command, its decision and its release. Append them together: each refers to the one before."""
-        return self._asked.draft(None, (disclosure.tail("text", text.decode()), *self._tails)), self._decided, _EXACT
+        return FormedDraft(self._asked, None, (disclosure.tail("text", text.decode()), *self._tails)), self._decided, _EXACT
 
 
 class Drafts:
@@ -92,7 +91,7 @@ class Drafts:
         """Return the command, its decision and its release. Append them together: each refers to the one before."""
         if command.env or command.stdin is not None:
             return described(command, analysis), self._decided(decision), _sent(command, payload)
-        return self.recurring(command, analysis, decision, payload).drafts(command.binds)
+        return self.recurring(command, analysis, decision, payload).drafts(_listed(command.binds))
 
     def recurring(self, command: Command, analysis: Analysis, decision: Decision, payload: bytes) -> Recurring:
         """Return what `command` has in common with its like; of a command with neither environment nor held input."""
@@ -210,27 +209,19 @@ def _given(command: Command) -> dict[str, Json]:
     """What came beside the text."""
     secret: dict[str, Json] = {}
     if command.binds:
-        secret["binds"] = [
-            {
-                "raw": None if b.raw is None else base64.b64encode(b.raw).decode(),
-                "format": b.format,
-                "type": b.type_oid,
-                "shown": b.shown,
-            }
-            for b in command.binds
-        ]
+        secret["binds"] = [_bind(value) for value in command.binds]
     if command.stdin is not None:
         secret["stdin"] = base64.b64encode(command.stdin.data).decode()
     return secret
 
 
-class _Bind(msgspec.Struct):
-    """A value as `_given` has it (tests/test_record.py holds one against the other). Fields stand in canonical order."""
+def _bind(value: BindValue) -> dict[str, Json]:
+    raw = None if value.raw is None else base64.b64encode(value.raw).decode()
+    return {"format": value.format, "raw": raw, "shown": value.shown, "type": value.type_oid}
 
-    format: int
-    raw: bytes | None
-    shown: str | None
-    type: int
+
+def _listed(binds: tuple[BindValue, ...]) -> bytes:
+    return jcs.encode([_bind(value) for value in binds]) if binds else b""
 
 
 def decided(decision: Decision, command_seq: int) -> EventDraft:

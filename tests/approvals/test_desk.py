@@ -11,8 +11,9 @@ import pytest
 
 from harness.people import ALICE, BOB, CAROL, CLAUDE, agent, person
 from harness.requests import START, TERMS, draft
-from interlock.approvals import desk
-from interlock.approvals.desk import EDGES, Voter
+from interlock.approvals import authority, desk
+from interlock.approvals.authority import Voter
+from interlock.approvals.desk import EDGES
 from interlock.approvals.model import ApprovalRequest, Presence, Proof, State, Vote, VoteVerdict
 from interlock.errors import Reason, VoteError
 from interlock.identity.principal import Identity, Kind
@@ -21,7 +22,7 @@ from interlock.policy.model import StepUp
 DAVE = Identity("local", "dave")
 ERIN = Identity("local", "erin")
 VALIDITY = 600.0
-HOUSE = desk.House(validity=VALIDITY)
+HOUSE = authority.House(validity=VALIDITY)
 
 
 class Dialogue:
@@ -201,7 +202,7 @@ def test_a_ballot_in_another_name() -> None:
     request = Dialogue().request
     ballot = Vote(CAROL, "carol", "cli", "", VoteVerdict.APPROVE, request.digest, START)
     with pytest.raises(VoteError) as caught:
-        desk.vote(request, ballot, someone(BOB), now=START, house=desk.House(validity=1))
+        desk.vote(request, ballot, someone(BOB), now=START, house=authority.House(validity=1))
     assert caught.value.code is Reason.DIGEST_MISMATCH
 
 

@@ -12,8 +12,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from harness.people import ALICE, BOB, CAROL, CLAUDE
 from harness.requests import START, TERMS, draft
-from interlock.approvals import desk
-from interlock.approvals.desk import EDGES, Voter
+from interlock.approvals import authority, desk
+from interlock.approvals.authority import Voter
+from interlock.approvals.desk import EDGES
 from interlock.approvals.model import ApprovalRequest, Presence, Proof, State, Vote, VoteVerdict
 from interlock.approvals.portable import read_vote, vote_form
 from interlock.errors import VoteError
@@ -73,7 +74,7 @@ class AnyOrder(RuleBasedStateMachine):
         ballot = Vote(who, who.subject, channel, "", verdict, digest, self.now, scope, proof, "", event)
         assert read_vote(vote_form(ballot)) == ballot
         with suppress(VoteError):
-            after = desk.vote(self.request, ballot, voter, now=self.now, house=desk.House(validity=50))
+            after = desk.vote(self.request, ballot, voter, now=self.now, house=authority.House(validity=50))
             self.become(after)
             assert kind is Kind.HUMAN
             assert not disabled

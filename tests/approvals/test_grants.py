@@ -10,8 +10,8 @@ import pytest
 
 from harness.people import ALICE, BOB, CAROL
 from harness.requests import START, draft
-from interlock.approvals import desk, grants
-from interlock.approvals.desk import House
+from interlock.approvals import authority, desk, grants
+from interlock.approvals.authority import House
 from interlock.approvals.grants import Grant, GrantState
 from interlock.approvals.model import ApprovalRequest, RequestDraft, Scope, State, Vote, VoteVerdict
 from interlock.approvals.portable import grant_form, read_grant
@@ -49,7 +49,7 @@ def granted(asked: RequestDraft, scope: Scope = Scope.RULE_IN_SESSION, match: st
     request = desk.open_request(asked, request_id="req_1", nonce="00", match=match, now=START)
     until = START + timedelta(minutes=10) if scope is Scope.EXACT else None
     ballot = Vote(BOB, "bob", "cli", "bob", VoteVerdict.APPROVE, request.digest, START, scope, valid_until=until)
-    voter = desk.Voter(BOB, "bob", desk.Kind.HUMAN, frozenset(("sre",)))
+    voter = authority.Voter(BOB, "bob", desk.Kind.HUMAN, frozenset(("sre",)))
     approved = desk.vote(request, ballot, voter, now=START, house=HOUSE)
     wider = desk.scope_of(approved, START, HOUSE)
     assert wider is not None
@@ -253,7 +253,7 @@ def answered(*ballots: tuple[Any, Scope, timedelta | None], quorum: int = 2) -> 
     for who, scope, life in ballots:
         until = START + life if life is not None else None
         ballot = Vote(who, who.subject, "cli", "", VoteVerdict.APPROVE, request.digest, START, scope, valid_until=until)
-        voter = desk.Voter(who, who.subject, desk.Kind.HUMAN, frozenset(("sre",)))
+        voter = authority.Voter(who, who.subject, desk.Kind.HUMAN, frozenset(("sre",)))
         request = desk.vote(request, ballot, voter, now=START, house=HOUSE)
     return request
 
@@ -290,7 +290,7 @@ def test_a_request_under_a_grant_is_born_approved_and_no_longer_than_it() -> Non
     assert (born.state, born.valid_until, born.grant) == (State.APPROVED, grant.valid_until, grant.id)
     assert born.votes == grant.votes
     assert born.digest != desk.open_request(rm("/tmp/x"), request_id="req_2", nonce="01", match=grant.match, now=now).digest
-    bob = desk.Voter(BOB, "bob", desk.Kind.HUMAN, frozenset(("sre",)))
+    bob = authority.Voter(BOB, "bob", desk.Kind.HUMAN, frozenset(("sre",)))
     assert desk.standing(born, {BOB: bob})
     assert not desk.standing(born, {})
     assert not desk.standing(born, {BOB: replace(bob, linked=frozenset((ALICE,)))})

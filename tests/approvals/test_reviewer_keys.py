@@ -187,6 +187,21 @@ async def test_a_refused_assertion_does_not_move_the_counter(house: House) -> No
     house.keys.check(house.bob, forged, statement(**ANSWER))
 
 
+async def test_what_is_revoked_signs_nothing(house: House, tmp_path: Path) -> None:
+    key = keygen(tmp_path, "bob")
+    await house.directory.add_ssh_key("bob", public_line(key))
+    bobs = house.directory.get(house.bob)
+    assert bobs is not None
+    keys = ReviewerKeys(
+        house.directory, RelyingParty(HOST, ORIGIN), journal=house.journal,
+        revoked={house.phone.id, bobs.ssh_keys[0].fingerprint}.__contains__,
+    )  # fmt: skip
+    signed = signed_from_json({"kind": "sshsig", "signature": ssh_sign(key, statement(**ANSWER))})
+    for proof in (signed, signed_by(house.phone)):
+        with pytest.raises(VoteError, match="is revoked"):
+            keys.check(house.bob, proof, statement(**ANSWER))
+
+
 async def test_without_a_page_no_passkey_counts(house: House) -> None:
     keys = ReviewerKeys(house.directory, None, journal=house.journal)
     with pytest.raises(VoteError, match="public_url"):

@@ -16,10 +16,10 @@ from harness.bot_connector import executes
 from harness.people import ALICE, BOB, CAROL, CLAUDE
 from harness.requests import ANALYSIS, SHELL, SQL, START, draft
 from interlock.approvals import desk
+from interlock.approvals.authority import House, Voter
 from interlock.approvals.channels.teams import cards, viewers
 from interlock.approvals.channels.teams.cards import ANYBODY, MAX_CARD, Frame, approvable, card, size
 from interlock.approvals.channels.teams.viewers import Stance, view
-from interlock.approvals.desk import House, Voter
 from interlock.approvals.model import ApprovalRequest, RequestDraft, Scope, State, Vote, VoteVerdict
 from interlock.commands.model import BindValue, Effect, HeldInput, Opaque
 from interlock.identity.principal import Identity, Kind

@@ -15,7 +15,7 @@ from harness.inbox import DAVE, Desk, Someone
 from harness.people import ALICE, BOB, CAROL, CLAUDE
 from harness.requests import SHELL, START, TERMS, draft
 from interlock.approvals import proof
-from interlock.approvals.desk import House
+from interlock.approvals.authority import House
 from interlock.approvals.fatigue import Limits
 from interlock.approvals.model import ApprovalRequest, Presence, Proof, RequestDraft, Signed, State, VoteVerdict
 from interlock.errors import NotFoundError, Reason, VoteError

@@ -25,8 +25,8 @@ SETTINGS = "log_statement=none\nmax_connections=3500"
 
 
 async def main() -> int:
-    if sys.argv[1:] == ["ssh"]:
-        return await only_ssh()
+    if sys.argv[1:2] == ["ssh"]:
+        return await only_ssh(only_bulk=sys.argv[2:] == ["bulk"])
     if sys.argv[1:] == ["logins"]:
         return await logins.main()
     only_postgres = sys.argv[1:] == ["postgres"]
@@ -70,13 +70,13 @@ def done(problems: list[str]) -> int:
     return 1 if problems else 0
 
 
-async def only_ssh() -> int:
-    """`python -m tests.bench ssh`: the rows of SSH alone, printed and not kept."""
+async def only_ssh(*, only_bulk: bool) -> int:
+    """`python -m tests.bench ssh`: the rows of SSH alone, printed and not kept. `ssh bulk` leaves all but bulk out."""
     with tempfile.TemporaryDirectory(prefix="interlock-bench-") as scratch, running_server(SETTINGS) as server:
         directory = Path(scratch)
         directory.chmod(0o755)
         async with open_world(directory, server, adjust=ssh.cold_target) as world:
-            rows, figures = await ssh.measure(world)
+            rows, figures = await ssh.measure(world, only_bulk=only_bulk)
     show(rows)
     for figure in figures:
         print(figure)

@@ -25,7 +25,7 @@ from harness.inbox import Desk
 from harness.people import BOB
 from harness.postgres_server import PostgresServer
 from harness.requests import SHELL, draft
-from interlock.approvals import desk
+from interlock.approvals import authority, desk
 from interlock.approvals.model import State, Vote, VoteVerdict
 from interlock.identity.principal import Kind
 
@@ -168,11 +168,11 @@ async def _large_inbox() -> tuple[float, float]:
             begun = time.perf_counter()
             found = await big.inbox.page(State.PENDING, limit=50)
             pages.append((time.perf_counter() - begun) * 1000)
-        voter = desk.Voter(BOB, "bob", Kind.HUMAN, frozenset(("sre",)))
+        voter = authority.Voter(BOB, "bob", Kind.HUMAN, frozenset(("sre",)))
         for request in found:
             ballot = Vote(BOB, "bob", "api", "bob", VoteVerdict.APPROVE, request.digest, big.clock.now())
             begun = time.perf_counter()
-            desk.vote(request, ballot, voter, now=big.clock.now(), house=desk.House())
+            desk.vote(request, ballot, voter, now=big.clock.now(), house=authority.House())
             decisions.append((time.perf_counter() - begun) * 1000)
         await big.close()
         return median(pages), median(decisions)

@@ -1,150 +1,60 @@
-"""Logins a second, and what a running session feels of them.
+"""Logins a second, what each costs the daemon, and what a running session feels of them.
 
-    python -m tests.bench logins        (LOGINS=200 SECONDS=20 in the environment)
+    python -m tests.bench logins        (LOGINS=200 SECONDS=6 in the environment)
 
-A login is everything: begun, its code redeemed at a provider, its ID token verified, the login and its certificate written
-down, on disk, and answered. They come at a fixed rate, whether or not the ones before are done. Meanwhile a Postgres session
-of the same daemon asks `SELECT 1` again and again; its latency without logins is measured first, in the same run. The
-provider and the clients are processes of this machine, too: they take their share of its cores.
+A login here: a person's browser grant is begun, the code is redeemed at the provider's token endpoint, the ID token is verified
+(ES256), the login is in the register and an SSH certificate is issued for it, both on disk, and the token that is answered opens
+the API, SSH and (over TLS) Postgres. Two requests of the person and one of ours to the provider. They come at a fixed rate,
+whether or not the ones before are done, and each person has logged in before: the first time registers them, which is said apart.
+
+Meanwhile a Postgres session of the same daemon asks `SELECT 1` again and again; its latency without logins is measured before and
+after, in the same run. The daemon's loop says itself how late it is (`interlock_loop_lag_seconds`). Provider, people, session and
+PostgreSQL are processes of this machine, too: they take their share of its cores.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import multiprocessing
 import os
+import re
 import sys
 import tempfile
 import time
-from base64 import urlsafe_b64encode
+import urllib.request
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median, quantiles
-from urllib.parse import parse_qs, urlsplit
-
-import asyncssh
-import jwt
-from cryptography.hazmat.primitives.asymmetric import ec
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "proxy"), str(ROOT / "tests")]
 
-from bench.table import cpu_seconds  # noqa: E402  after the path is set
+from bench.identity_provider import provide  # noqa: E402  after the path is set
+from bench.people import Arrived, arrive  # noqa: E402
+from bench.table import Figure, cpu_seconds  # noqa: E402
 from blackbox.conftest import World, open_world  # noqa: E402
-from harness.issuer import public_jwk  # noqa: E402
-from harness.postgres_server import running_server  # noqa: E402
+from harness.loopback import free_port  # noqa: E402
+from harness.postgres_server import PostgresServer, running_server  # noqa: E402
 
 RATE = int(os.environ.get("LOGINS", "200"))
-SECONDS = int(os.environ.get("SECONDS", "20"))
-VERIFIER = "v" * 43
-CHALLENGE = urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).rstrip(b"=").decode()
+SECONDS = int(os.environ.get("SECONDS", "6"))
+PEOPLE = int(os.environ.get("PEOPLE", "300"))
+PAUSE_S = 0.005
+"""Between two questions of the session."""
+
+CPU_MS = 5.0
+"""Budget of a login: 200 a second then leave the daemon's core, and all of the other one, to sessions and clients."""
 
 
-# -- the provider: signs an ID token for every code, which is the nonce ----------------------------------------------------
-
-
-def provide(told: Connection) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    keys = json.dumps({"keys": [public_jwk(key, "k1")]}).encode()
-    issuer = ""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        people = 0
-        while True:
-            try:
-                head = await reader.readuntil(b"\r\n\r\n")
-            except (asyncio.IncompleteReadError, ConnectionError):
-                writer.close()
-                return
-            lines = head.decode().lower().split("\r\n")
-            size = next((int(line.split(":")[1]) for line in lines if line.startswith("content-length:")), 0)
-            form = {name: values[0] for name, values in parse_qs((await reader.readexactly(size)).decode()).items()}
-            path = head.split(b" ")[1].decode()
-            if path == "/keys":
-                body = keys
-            elif path == "/token":
-                people, now = people + 1, int(time.time())  # noqa: TID251  the provider's own clock
-                claims = {"iss": issuer, "sub": f"person-{people % 50}", "aud": "cli", "iat": now, "exp": now + 600,
-                          "nonce": form["code"], "preferred_username": f"person-{people % 50}", "groups": ["dba"]}  # fmt: skip
-                body = json.dumps({"id_token": jwt.encode(claims, key, "ES256", headers={"kid": "k1"})}).encode()
-            else:
-                body = json.dumps({"issuer": issuer, "jwks_uri": issuer + "/keys", "authorization_endpoint": issuer + "/auth",
-                                   "token_endpoint": issuer + "/token"}).encode()  # fmt: skip
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-
-    async def run() -> None:
-        nonlocal issuer
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        issuer = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        told.send(issuer)
-        await server.serve_forever()
-
-    asyncio.run(run())
-
-
-# -- the people ---------------------------------------------------------------------------------------------------------------
-
-
-class Person:
-    """One connection to the daemon, with as little of an HTTP client as will do."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-
-    async def post(self, path: str, body: dict[str, object], token: str = "") -> dict[str, str]:
-        data = json.dumps(body).encode()
-        bearer = f"Authorization: Bearer {token}\r\n" if token else ""
-        self._writer.write(
-            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{bearer}"
-            f"Content-Length: {len(data)}\r\n\r\n".encode()
-            + data
-        )
-        head = (await self._reader.readuntil(b"\r\n\r\n")).decode().lower()
-        size = int(head.split("content-length:")[1].split("\r\n")[0])
-        answer: dict[str, str] = json.loads(await self._reader.readexactly(size))
-        assert head.startswith(("http/1.1 200", "http/1.1 201")), answer
-        return answer
-
-    async def log_in(self, public: str) -> float:
-        start = time.perf_counter()
-        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
-        begun = await self.post("/v1/login/browser", {"port": 4711, "challenge": CHALLENGE})
-        nonce = parse_qs(urlsplit(begun["address"]).query)["nonce"][0]
-        answer = {"flow": begun["flow"], "state": begun["state"], "code": nonce, "verifier": VERIFIER}
-        opened = await self.post("/v1/login/browser/finish", answer)
-        await self.post("/v1/certificate", {"public_key": public}, opened["token"])
-        self._writer.close()
-        return time.perf_counter() - start
-
-
-def arrive(port: int, told: Connection) -> None:
-    """Log in RATE times a second for SECONDS, in step with the clock; send what each took, and how long all took."""
-
-    async def run() -> tuple[list[float], int, float]:
-        public = " ".join(asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode().split()[:2])
-        start, tasks = time.perf_counter(), []
-        for number in range(RATE * SECONDS):
-            await asyncio.sleep(max(0.0, start + number / RATE - time.perf_counter()))
-            tasks.append(asyncio.create_task(Person(port).log_in(public)))
-        done = await asyncio.gather(*tasks, return_exceptions=True)
-        took = [each for each in done if isinstance(each, float)]
-        return took, len(done) - len(took), time.perf_counter() - start
-
-    told.send(asyncio.run(run()))
-
-
-async def feel(world: World, seconds: float, until: Connection | None = None) -> list[float]:
-    """Ask `SELECT 1` for that long (or until something came), with a pause between; return the latencies in ms."""
+async def feel(world: World, until: asyncio.Future[object] | asyncio.Task[object]) -> list[float]:
+    """Ask `SELECT 1` until something is done, with a pause between; return the latencies in ms."""
     link, found = await world.asyncpg(), []
     try:
-        end = time.perf_counter() + seconds
-        while time.perf_counter() < end and not (until is not None and until.poll()):
+        while not until.done():
             start = time.perf_counter()
             await link.fetchval("SELECT 1")
             found.append((time.perf_counter() - start) * 1000)
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(PAUSE_S)
     finally:
         await link.close()
     return found
@@ -155,34 +65,100 @@ def spread(values: list[float]) -> str:
     return f"p50 {median(values):.2f} ms, p99 {cuts[98]:.2f} ms, longest {max(values):.2f} ms"
 
 
-async def main() -> int:
+def lateness(port: int) -> dict[float, float]:
+    """Return how many times the daemon's loop was at most so late, by seconds (cumulative)."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+        text = answer.read().decode()
+    found = re.findall(r'interlock_loop_lag_seconds_bucket\{le="([^"]+)"\} (\S+)', text)
+    return {float(bound): float(count) for bound, count in found}
+
+
+def late(before: dict[float, float], after: dict[float, float]) -> str:
+    counts = {bound: after[bound] - before[bound] for bound in after}
+    every = counts[float("inf")]
+    shares = ", ".join(f"≤ {bound * 1000:g} ms {counts[bound] / every:.1%}" for bound in (0.001, 0.005, 0.025, 0.1))
+    return f"{shares} of {every:.0f} looks"
+
+
+async def measure(directory: Path, server: PostgresServer) -> list[Figure]:
+    """Print what was found; return the figures that have a budget."""
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
-    provider = spawn.Process(target=provide, args=(theirs,), daemon=True)
+    orders, taken = spawn.Pipe()
+    provider = spawn.Process(target=provide, args=(theirs, PEOPLE), daemon=True)
+    people = spawn.Process(target=arrive, args=(taken,), daemon=True)
     provider.start()
-    issuer = await asyncio.to_thread(ours.recv)
+    people.start()
+    issuer, metrics = await asyncio.to_thread(ours.recv), free_port()
     identity = {
         "issuers": [{"name": "idp", "issuer": issuer, "audience": "interlock"}],
         "login": {"issuer": "idp", "cli": {"client_id": "cli"}},
     }
+
+    def adjust(config: dict[str, object]) -> None:
+        listen = config["listen"]
+        assert isinstance(listen, dict)
+        listen["metrics"] = f"127.0.0.1:{metrics}"
+
+    try:
+        async with open_world(directory, server, adjust=adjust, identity=identity) as world:
+            return await _measure(world, orders, metrics)
+    finally:
+        orders.close()
+        provider.terminate()
+        people.terminate()
+        provider.join(30)
+        people.join(30)
+
+
+async def _measure(world: World, orders: Connection, metrics: int) -> list[Figure]:
+    assert world.node.process is not None
+    pid, port = world.node.process.pid, world.node.port("http")
+
+    def come(rate: float, count: int) -> Arrived:
+        orders.send((port, rate, count))
+        done = orders.recv()
+        assert isinstance(done, Arrived)
+        return done
+
+    async def quietly(seconds: float) -> list[float]:
+        return await feel(world, asyncio.ensure_future(asyncio.sleep(seconds)))
+
+    first = await asyncio.to_thread(come, 1000, PEOPLE)
+    await asyncio.to_thread(come, 100, 100)
+    before = cpu_seconds(pid)
+    alone = await asyncio.to_thread(come, RATE, RATE * SECONDS)
+    spent = (cpu_seconds(pid) - before) / max(1, len(alone.took)) * 1000
+    quiet = await quietly(SECONDS / 2)
+    told = lateness(metrics)
+    people = asyncio.ensure_future(asyncio.to_thread(come, RATE, RATE * SECONDS))
+    busy = await feel(world, people)
+    beside = people.result()
+    lag = late(told, lateness(metrics))
+    quiet += await quietly(SECONDS / 2)
+
+    print(f"logins, on {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} around; {PEOPLE} people, each logged in before")
+    print(f"  {PEOPLE} first ones at once, each person registered: {first.whole:.2f} s, {len(first.took)} done")
+    for name, arrived in (("alone", alone), ("beside a session", beside)):
+        rate = len(arrived.took) / arrived.whole
+        print(f"  {name}: {len(arrived.took)} done, {rate:.0f} a second of {RATE} offered for {SECONDS} s; refused: "
+              f"{dict(arrived.refused) or 'none'}")  # fmt: skip
+        if len(arrived.took) > 1:
+            print(f"    each took {spread([seconds * 1000 for seconds in arrived.took])}")
+    print(f"  CPU of the daemon for a login: {spent:.2f} ms")
+    print(f"  the session without logins: {spread(quiet)}")
+    print(f"  the session meanwhile:      {spread(busy)}")
+    print(f"  the daemon's loop meanwhile was late {lag}")
+    return [
+        Figure("CPU of the daemon for a login", "µs", [spent * 1000], at_most=CPU_MS * 1000),
+        Figure(f"logins of {RATE} a second that were done", "a second", [len(beside.took) / beside.whole], at_least=RATE * 0.95),
+    ]
+
+
+async def main() -> int:
     with tempfile.TemporaryDirectory(prefix="interlock-bench-") as scratch, running_server() as server:
         folder = Path(scratch)
         folder.chmod(0o755)
-        async with open_world(folder, server, identity=identity) as world:
-            quiet = await feel(world, 5)
-            assert world.node.process is not None
-            before = cpu_seconds(world.node.process.pid)
-            people = spawn.Process(target=arrive, args=(world.node.port("http"), theirs), daemon=True)
-            people.start()
-            busy = await feel(world, SECONDS * 10, until=ours)
-            took, failed, whole = await asyncio.to_thread(ours.recv)
-            spent = cpu_seconds(world.node.process.pid) - before
-            people.join(30)
-    provider.terminate()
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} around")
-    print(f"logins: {len(took)} done, {failed} failed, {len(took) / whole:.0f} a second at {RATE} offered for {SECONDS} s")
-    print(f"a login, with its certificate: {spread([seconds * 1000 for seconds in took])}" if took else "no login succeeded")
-    print(f"CPU of the daemon for a login, the session's questions included: {spent / max(1, len(took)) * 1000:.1f} ms")
-    print(f"a session without logins: {spread(quiet)}")
-    print(f"a session meanwhile:      {spread(busy)}")
-    return 1 if failed else 0
+        for figure in await measure(folder, server):
+            print(figure)
+    return 0

@@ -35,11 +35,13 @@ def cold_target(config: dict[str, Any]) -> None:
     config["targets"].append({**web, "name": "web-cold", "reuse": {"idle": "0s"}})
 
 
-async def measure(world: World) -> tuple[list[Row], list[Figure]]:
+async def measure(world: World, *, only_bulk: bool = False) -> tuple[list[Row], list[Figure]]:
     jump = OpenSshServer()
     await jump.start()
     try:
         ways = Ways(world, jump)
+        if only_bulk:
+            return await asyncio.to_thread(_bulk, ways), []
         idle = await _idle(world)  # first: later there is memory that the daemon has freed and kept
         rows = await asyncio.to_thread(_latencies, ways)
         rows += await asyncio.to_thread(_bulk, ways)

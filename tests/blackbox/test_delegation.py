@@ -76,15 +76,15 @@ class Pipeline:
 
     def __init__(self, world: World, people: FakeIssuer, ci: FakeIssuer) -> None:
         self.world, self.people, self.ci = world, people, ci
-        self._count = 0
+        self.made = 0
         url = f"http://{world.node.addresses['http']}"
         self.http = httpx.AsyncClient(base_url=url, trust_env=False, timeout=60)
         self.scim = httpx.AsyncClient(base_url=url, trust_env=False, timeout=60, headers={"Authorization": f"Bearer {SCIM}"})
 
     def token(self, issuer: FakeIssuer, sub: str, **more: Any) -> str:
         now = int(datetime.now(UTC).timestamp())  # noqa: TID251  issuers have clocks of their own
-        self._count += 1
-        claims = {"iss": issuer.issuer, "aud": "interlock", "sub": sub, "jti": f"j{self._count}", "iat": now, "exp": now + 300}
+        self.made += 1
+        claims = {"iss": issuer.issuer, "aud": "interlock", "sub": sub, "jti": f"j{self.made}", "iat": now, "exp": now + 300}
         return issuer.token({**claims, **more}, headers={"typ": "JWT"})
 
     async def exchanged(self, sub: str, wanted: str) -> str:
@@ -166,6 +166,21 @@ async def test_deactivating_the_person_ends_the_pipeline_s_sessions_and_requests
         assert next(state for state in states if state != "pending") == "cancelled"
 
 
+async def test_a_group_that_is_taken_away_ends_the_sessions_that_rest_on_it(world: World, pipeline: Pipeline) -> None:
+    """Attack: keep the session that the group opened. A key never expires, so neither would the group."""
+    gail = await pipeline.hired("gail")
+    await pipeline.hired("hugo")
+    link, ended, ssh = await both(pipeline, "gail")
+    other, _ = await pipeline.postgres(await pipeline.exchanged("hugo", PASSWORD))
+    group = (await pipeline.scim.get("/scim/v2/Groups", params={"filter": 'displayName eq "agents"'})).json()["Resources"][0]
+    body = {"schemas": [PATCH], "Operations": [{"op": "remove", "path": f'members[value eq "{gail}"]'}]}
+    assert (await pipeline.scim.patch(f"/scim/v2/Groups/{group['id']}", json=body)).status_code < 300
+    await asyncio.wait_for(asyncio.gather(ended.wait(), ssh.wait_closed()), 30)
+    assert await other.fetchval("SELECT 1") == 1
+    await other.close()
+    await link.close()
+
+
 async def test_each_revocation_ends_live_sessions_of_both_protocols(world: World, pipeline: Pipeline) -> None:
     await pipeline.hired("zoe")
     with operator(world) as client:
@@ -206,3 +221,16 @@ async def test_one_credential_is_revoked_and_the_other_goes_on(world: World, pip
     assert await other.fetchval("SELECT 1") == 1
     await other.close()
     await link.close()
+
+
+async def test_what_was_exchanged_for_a_revoked_token_ends_with_it(world: World, pipeline: Pipeline) -> None:
+    await pipeline.hired("finn")
+    secret = await pipeline.exchanged("finn", PASSWORD)
+    leaked = f"j{pipeline.made}"
+    link, ended = await pipeline.postgres(secret)
+    with operator(world) as client:
+        client.post("/v1/revocations", {"kind": "credential", "value": leaked})
+    await asyncio.wait_for(ended.wait(), 30)
+    await link.close()
+    with pytest.raises(asyncpg.InvalidPasswordError):
+        await pipeline.postgres(secret)

@@ -13,9 +13,9 @@ import asyncssh
 import pytest
 
 from interlock.cli import certified
-from interlock.cli.clients import _conninfo, _quoted
+from interlock.cli.clients import _conninfo, _listener, _quoted
 from interlock.cli.kept import Kept, Session, current_server
-from interlock.cli.login import _check_safe, _picture
+from interlock.cli.login import _check_page, _check_safe, _picture
 from interlock.cli.loopback import Loopback
 from interlock.errors import AuthenticationError, ConfigError, InterlockError
 
@@ -112,6 +112,24 @@ def test_a_targets_name_is_one_value_of_a_conninfo(value: str, shown: str) -> No
 
 def test_ssh_reads_no_token_of_its_own_in_a_path() -> None:
     assert _quoted("/home/%u x/id") == '"/home/%%u x/id"'
+
+
+@pytest.mark.parametrize("host", ["gw\n  ProxyCommand touch x", "-oProxyCommand=x", "gw x", "", "gw\t", 'gw"'])
+def test_a_daemon_that_was_taken_over_writes_no_line_of_ssh_s_configuration(host: str) -> None:
+    with pytest.raises(InterlockError):
+        _listener({"ssh": {"host": host, "port": 22}}, "ssh")
+    with pytest.raises(InterlockError):
+        _listener({"ssh": {"host": "gw", "port": "22\n  ProxyCommand x"}}, "ssh")
+    for good in ("gw.example.com", "10.0.0.1", "fd00::1", "gw_1"):
+        assert _listener({"ssh": {"host": good, "port": 22}}, "ssh")["host"] == good
+
+
+@pytest.mark.parametrize("address", ["file:///etc/passwd", "http://gw.example/", "-P x", "https://idp/\x1b[2J", "x:y", ""])
+def test_a_browser_opens_nothing_but_a_page(address: str) -> None:
+    with pytest.raises(InterlockError):
+        _check_page(address)
+    _check_page("https://idp.example/auth?x=1")
+    _check_page("http://127.0.0.1:9000/auth")
 
 
 # -- the browser's way back --------------------------------------------------------------------------------------------------

@@ -101,6 +101,7 @@ def test_replay_without_a_terminal_prints_at_once(where: list[str]) -> None:
 def test_export_verify_and_check(where: list[str], tmp_path: Path, data_dir: Path) -> None:
     out = tmp_path / "bundle"
     interlock("sessions", "export", ID, str(out), *where)
+    assert out.stat().st_mode & 0o077 == 0, "others on this machine read what the disclosures hold"
     said = interlock("verify", str(out), "--trust", str(data_dir / "trust"))
     assert "VERIFIED" in said and "approved by bob" in said
     interlock("sessions", "replay", ID, "--check", *where)

@@ -11,7 +11,9 @@ import shlex
 import pytest
 
 from interlock.commands.programs.loader import programs, sensitive_paths
-from interlock.commands.programs.rules import Outcome, Place, Rules, host_of
+from interlock.commands.programs.place import Place
+from interlock.commands.programs.rules import Rules
+from interlock.commands.programs.run import Outcome, host_of
 
 RULES = Rules(programs(), sensitive_paths())
 

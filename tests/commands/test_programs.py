@@ -11,7 +11,8 @@ import yaml
 
 from interlock.commands.model import SHELL_VERBS, Stdin
 from interlock.commands.programs.loader import programs, sensitive_paths
-from interlock.commands.programs.rules import Place, Rules, identity
+from interlock.commands.programs.place import Place, identity
+from interlock.commands.programs.rules import Rules
 from interlock.commands.programs.schema import SchemaError, program
 
 EFFECTS = {

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from interlock.commands.programs.loader import programs, sensitive_paths
-from interlock.commands.programs.rules import Place, Rules
+from interlock.commands.programs.place import Place
+from interlock.commands.programs.rules import Rules
 
 RULES = Rules(programs(), sensitive_paths())
 GIT = shutil.which("git") or "git"

@@ -204,8 +204,8 @@ async def test_sql_that_kills_its_parser_is_opaque_and_the_next_one_is_answered(
         large = Command(Wire.POSTGRES, Kind.QUERY, b"insert into t values " + rows, context=SqlContext(assume_tables=True))
         child = analyzer._sql
         assert (await analyzer.classify(large)).opaque == ()
-        assert child._process is not None
-        child._process.kill()
+        assert child._child.begin(), "it lives"
+        child._child.kill()
         again = Command(Wire.POSTGRES, Kind.QUERY, large.text + b" ", context=SqlContext(assume_tables=True))
         assert [o.reason for o in (await analyzer.classify(again)).opaque] in ([], ["parser-crash"])
         assert (await analyzer.classify(again)).opaque == ()

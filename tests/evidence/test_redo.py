@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from harness.clock import ManualClock
 from harness.transcripts import allowed, make_store, open_session
 from interlock.evidence import redo
-from interlock.evidence.linefile import LineFile
+from interlock.evidence.linefile import LineFile, Tally
 from interlock.evidence.redo import FOLDER, RedoLog
 from interlock.verify import verify_bundle
 
@@ -60,7 +60,7 @@ class Machine:
         self.log = self.boot("one")
         self.files = [LineFile(self.folder / name, create=True) for name in ("events.jsonl", "disclosures.jsonl")]
         for file in self.files:
-            file.share(self.log, lambda _: None)
+            file.share(self.log.tally, lambda _: None)
 
     def boot(self, name: str) -> RedoLog:
         return RedoLog(self.root, self.clock, lambda _file, error: self.failed.append(error), self.aside, boot=name)
@@ -148,7 +148,7 @@ def test_nothing_is_put_behind_a_gap(machine: Machine) -> None:
     (part,) = machine.parts()
     part.unlink()  # the file's own sync was to hold this, and did not
     machine.log = machine.boot("one")
-    machine.files[0].share(machine.log, lambda _: None)
+    machine.files[0].share(machine.log.tally, lambda _: None)
     machine.files[0].append(b"two\n")
     machine.round()
     os.truncate(machine.path(), 0)
@@ -256,7 +256,8 @@ def test_what_a_file_of_could_not_be_synced_stays_in_the_log(machine: Machine, m
 
 def test_a_file_that_is_appended_much_is_synced_by_itself(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A gigabyte of output is neither kept in memory nor written twice, and a slow disk refuses nobody."""
-    monkeypatch.setattr(redo, "MOST", 1000)
+    machine.log.tally = Tally(1000)
+    machine.files[0].share(machine.log.tally, lambda _: None)
     synced: list[str] = []
     fdatasync = os.fdatasync
     monkeypatch.setattr(redo.os, "fdatasync", lambda fd: (synced.append(Path(f"/proc/self/fd/{fd}").name), fdatasync(fd))[1])
@@ -264,7 +265,7 @@ def test_a_file_that_is_appended_much_is_synced_by_itself(machine: Machine, monk
     for _ in range(50):
         machine.files[0].append(b"x" * 99 + b"\n")
         written += b"x" * 99 + b"\n"
-        assert sum(map(len, machine.files[0]._fresh)) <= 1000
+        assert sum(map(len, machine.files[0].fresh)) <= 1000
     batch = machine.log.take()
     assert batch.appended == []
     assert batch.lengthy == [machine.files[0]]
@@ -356,9 +357,14 @@ async def test_what_is_written_in_a_thread_is_not_told(tmp_path: Path, monkeypat
     store = make_store(tmp_path / "data", ManualClock())
     await store.start()
     recorder = await open_session(store, ID)
-    threads = []
-    told = store.redo.appended
-    monkeypatch.setattr(store.redo, "appended", lambda *a, **k: (threads.append(threading.current_thread()), told(*a, **k))[1])
+    threads, noted = [], LineFile.noted
+
+    def told(file: LineFile, data: bytes) -> None:
+        if file.tally is not None:
+            threads.append(threading.current_thread())
+        noted(file, data)
+
+    monkeypatch.setattr(LineFile, "noted", told)
     allowed(recorder, "command")
     await recorder.close({"reason": "client-left"})
     await store.close()

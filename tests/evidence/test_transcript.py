@@ -14,8 +14,9 @@ from harness.clock import ManualClock
 from interlock.clock import system_entropy
 from interlock.errors import EvidenceError
 from interlock.evidence import disclosure, linefile
+from interlock.evidence.chain import GENESIS
 from interlock.evidence.events import EventDraft
-from interlock.evidence.transcript import GENESIS, Transcript
+from interlock.evidence.transcript import Transcript
 from interlock.evidence.vault import PlainVault
 
 SECRET = "hunter2"

@@ -18,6 +18,7 @@ from interlock.errors import RemoteProtocolError
 from interlock.postgres import reading
 from interlock.postgres.wire import answers, opening, requests, stretch, values
 from interlock.postgres.wire.frame import CLIENT_CAPS, COPY_CAP, SERVER_CAP, STREAMED, WATCHED, ClientFrames, Frame, ServerFrames
+from interlock.postgres.wire.given import listed, listed_plain
 from interlock.postgres.wire.rows import skip_rows, skip_rows_plain
 
 Attempt = Callable[[random.Random, Counter[str]], None]
@@ -123,14 +124,18 @@ def stretch_asked(rng: random.Random, seen: Counter[str]) -> None:
     data += (WireClient.describe("P", "") if rng.random() < 0.5 else b"") + WireClient.execute("") + WireClient.SYNC
     data = _maybe_changed(data, rng)
     found = stretch.asked(data)
+    assert found == stretch.asked_plain(data)
     seen["known" if found else "left to the long way"] += 1
     if found is not None:
         whole, refused = _cut_plainly(data)
         kinds = b"".join(raw[:1] for raw in whole)
         assert not refused and b"".join(whole) == data
-        assert kinds == (b"P" if found.parse else b"") + b"B" + (b"D" if found.described else b"") + b"ES"
-        assert requests.bind(whole[1 if found.parse else 0]) == found.bind
-        assert found.parse == (whole[0] if found.parse else b"")
+        parse, statement, described, at = found
+        bind = requests.bind(whole[1 if parse else 0])
+        assert kinds == (b"P" if parse else b"") + b"B" + (b"D" if described else b"") + b"ES"
+        assert (bind.portal, bind.statement, bind.at) == ("", statement, at - len(parse))
+        assert parse == (whole[0] if parse else b"")
+        assert listed(data, at, (23,), values.shown) == listed_plain(data, at, (23,), values.shown)
 
 
 # -- the server's side -------------------------------------------------------------------------------------------------
@@ -195,7 +200,8 @@ def stretch_answered(rng: random.Random, seen: Counter[str]) -> None:
         data += rng.choice([message(b"n"), message(b"T", _SERVER_BODIES[b"T"])])
     data += message(b"D", _SERVER_BODIES[b"D"]) * rng.randint(0, 4) + message(b"C", b"SELECT 1\0") + message(b"Z", b"T")
     data = _maybe_changed(data, rng)
-    found = stretch.answered(data, parsed=parsed, described=described)
+    found = stretch.answered(data, parsed, described)
+    assert found == stretch.answered_plain(data, parsed, described)
     seen["known" if found else "left to the long way"] += 1
     if found is not None:
         watched, refused = _watched_plainly(data)

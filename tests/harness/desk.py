@@ -94,15 +94,15 @@ async def open_desk(
             # Set up long ago, when nobody waited: the one administrator is settled.
             await people.confirm("carol", by=people.by_handle("alice").identity)  # type: ignore[union-attr]  # just added
             people = await read(newcomer)
-        keys = ReviewerKeys(people, relying_party(public_url), journal=transcripts.journal)
+        revocations = Revocations(store.revocations, people, clock=clock, entropy=system_entropy, journal=transcripts.journal)
+        keys = ReviewerKeys(people, relying_party(public_url), journal=transcripts.journal, revoked=revocations.names)
         stack.push_async_callback(keys.close)
         inbox = Inbox(
             store, people, clock=clock, entropy=system_entropy, journal=transcripts.journal, public_url=public_url,
-            **{"proofs": keys, **settings},
+            **{"proofs": keys, "barred": revocations.bars, **settings},
         )  # fmt: skip
         await inbox.start()
         stack.push_async_callback(inbox.close)
-        revocations = Revocations(store.revocations, people, clock=clock, entropy=system_entropy, journal=transcripts.journal)
         authenticator = Authenticator(
             people,
             clock=clock,

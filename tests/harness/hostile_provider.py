@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import urlsplit
 
 import httpx
 import jwt
@@ -13,6 +14,7 @@ import jwt
 from harness.clock import ManualClock
 from harness.issuer import PrivateKey, public_jwk, rsa_key
 from interlock.config import Issuer
+from interlock.identity.asking import Answer
 
 ISSUER = "https://idp.example"
 CLI, WEB = "interlock-cli", "interlock-web"
@@ -36,20 +38,30 @@ class HostileProvider:
         self.token: dict[str, Any] = {"error": "authorization_pending"}
         self.status: int | None = None
         self.raw: bytes | None = None
-        self.asked: list[tuple[str, dict[str, str], httpx.Headers]] = []
-        self.http = httpx.AsyncClient(transport=httpx.MockTransport(self._answer))
+        self.asked: list[tuple[str, dict[str, str], Mapping[str, str]]] = []
+        self.open = asyncio.Event()
+        self.open.set()
+        self.http = httpx.AsyncClient(transport=httpx.MockTransport(self._keys))
 
-    def _answer(self, request: httpx.Request) -> httpx.Response:
-        form = {name: values[0] for name, values in parse_qs(request.content.decode()).items()}
-        path = request.url.path
-        self.asked.append((path, form, request.headers))
+    async def ask(
+        self, method: str, url: str, *, form: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """Implement `identity.asking.Asking`. While `open` is not set, nobody gets an answer."""
+        path = urlsplit(url).path
+        self.asked.append((path, dict(form or {}), {name.lower(): value for name, value in (headers or {}).items()}))
+        await self.open.wait()
         if path == "/.well-known/openid-configuration":
-            return httpx.Response(200, json=self.metadata)
-        if path == "/keys":
-            return httpx.Response(200, json={"keys": [public_jwk(rsa_key(), "k1")]})
+            return Answer(200, json.dumps(self.metadata).encode())
         body = self.device if path == "/device" else self.token
         status = self.status or (400 if "error" in body else 200)
-        return httpx.Response(status, content=self.raw if self.raw is not None else json.dumps(body).encode())
+        return Answer(status, self.raw if self.raw is not None else json.dumps(body).encode())
+
+    def _keys(self, request: httpx.Request) -> httpx.Response:
+        """The documents that its key set is fetched by."""
+        self.asked.append((request.url.path, {}, request.headers))
+        if request.url.path == "/keys":
+            return httpx.Response(200, json={"keys": [public_jwk(rsa_key(), "k1")]})
+        return httpx.Response(200, json=self.metadata)
 
     def times(self, path: str) -> int:
         return sum(asked == path for asked, _, _ in self.asked)

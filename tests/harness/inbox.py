@@ -15,7 +15,7 @@ from harness.clock import ManualClock
 from harness.journal import MemoryRecorder
 from harness.people import ALICE, BOB, CAROL, CLAUDE
 from harness.requests import START
-from interlock.approvals.desk import House
+from interlock.approvals.authority import House
 from interlock.approvals.fatigue import Limits
 from interlock.approvals.inbox import Inbox
 from interlock.approvals.model import ApprovalRequest, Signed, VoteVerdict

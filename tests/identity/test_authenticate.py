@@ -139,6 +139,18 @@ class TestSource:
         clock.advance(1)
         assert (await authenticator.token(good, source="192.0.2.1")).handle == "bob"
 
+    async def test_another_address_of_the_same_host_is_the_same_place(self, authenticator: Authenticator) -> None:
+        """Who has one IPv6 address has 2^64."""
+        codes = []
+        for number in range(30):
+            with pytest.raises(AuthenticationError) as caught:
+                await authenticator.token("ilk_wrong", source=f"2001:db8:0:1::{number:x}")
+            codes.append(caught.value.code)
+        assert Reason.LIMIT_REACHED in codes
+        with pytest.raises(AuthenticationError) as caught:
+            await authenticator.token("ilk_wrong", source="2001:db8:0:2::1")
+        assert caught.value.code is Reason.TOKEN_REJECTED
+
     async def test_the_table_of_sources_is_bounded(self, authenticator: Authenticator) -> None:
         for number in range(10_100):
             authenticator._by_source.failed(f"2001:db8::{number:x}")
@@ -299,7 +311,7 @@ class TestPassphrase:
         codes = []
         for number in range(300):
             with pytest.raises(AuthenticationError) as caught:
-                await authenticator.passphrase("bob", "wrong horse battery", source=f"2001:db8::{number:x}")
+                await authenticator.passphrase("bob", "wrong horse battery", source=f"2001:db8:0:{number:x}::1")
             codes.append(caught.value.code)
         assert codes == [Reason.NOT_AUTHENTICATED] * 101 + [Reason.LIMIT_REACHED] * 199
         clock.advance(5)

@@ -12,7 +12,8 @@ from harness.clock import ManualClock
 from interlock.errors import ConfigError, InterlockError, NotFoundError, Reason, StoreError
 from interlock.evidence import sshsig
 from interlock.identity import registration
-from interlock.identity.directory import Change, ChangeKind, Directory
+from interlock.identity.changes import Change, ChangeKind
+from interlock.identity.directory import Directory
 from interlock.identity.entries import OPERATOR
 from interlock.identity.principal import Identity, Kind
 from interlock.identity.registration import MAX_PASSKEYS, NewPasskey

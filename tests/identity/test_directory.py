@@ -15,7 +15,8 @@ from harness.clock import ManualClock
 from interlock.errors import AuthenticationError, ConfigError, EvidenceError, InterlockError, NotFoundError, Reason, StoreError
 from interlock.evidence.events import EventDraft
 from interlock.identity import sshkey
-from interlock.identity.directory import Change, ChangeKind, Directory
+from interlock.identity.changes import Change, ChangeKind
+from interlock.identity.directory import Directory
 from interlock.identity.passphrase import Passphrases
 from interlock.identity.principal import Credential, CredentialKind, Identity, Kind
 from interlock.identity.scram import PLAIN, ScramClient, ScramServer, salted_password

@@ -16,16 +16,17 @@ from harness.clock import ManualClock
 from harness.entrance import issuance_over, logins_over, public_line, somebody
 from interlock.config import parse
 from interlock.entrance import open_entrance
-from interlock.errors import ConfigError, EvidenceError, InterlockError, Reason
+from interlock.errors import ConfigError, EvidenceError, InterlockError, Reason, StoreError
 from interlock.identity.authenticate import Authenticator
 from interlock.identity.directory import Directory
-from interlock.identity.issuance import Issuance
+from interlock.identity.issuance import Issuance, Order
 from interlock.identity.logins import MAX_PER_PERSON, PASSWORD, Ended, Logins, principal_name
 from interlock.identity.logouts import Logouts
 from interlock.identity.principal import CredentialKind, Identity, Kind, Principal
 from interlock.identity.ssh_ca import SshCa
 from interlock.identity.sshkey import fingerprint
 from interlock.store.engine import Store
+from interlock.store.logins import DerivedRow, LoginRow
 
 KEY = asyncssh.generate_private_key("ssh-ed25519")
 
@@ -122,6 +123,58 @@ async def test_the_certificate_is_on_disk_in_the_journal_before_anybody_has_it(
         await issuance.issue(opened.principal, public_line(KEY))
     with pytest.raises(EvidenceError):
         await logins.open(somebody("erin"), method="device", source="here")
+
+
+async def test_a_certificate_that_comes_with_the_login_is_like_any_other(
+    logins: Logins, issuance: Issuance, journal: Journal, ended: list[Ended], store: Store
+) -> None:
+    order = issuance.order(public_line(KEY))
+    opened = await logins.open(somebody(), method="device", source="here", derive=order)
+    assert order.signed is not None
+    (noted,) = journal.of("certificate.issue")
+    assert noted.fields["credential"] == opened.id
+    assert journal.synced >= journal.events.index(noted) + 1
+    rows, made = await store.logins.load(opened.principal.credential.expires - timedelta(hours=8))  # type: ignore[operator]
+    assert [row.id for row in rows] == [opened.id] and [(row.id, row.parent) for row in made] == [
+        (order.signed.serial, opened.id)
+    ]
+    certificate = asyncssh.import_certificate(order.signed.line)
+    found = shown(certificate, issuance)
+    assert found is not None and (found.handle, found.groups) == ("dora", {"dba"})
+    await logins.end([opened.id], "logout")
+    assert shown(certificate, issuance) is None and order.signed.serial in ended[0].credentials
+
+
+async def test_login_and_certificate_are_written_together_or_not_at_all(
+    logins: Logins, issuance: Issuance, journal: Journal, store: Store
+) -> None:
+    await logins.open(somebody(), method="device", source="here")
+    first = issuance.order(public_line(KEY))
+    await logins.open(somebody(), method="device", source="here", derive=first)
+    assert first.signed is not None
+    signed = first.signed
+    twin = Order(lambda _: signed)  # a serial that is taken
+    with pytest.raises(StoreError):
+        await logins.open(somebody(), method="device", source="here", derive=twin)
+    rows, _ = await store.logins.load(signed.expires - timedelta(hours=8))
+    assert len(rows) == 2 and len(logins._logins) == 2 and not logins._opening
+
+
+async def test_a_logout_at_the_provider_ends_a_login_that_is_just_being_written(
+    logins: Logins, issuance: Issuance, store: Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    who, order, add = somebody(), issuance.order(public_line(KEY)), store.logins.add
+
+    async def meanwhile(*rows: LoginRow | DerivedRow) -> None:
+        await add(*rows)
+        assert await logins.end_at_provider(who.identity.issuer, who.identity.subject, "", clock.now()) == 1
+
+    monkeypatch.setattr(store.logins, "add", meanwhile)
+    with pytest.raises(InterlockError) as refused:
+        await logins.open(who, method="device", source="here", derive=order)
+    assert refused.value.code is Reason.LOGIN_ENDED
+    assert order.signed is not None and shown(asyncssh.import_certificate(order.signed.line), issuance) is None
+    assert await store.logins.load(clock.now()) == ((), ())
 
 
 async def test_nothing_outlives_what_it_came_from(
@@ -228,6 +281,52 @@ async def test_a_password_carries_its_logins_groups_and_ends_with_it(
     with pytest.raises(InterlockError):
         asked.scram_principal("dora", issued.id)
     await asked.close()
+
+
+async def test_an_account_that_is_unlinked_leaves_no_login_behind(
+    logins: Logins, issuance: Issuance, directory: Directory, ended: list[Ended]
+) -> None:
+    """Somebody else's account was linked to dora, logged in, and was found out."""
+    mine = await logins.open(somebody(), method="device", source="here")
+    await directory.link("dora", Identity("https://idp.example", "sub-mallory"))
+    theirs = await logins.open(somebody("mallory"), method="device", source="there")
+    assert theirs.principal.handle == "dora"
+    certificate = await certified(issuance, theirs.principal)
+    await directory.unlink("dora", Identity("https://idp.example", "sub-mallory"))
+    with pytest.raises(InterlockError):
+        logins.resolve(theirs.secret.reveal())
+    assert shown(certificate, issuance) is None
+    await logins.close()
+    assert ended[-1].credentials == {theirs.id, f"{certificate._serial:016x}"}  # type: ignore[attr-defined]
+    assert logins.resolve(mine.secret.reveal()).handle == "dora"
+    await directory.link("dora", Identity("https://idp.example", "sub-mallory"))
+    with pytest.raises(InterlockError):
+        logins.resolve(theirs.secret.reveal())  # it does not come back with the link
+
+
+async def test_what_came_from_a_revoked_credential_ends_with_it(
+    logins: Logins, issuance: Issuance, directory: Directory, authenticator: Authenticator, ended: list[Ended]
+) -> None:
+    opened, other = [await logins.open(somebody(), method="device", source="here") for _ in range(2)]
+    gone, kept = await certified(issuance, opened.principal), await certified(issuance, other.principal)
+    token = await directory.issue_token("dora")
+    third = await certified(issuance, await authenticator.token(token.secret.reveal()))
+    logins.revoked(opened.id)
+    logins.revoked(token.id)
+    await logins.close()
+    for certificate in (gone, third):
+        assert shown(certificate, issuance) is None
+    assert shown(kept, issuance) is not None
+    with pytest.raises(InterlockError):
+        logins.resolve(opened.secret.reveal())
+
+
+@pytest.mark.parametrize(("session", "ends"), [("", 1), ("s1", 1), ("s2", 0)])
+async def test_a_logout_ends_a_login_whose_session_was_never_told(
+    logins: Logins, clock: ManualClock, session: str, ends: int
+) -> None:
+    await logins.open(somebody(session=session), method="device", source="here")
+    assert await logins.end_at_provider("https://idp.example", "sub-dora", "s1", clock.now()) == ends
 
 
 async def test_one_certificate_is_revoked_alone(logins: Logins, issuance: Issuance, ended: list[Ended]) -> None:

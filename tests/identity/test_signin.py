@@ -50,7 +50,7 @@ def signin(idp: HostileProvider, logins: Logins, clock: ManualClock) -> SignIn:
     tokens = IdTokens(idp.config, keys, clock=clock, handle_claim="preferred_username")
     cli = ProviderClient(CLI)
     clients = Clients("openid", cli=cli, device=cli, web=ProviderClient(WEB, Secret("the web's secret: ü&")))
-    provider = Provider(ISSUER, clock=clock, client=lambda: idp.http)
+    provider = Provider(ISSUER, clock=clock, asking=idp)
     return SignIn(provider, tokens, logins, clients, clock=clock, entropy=seeded("signin"))
 
 

@@ -98,7 +98,7 @@ async def office(tmp_path: Path, target: OpenSshServer) -> AsyncIterator[Office]
     keys = KeySet(ISSUER, jwks_url=None, clock=clock, client=lambda: idp.http)
     cli = ProviderClient(CLI)
     signin = SignIn(
-        Provider(ISSUER, clock=clock, client=lambda: idp.http),
+        Provider(ISSUER, clock=clock, asking=idp),
         IdTokens(idp.config, keys, clock=clock, handle_claim="preferred_username"), logins, Clients("openid", cli, cli),
         clock=clock, entropy=system_entropy,
     )  # fmt: skip

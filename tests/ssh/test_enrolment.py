@@ -13,7 +13,7 @@ from harness.openssh_server import OpenSshServer
 from harness.ssh_bench import SshBench
 from harness.ssh_whole import open_whole
 from interlock.commands.model import ShellContext
-from interlock.commands.shell.analysis import POSIX_SHELLS
+from interlock.commands.shell.dialect import POSIX_SHELLS
 from interlock.ssh import enrolment
 from interlock.ssh.enrolment import MAX_ANSWER, Statement
 

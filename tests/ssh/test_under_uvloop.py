@@ -14,8 +14,8 @@ import uvloop
 from harness.openssh_server import OpenSshServer
 from harness.ssh_bench import SshBench, until
 from interlock.approvals.model import VoteVerdict
-from interlock.ssh import connection as client_leg
 from interlock.ssh import dialling as target_leg
+from interlock.ssh import visit as client_leg
 from interlock.ssh.acks import SMALL, acknowledge
 from interlock.ssh.relay import Relay
 

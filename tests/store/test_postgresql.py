@@ -14,8 +14,8 @@ import pytest
 from harness.people import BOB, CAROL
 from harness.postgres_server import PostgresServer, running_server
 from harness.requests import START, TERMS, draft
-from interlock.approvals import desk
-from interlock.approvals.desk import Voter
+from interlock.approvals import authority, desk
+from interlock.approvals.authority import Voter
 from interlock.approvals.model import ApprovalRequest, State, Vote, VoteVerdict
 from interlock.errors import StoreError, VoteError
 from interlock.identity.principal import Identity, Kind
@@ -48,7 +48,7 @@ def ballot(request: ApprovalRequest, who: Identity, verdict: VoteVerdict) -> Vot
 
 def counted(request: ApprovalRequest, who: Identity, verdict: VoteVerdict = VoteVerdict.APPROVE) -> partial[ApprovalRequest]:
     voter = Voter(who, who.subject, Kind.HUMAN, frozenset(("sre",)))
-    return partial(desk.vote, ballot=ballot(request, who, verdict), voter=voter, now=START, house=desk.House(validity=600))
+    return partial(desk.vote, ballot=ballot(request, who, verdict), voter=voter, now=START, house=authority.House(validity=600))
 
 
 def opened(**terms: int) -> ApprovalRequest:

@@ -13,8 +13,8 @@ from harness.asked import ORDERS, WEB, Asking, open_asking
 from harness.browser import DESKTOP, PHONE, Window, open_chromium, window
 from harness.client import Impatient
 from harness.console import House, open_house
+from interlock.approvals.authority import House as DeskHouse
 from interlock.approvals.channels.slack.inbound import Actor
-from interlock.approvals.desk import House as DeskHouse
 from interlock.approvals.model import ApprovalRequest
 from interlock.policy.model import Need, SessionFacts, StepUp
 from interlock.policy.question import Question

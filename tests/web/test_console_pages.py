@@ -23,7 +23,7 @@ from harness.console import House, open_house, visiting
 from harness.desk import PASSPHRASE
 from harness.loopback import free_port
 from harness.requests import SHELL, TERMS, draft
-from interlock.approvals.desk import House as DeskHouse
+from interlock.approvals.authority import House as DeskHouse
 from interlock.approvals.fatigue import Limits
 from interlock.approvals.line import Line
 from interlock.approvals.model import State

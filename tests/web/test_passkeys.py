@@ -25,7 +25,7 @@ from harness.desk import PASSPHRASE, Desk, open_desk
 from harness.loopback import free_port
 from harness.requests import TERMS, draft
 from harness.webnode import open_web
-from interlock.approvals.desk import House as DeskHouse
+from interlock.approvals.authority import House as DeskHouse
 from interlock.approvals.model import ApprovalRequest, Proof, Scope, State
 from interlock.approvals.proof import GLASS, challenge, statement
 from interlock.clock import system_entropy

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import pytest
@@ -172,6 +173,59 @@ async def test_whoever_is_deactivated_loses_sessions_and_requests_before_the_ans
     assert {own.identity, bot.identity} <= stopped[-1]  # what the daemon withdraws requests by
     await tenant.desk.inbox.withdraw(stopped[-1], "disabled")
     assert (await tenant.desk.inbox.get(request.id)).state is State.CANCELLED
+
+
+class Watched(asyncio.Lock):
+    """A lock that says when somebody has come to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.arrived = asyncio.Semaphore(0)
+
+    async def acquire(self) -> Literal[True]:
+        self.arrived.release()
+        return await super().acquire()
+
+
+async def at_once(part: Any, *requests: Coroutine[Any, Any, httpx.Response]) -> None:
+    """Let all of them come in while something else is being changed there, and then go on one after the other."""
+    part._lock = lock = Watched()
+    async with lock:
+        await lock.arrived.acquire()  # our own
+        sent = []
+        for request in requests:
+            sent.append(asyncio.ensure_future(request))
+            await asyncio.wait_for(lock.arrived.acquire(), 60)
+    for answer in await asyncio.gather(*sent):
+        assert answer.status_code == 200, answer.text
+
+
+async def test_of_two_changes_at_once_none_brings_back_what_the_other_took(tenant: Tenant) -> None:
+    """Providers push in parallel: a new name, read before the deactivation was, let a leaver in again."""
+    dana, erik = [
+        (await tenant.post("Users", {**OKTA_USER, "userName": f"{name}@acme.example", "externalId": name}))["id"]
+        for name in ("dana", "erik")
+    ]
+    group = (await tenant.post("Groups", {"displayName": "oncall", "members": [{"value": dana}]}))["id"]
+    await at_once(
+        tenant.provisioning,
+        tenant.patch(f"Groups/{group}", {"op": "remove", "path": f'members[value eq "{dana}"]'}),
+        tenant.patch(f"Groups/{group}", {"op": "add", "path": "members", "value": [{"value": erik}]}),
+    )  # fmt: skip
+    assert [entry.handle for entry in tenant.provisioning.members(group)] == ["erik"]
+    await at_once(
+        tenant.desk.directory,
+        tenant.patch(f"Users/{dana}", {"op": "replace", "path": "active", "value": False}),
+        tenant.patch(f"Users/{dana}", {"op": "replace", "path": "displayName", "value": "Dana Roe"}),
+    )  # fmt: skip
+    assert tenant.desk.entry("dana").disabled
+
+
+async def test_a_whole_user_that_does_not_say_active_lets_nobody_in(tenant: Tenant) -> None:
+    dana = (await tenant.post("Users", OKTA_USER))["id"]
+    await tenant.patch(f"Users/{dana}", {"op": "replace", "path": "active", "value": False})
+    whole = {name: value for name, value in OKTA_USER.items() if name != "active"}
+    assert (await tenant.http.put(f"/scim/v2/Users/{dana}", json=whole)).json()["active"] is False
 
 
 async def test_who_was_here_before_keeps_entry_and_history(tenant: Tenant) -> None:

@@ -46,6 +46,7 @@ from harness.slack import (
     text_of,
 )
 from harness.webserver import serving
+from interlock.approvals.authority import House
 from interlock.approvals.channels.courier import Patience
 from interlock.approvals.channels.slack.channel import SlackChannel
 from interlock.approvals.channels.slack.client import SlackApi
@@ -53,7 +54,6 @@ from interlock.approvals.channels.slack.forms import Seal
 from interlock.approvals.channels.slack.inbound import MAX_BODY, Expected
 from interlock.approvals.channels.slack.linking import LinkCodes
 from interlock.approvals.channels.slack.socket import SocketMode
-from interlock.approvals.desk import House
 from interlock.approvals.model import ApprovalRequest, Proof, Signed, State, VoteVerdict
 from interlock.clock import system_entropy
 from interlock.config import Secret

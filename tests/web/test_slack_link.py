@@ -17,9 +17,9 @@ from harness.desk import PASSPHRASE
 from harness.requests import draft
 from harness.slack import APP, BOB, DAVE, STRANGER, TEAM
 from harness.webnode import open_web
+from interlock.approvals.authority import House
 from interlock.approvals.channels.slack.inbound import Actor, Expected
 from interlock.approvals.channels.slack.linking import MAX_CODES, LinkCodes
-from interlock.approvals.desk import House
 from interlock.approvals.model import State
 from interlock.clock import system_entropy
 from interlock.web.app import SlackParts

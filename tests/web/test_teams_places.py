@@ -11,7 +11,7 @@ import pytest
 
 from harness.bot_connector import APP_ID, CONVERSATION, DORA_OID, ESCALATION, STRANGER_OID, TENANT, executes
 from harness.teams_room import Room, open_room
-from interlock.approvals.desk import House
+from interlock.approvals.authority import House
 from interlock.approvals.model import ApprovalRequest, Signed, State, VoteVerdict
 from interlock.identity.principal import Identity, Kind
 from interlock.policy.model import ReviewTerms

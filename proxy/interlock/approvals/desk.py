@@ -18,26 +18,28 @@ born approved (`open_under`): people answered before it was asked.
 
 An answer passes four gates, in this order, and the first that closes gives the reason: authority (an active person, not
 one of the excluded, in one of the groups, not new among them), binding (the digest is the one that is stored), state (still
-open, in time, not voted yet), terms (scope and proof as the rule asks for, for approvals). Denying is always possible to
-whoever may answer, also after enough people approved, as long as nothing was released: deny wins.
+open, in time, not voted yet), terms (scope and proof as the rule asks for, for approvals); the first and the last are
+authority.py's. Denying is always possible to whoever may answer, also after enough people approved, as long as nothing was
+released: deny wins.
 
-What this module knows: requests, votes, quorum, expiry, separation of duties. What it must not know: channels' protocols,
+What this module knows: requests, votes, quorum, expiry. What it must not know: channels' protocols,
 the store, clocks (every `now` comes from `approvals.reckoning`), and what a command means (approvals.md, "Model").
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
-from interlock.approvals import grants, quorum
+from interlock.approvals import quorum
+from interlock.approvals.authority import House, Voter, check_authority, check_terms
 from interlock.approvals.digest import request_digest
 from interlock.approvals.grants import Grant
-from interlock.approvals.model import ApprovalRequest, Presence, Proof, RequestDraft, Scope, State, Vote, VoteVerdict
+from interlock.approvals.model import ApprovalRequest, Presence, RequestDraft, Scope, State, Vote, VoteVerdict
 from interlock.errors import Reason, VoteError
 from interlock.identity.principal import Identity, Kind
-from interlock.policy.model import Need, StepUp
+from interlock.policy.model import Need
 
 _NOTHING: frozenset[State] = frozenset()
 
@@ -52,50 +54,6 @@ EDGES: Mapping[State, frozenset[State]] = {
     State.LAPSED: _NOTHING,
     State.REVOKED: _NOTHING,
 }
-
-FRESH_CHANNELS = frozenset(("console", "cli", "api"))
-"""Channels that admit a decision only within a step-up of five minutes (identity.md). A click in a chat is none."""
-
-MIN_GLASS_REASON = 10
-"""Characters that breaking the glass must be explained with, at least."""
-
-
-@dataclass(frozen=True, slots=True)
-class House:
-    """What the installation says for every rule. Durations in seconds.
-
-    `validity`: how long an approval waits to be used. `longest_grant`: the longest life of a wider scope. `newcomer`: how long
-    a reviewer who was just created, linked or re-grouped can't vote unless confirmed. `glass`: the groups whose members
-    may break it, and `glass_validity` how long such an approval waits.
-    """
-
-    validity: float = 900.0
-    longest_grant: float = 3600.0
-    newcomer: float = 0.0
-    glass: frozenset[str] = frozenset()
-    glass_validity: float = 300.0
-
-
-@dataclass(frozen=True, slots=True)
-class Voter:
-    """Who answers, as the directory knows them at this moment. `linked` are other identities of the same person.
-
-    `since` is when their authority last grew, None when another administrator confirmed it.
-    """
-
-    identity: Identity
-    handle: str
-    kind: Kind
-    groups: frozenset[str] = frozenset()
-    linked: frozenset[Identity] = frozenset()
-    disabled: bool = False
-    since: datetime | None = None
-    stale: bool = False  # groups that they may have are not known
-
-    @property
-    def person(self) -> frozenset[Identity]:
-        """All identities of the person."""
-        return self.linked | {self.identity}
 
 
 # -- opening --------------------------------------------------------------------------------------------------------------
@@ -150,7 +108,7 @@ def vote(
     `excluded` are further identities that may not answer, as the directory knows them now. The same delivery twice
     returns the request as it is. Raise VoteError with the reason when the answer does not count.
     """
-    _check_authority(request, ballot, voter, now, house, excluded)
+    check_authority(request, ballot, voter, now, house, excluded)
     if ballot.digest != request.digest or ballot.reviewer != voter.identity:
         raise VoteError(reason=Reason.DIGEST_MISMATCH)
     if delivered_before(request, ballot):
@@ -163,7 +121,7 @@ def vote(
     _check_first(request, ballot, voter)
     if ballot.verdict is VoteVerdict.DENY:
         return replace(_move(_counted(request, ballot, voter), State.DENIED), decided_at=now)
-    _check_terms(request, ballot, now, house)
+    check_terms(request, ballot, now, house)
     counted = _counted(request, ballot, voter)
     if ballot.break_glass:
         return _approved(counted, now, house.glass_validity)
@@ -233,7 +191,7 @@ def edit(request: ApprovalRequest, editor: Voter, digest: str, *, now: datetime,
          excluded: Iterable[Identity] = ()) -> ApprovalRequest:  # fmt: skip
     """A reviewer proposes another text: the old request ends. Only who could have answered may. Raise VoteError."""
     ballot = Vote(editor.identity, editor.handle, "", "", VoteVerdict.DENY, digest, now)
-    _check_authority(request, ballot, editor, now, house, excluded)
+    check_authority(request, ballot, editor, now, house, excluded)
     if digest != request.digest:
         raise VoteError(reason=Reason.DIGEST_MISMATCH)
     _check_pending(request, now)
@@ -326,75 +284,9 @@ def denied(request: ApprovalRequest) -> bool:
     return any(vote.verdict is VoteVerdict.DENY for vote in request.votes)
 
 
-def strength(channel: str, proof: Proof) -> StepUp:
-    """Return the strongest step-up that an answer over this channel, with this proof, amounts to."""
-    if proof is Proof.PERSONAL:
-        return StepUp.PASSKEY
-    return StepUp.REAUTH if channel in FRESH_CHANNELS else StepUp.NONE
-
-
 def decided(request: ApprovalRequest) -> VoteError:
     """Return the error that tells a late click the final state (property 20)."""
     return VoteError(f"{request.id} is {request.state} already", reason=Reason.ALREADY_DECIDED)
-
-
-def check_second_look(
-    request: ApprovalRequest, voter: Voter, note: str, *, now: datetime, house: House, excluded: Iterable[Identity] = (),
-) -> None:  # fmt: skip
-    """Whether somebody may look at a broken glass afterwards: another person than who broke it or asked, and not new.
-    Raise VoteError."""
-    if voter.disabled or voter.kind is not Kind.HUMAN:
-        raise VoteError(reason=Reason.NOT_A_PERSON)
-    involved = request.excluded | frozenset(excluded) | {vote.reviewer for vote in request.votes}
-    if voter.person & involved:
-        raise VoteError("whoever asked or broke the glass can't be the one who looks at it", reason=Reason.SELF_APPROVAL)
-    _check_settled(voter, now, house)
-    if not note.strip():
-        raise VoteError("say what you found", reason=Reason.REASON_REQUIRED)
-
-
-_ORDER = (StepUp.NONE, StepUp.REAUTH, StepUp.PASSKEY)
-
-
-def check_person(
-    request: ApprovalRequest, ballot: Vote, voter: Voter, *, now: datetime, house: House, excluded: Iterable[Identity] = ()
-) -> None:
-    """Whether somebody may answer this request at all, as far as it follows from who they are. Raise VoteError."""
-    if voter.disabled:
-        raise VoteError(reason=Reason.DISABLED_PRINCIPAL)
-    if voter.kind is not Kind.HUMAN:
-        raise VoteError(reason=Reason.NOT_A_PERSON)
-    if voter.person & (request.excluded | frozenset(excluded)):
-        raise VoteError(reason=Reason.SELF_APPROVAL)
-    if ballot.break_glass:
-        if not voter.groups & house.glass:
-            raise VoteError(reason=Reason.SIGN_IN_REQUIRED if voter.stale else Reason.BREAK_GLASS_REFUSED)
-    elif not voter.groups & frozenset(request.draft.terms.all_groups):
-        raise VoteError(reason=Reason.SIGN_IN_REQUIRED if voter.stale else Reason.NOT_A_REVIEWER)
-    _check_settled(voter, now, house)
-
-
-def _check_settled(voter: Voter, now: datetime, house: House) -> None:
-    if voter.since is not None and now < voter.since + timedelta(seconds=house.newcomer):
-        raise VoteError(reason=Reason.REVIEWER_TOO_NEW)
-
-
-def _check_authority(
-    request: ApprovalRequest, ballot: Vote, voter: Voter, now: datetime, house: House, excluded: Iterable[Identity]
-) -> None:
-    check_person(request, ballot, voter, now=now, house=house, excluded=excluded)
-    if ballot.break_glass:
-        _check_glass(ballot)
-
-
-def _check_glass(ballot: Vote) -> None:
-    """Property 29: a passkey and a written reason. Whoever is excluded, or in no named group, was refused before."""
-    if ballot.verdict is not VoteVerdict.APPROVE or ballot.scope != Scope.ONCE:
-        raise VoteError("breaking the glass approves once, and nothing else", reason=Reason.BREAK_GLASS_REFUSED)
-    if ballot.signed is None or ballot.signed.kind != "webauthn" or ballot.proof is not Proof.PERSONAL:
-        raise VoteError(reason=Reason.BREAK_GLASS_REFUSED)
-    if len(" ".join(ballot.reason.split())) < MIN_GLASS_REASON:
-        raise VoteError(f"say in at least {MIN_GLASS_REASON} characters why the glass is broken", reason=Reason.REASON_REQUIRED)
 
 
 def _check_pending(request: ApprovalRequest, now: datetime) -> None:
@@ -410,25 +302,6 @@ def _check_first(request: ApprovalRequest, ballot: Vote, voter: Voter) -> None:
     given = [v for v in request.votes if v.reviewer in voter.person]
     if any(v.verdict is ballot.verdict or v.verdict is VoteVerdict.DENY for v in given):
         raise VoteError(reason=Reason.ALREADY_VOTED)
-
-
-def _check_terms(request: ApprovalRequest, ballot: Vote, now: datetime, house: House) -> None:
-    """Whether an approval is as the rule asks: its scope is offered and ends, its proof is strong enough."""
-    terms = request.draft.terms
-    if ballot.scope not in grants.offered(request.draft):
-        raise VoteError(f"the scope {ballot.scope!r} is not offered here", reason=Reason.SCOPE_NOT_OFFERED)
-    if _ORDER.index(strength(ballot.channel, ballot.proof)) < _ORDER.index(terms.step_up):
-        raise VoteError(reason=Reason.STEP_UP_TOO_WEAK)
-    latest = now + timedelta(seconds=house.longest_grant)
-    if ballot.scope == Scope.ONCE:
-        if ballot.valid_until is not None:
-            raise VoteError("an approval of once has no time", reason=Reason.SCOPE_NOT_OFFERED)
-    elif ballot.scope == Scope.EXACT and ballot.valid_until is None:
-        raise VoteError("the scope exact needs valid_until", reason=Reason.SCOPE_NOT_OFFERED)
-    elif ballot.valid_until is not None and not now < ballot.valid_until <= latest:
-        raise VoteError(
-            f"valid_until lies in the future and within {int(house.longest_grant)} s", reason=Reason.SCOPE_NOT_OFFERED
-        )
 
 
 def _counted(request: ApprovalRequest, ballot: Vote, voter: Voter) -> ApprovalRequest:

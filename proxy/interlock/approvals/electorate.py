@@ -6,11 +6,12 @@ know the store, channels or time; what an answer is worth is the desk's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol
 
 from interlock.approvals import desk
-from interlock.approvals.desk import Voter
+from interlock.approvals.authority import Voter
 from interlock.approvals.model import ApprovalRequest, RequestDraft
 from interlock.errors import Reason, VoteError
 from interlock.identity.principal import Identity, Kind
@@ -59,8 +60,10 @@ class Directory(Protocol):
 class Electorate:
     """Asks the directory anew each time: nothing is remembered between a request, a vote and a release."""
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: Directory, barred: Callable[[frozenset[Identity]], bool] = lambda _: False) -> None:
+        """`barred` says whether any of some identities is revoked: the kill switch also ends answering."""
         self._directory = directory
+        self._barred = barred
 
     def known_as(self, identity: Identity) -> tuple[Identity, str]:
         """Return the identity and handle under which the directory keeps somebody; as given when it does not."""
@@ -73,9 +76,8 @@ class Electorate:
         if entry is None:
             raise VoteError(reason=Reason.UNMAPPED_ACTOR)
         since = None if entry.confirmed else entry.changed
-        return Voter(
-            entry.identity, entry.handle, entry.kind, entry.groups, entry.linked | {identity}, entry.disabled, since, entry.stale
-        )
+        off = entry.disabled or self._barred(entry.linked | {entry.identity, identity})
+        return Voter(entry.identity, entry.handle, entry.kind, entry.groups, entry.linked | {identity}, off, since, entry.stale)
 
     def excluded(self, draft: RequestDraft) -> frozenset[Identity]:
         """Return everybody behind a requester as of now: the chain, the owners of all in it, and their linked accounts."""
@@ -92,7 +94,8 @@ class Electorate:
     def stands(self, request: ApprovalRequest) -> bool:
         """Whether the requester is active and the approval stands on enough active people (property 36)."""
         requester = self._directory.get(request.draft.principal.identity)
-        if requester is not None and requester.disabled:
+        behind = self.excluded(request.draft)
+        if (requester is not None and requester.disabled) or self._barred(behind):
             return False
         voters: dict[Identity, Voter] = {}
         for vote in request.votes:
@@ -100,4 +103,4 @@ class Electorate:
                 voters[vote.reviewer] = self.voter(vote.reviewer)
             except VoteError:
                 continue  # gone from the directory: `standing` misses them
-        return desk.standing(request, voters, self.excluded(request.draft))
+        return desk.standing(request, voters, behind)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from interlock.approvals import desk, grants
-from interlock.approvals.desk import House
+from interlock.approvals.authority import House
 from interlock.approvals.grants import Grant, GrantState
 from interlock.approvals.model import ApprovalRequest, RequestDraft, State
 from interlock.errors import NotFoundError, VoteError

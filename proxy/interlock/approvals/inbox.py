@@ -2,8 +2,7 @@
 
 What this shell adds to the pure desk: the order of durable steps, and that no cancellation can tear it.
 
-* A vote is in the node's journal, synced, before it counts; a journal that can't be written counts nothing.
-* A personal proof is checked here, for every channel, against the keys that the directory has.
+* An answer counts as `approvals.answers` says: written down before, signed by whoever gives it.
 * A state changes in the register alone: one compare-and-swap, in which a grant, or a broken glass, comes and goes as well.
 * An approval is consumed in the store before the gate releases a byte, after its voters were looked up again.
 
@@ -16,35 +15,35 @@ import asyncio
 import builtins
 import heapq
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Protocol
 
 import structlog
-from sqlalchemy import Connection
 
 from interlock import fault_points
-from interlock.approvals import desk, proof
-from interlock.approvals.desk import House
+from interlock.approvals import desk
+from interlock.approvals.answers import Answers, NoProofs, consequences
+from interlock.approvals.authority import House
 from interlock.approvals.electorate import Directory, Electorate
 from interlock.approvals.fatigue import Limits, Lock
-from interlock.approvals.grantbook import Grantbook, left_by
+from interlock.approvals.grantbook import Grantbook
 from interlock.approvals.grants import Grant
 from interlock.approvals.guard import Guard
 from interlock.approvals.line import Line
-from interlock.approvals.minutes import answer_event, edit_event, glass_event, grant_event
+from interlock.approvals.minutes import grant_event
 from interlock.approvals.model import ApprovalRequest, Presence, Proof, RequestDraft, Signed, State, Vote, VoteVerdict
 from interlock.approvals.place import Place
 from interlock.approvals.proof import Proofs
-from interlock.approvals.register import MAX_NAME, Register, Subscriber, clean
+from interlock.approvals.register import Register, Subscriber, clean
 from interlock.approvals.submission import Submission
 from interlock.clock import Clock, Entropy
-from interlock.errors import InterlockError, NotFoundError, Reason, StoreError, VoteError
+from interlock.errors import InterlockError, NotFoundError, VoteError
 from interlock.evidence.events import Recorder
 from interlock.identity.principal import Identity, Principal
-from interlock.store.approvals import ApprovalRows, Beside
-from interlock.store.grants import GrantRows, demand, keep, revoke_of
-from interlock.store.vigilance import GlassRow, VigilanceRows, broke
+from interlock.store.approvals import ApprovalRows
+from interlock.store.grants import GrantRows
+from interlock.store.vigilance import GlassRow, VigilanceRows
 
 log = structlog.get_logger()
 
@@ -65,13 +64,6 @@ class Rooms(Protocol):
     def vigilance(self) -> VigilanceRows: ...
 
 
-class NoProofs:
-    """Where no keys of people are known, no signature is theirs."""
-
-    def check(self, person: Identity, signed: Signed, statement: bytes) -> Signed:
-        raise VoteError(reason=Reason.PROOF_REJECTED)
-
-
 class Inbox:
     """One a process. `start()` before use; `close()` hands every held request back."""
 
@@ -87,19 +79,24 @@ class Inbox:
         house: House | None = None,
         limits: Limits | None = None,
         proofs: Proofs | None = None,
+        barred: Callable[[frozenset[Identity]], bool] = lambda _: False,
     ) -> None:
+        """`barred` says whether any of some identities is revoked (`Revocations.bars`)."""
         self.house = house or House()
         self._rows = rows
-        self._electorate = Electorate(directory)
+        self._electorate = Electorate(directory, barred)
         self.clock = clock
         self._public_url = public_url.rstrip("/")
-        self._proofs = proofs or NoProofs()
-        self._register = Register(rows.approvals, clock=clock, journal=journal, follow=self._consequences)
+        self._register = Register(rows.approvals, clock=clock, journal=journal, follow=partial(consequences, self.house))
         self._grants = Grantbook(rows.grants, self.house)
         self._guard = Guard(rows.vigilance, self._register, limits or Limits())
         self._submission = Submission(
             self._register, self._electorate, self._grants, self._guard, house=self.house, clock=clock, entropy=entropy,
             place=lambda line: Place(self, line),
+        )  # fmt: skip
+        self._answers = Answers(
+            self._register, self._electorate, self._guard, self._submission, rows.approvals, rows.vigilance,
+            house=self.house, proofs=proofs or NoProofs(),
         )  # fmt: skip
         self._register.subscribe(self._grants.follow)
 
@@ -203,7 +200,7 @@ class Inbox:
             Proof.NONE if proof is Proof.PERSONAL else proof, clean(reason, MAX_REASON), clean(event),
             valid_until=valid_until, signed=signed, break_glass=break_glass,
         )  # fmt: skip
-        return await self._register.whole(self._vote(request_id, ballot))
+        return await self._register.whole(self._answers.vote(request_id, ballot))
 
     async def edit(
         self, request_id: str, *, editor: Identity, channel: str, channel_actor: str, digest: str, draft: RequestDraft,
@@ -216,7 +213,7 @@ class Inbox:
         """
         said = clean(reason, MAX_REASON)
         return await self._register.whole(
-            self._edit(request_id, editor, clean(channel), clean(channel_actor), clean(digest), draft, said)
+            self._answers.edit(request_id, editor, clean(channel), clean(channel_actor), clean(digest), draft, said)
         )
 
     # -- for channels: reading ------------------------------------------------------------------------------------------
@@ -319,106 +316,13 @@ class Inbox:
 
     async def reviewed(self, request_id: str, *, reviewer: Identity, note: str) -> None:
         """Somebody else looked at a broken glass. Raise VoteError when it is the one who broke it, or no person."""
-        await self._register.whole(self._reviewed(request_id, reviewer, clean(note, MAX_REASON)))
+        await self._register.whole(self._answers.reviewed(request_id, reviewer, clean(note, MAX_REASON)))
 
     async def tick(self) -> None:
         """Look at the clocks now: end what time has ended, and let everybody who waits look at theirs."""
         await self._register.whole(self._register.end_due())
         for line in list(self._register.lines.values()):
             line.wake()
-
-    # -- answering --------------------------------------------------------------------------------------------------------
-
-    async def _vote(self, request_id: str, ballot: Vote) -> ApprovalRequest:
-        register = self._register
-        line = await register.line(request_id)
-        reviewer, handle = self._electorate.known_as(ballot.reviewer)
-        ballot = replace(ballot, reviewer=reviewer, reviewer_handle=handle)
-        try:
-            # Whoever may not answer at all does not stand in the line of those who may.
-            self._check_authority(line.request, ballot)
-        except VoteError as error:
-            await register.minute(answer_event(line.request, ballot, register.generation, refused=error.code))
-            raise
-        async with line.lock:
-
-            def count(request: ApprovalRequest, now: datetime) -> ApprovalRequest:
-                # Asked again inside the transaction: whoever was disabled while the journal was synced does not count.
-                voter, barred = self._electorate.voter(reviewer), self._electorate.excluded(request.draft)
-                return desk.vote(request, replace(ballot, at=now), voter, now=now, house=self.house, excluded=barred)
-
-            try:
-                ballot = self._proven(line.request, ballot)
-                if count(line.request, register.time.now()) is line.request:
-                    return line.request  # the same delivery again
-                await register.minute(answer_event(line.request, ballot, register.generation))
-                fault_points.reached("vote.minuted")
-                request = await register.apply(line, count, in_time=True)
-                fault_points.reached("vote.stored")
-            except (VoteError, StoreError) as error:
-                # A vote that was written down first and then failed is written down again: as not counted.
-                await register.minute(answer_event(line.request, ballot, register.generation, refused=error.code))
-                raise
-        await self._after(request, ballot)
-        return request
-
-    def _check_authority(self, request: ApprovalRequest, ballot: Vote) -> None:
-        voter, barred = self._electorate.voter(ballot.reviewer), self._electorate.excluded(request.draft)
-        desk.check_person(request, ballot, voter, now=self._register.time.now(), house=self.house, excluded=barred)
-
-    def _proven(self, request: ApprovalRequest, ballot: Vote) -> Vote:
-        """Check a signature against the person's own keys, over exactly this answer."""
-        if ballot.signed is None:
-            return ballot
-        scope = proof.signed_scope(ballot.scope, break_glass=ballot.break_glass)
-        signed = proof.statement(request.digest, request.nonce, ballot.verdict, scope, ballot.valid_until)
-        return replace(ballot, signed=self._proofs.check(ballot.reviewer, ballot.signed, signed), proof=Proof.PERSONAL)
-
-    async def _after(self, request: ApprovalRequest, ballot: Vote) -> None:
-        """What an answer says beyond its request: a grant began, a requester was denied once more, a glass was broken."""
-        register = self._register
-        if ballot.verdict is VoteVerdict.DENY:
-            await self._guard.denied(request.draft.principal.identity, register.time.now())
-        elif (grant := left_by(request, self.house)) is not None:
-            register.journal(grant_event(grant, register.generation))
-        if ballot.break_glass and request.state is State.APPROVED:
-            log.error("approvals.glass_broken", request=request.id, reviewer=ballot.reviewer_handle)
-
-    def _consequences(self, now: datetime) -> Beside:
-        """Return what is written in the transaction of a change: grants and broken glass come and go with their request."""
-
-        def write(connection: Connection, request: ApprovalRequest) -> None:
-            match request.state:
-                case State.APPROVED if not request.grant:
-                    if (grant := left_by(request, self.house)) is not None:
-                        keep(connection, grant)
-                    if any(vote.break_glass for vote in request.votes):
-                        broke(connection, request.id, now)
-                case State.APPROVED | State.CONSUMED if request.grant:
-                    demand(connection, request.grant, now)
-                case State.REVOKED:
-                    revoke_of(connection, request.id)
-                case _:
-                    pass
-
-        return write
-
-    async def _edit(
-        self, request_id: str, editor: Identity, channel: str, actor: str, digest: str, draft: RequestDraft, said: str
-    ) -> ApprovalRequest:
-        register = self._register
-        line = await register.line(request_id)
-        async with self._submission.lock, line.lock:
-            voter = self._electorate.voter(self._electorate.known_as(editor)[0])
-            excluded = self._electorate.excluded(line.request.draft)
-            edited = self._submission.edited(line.request, draft, voter)
-            now = register.time.now()
-            ended = desk.edit(line.request, voter, digest, now=now, house=self.house, successor=edited.id, excluded=excluded)
-            if await self._rows.approvals.with_match(edited.match, (State.PENDING,), 1):
-                raise VoteError("that text waits for an answer already, as a request of its own", reason=Reason.NOT_EDITABLE)
-            await register.minute(edit_event(line.request, edited, channel, actor, said))
-            await self._submission.put(edited, instead_of=(line, ended), why=f"edited as {edited.id}")
-        return edited
 
     # -- using ------------------------------------------------------------------------------------------------------------
 
@@ -458,14 +362,6 @@ class Inbox:
         grant = await self._grants.revoke(grant_id)
         self._register.journal(grant_event(grant, self._register.generation, by, why))
         return grant
-
-    async def _reviewed(self, request_id: str, reviewer: Identity, note: str) -> None:
-        line = await self._register.line(request_id)
-        voter = self._electorate.voter(self._electorate.known_as(reviewer)[0])
-        now, barred = self._register.time.now(), self._electorate.excluded(line.request.draft)
-        desk.check_second_look(line.request, voter, note, now=now, house=self.house, excluded=barred)
-        await self._register.minute(glass_event(line.request, voter.identity, note))
-        await self._rows.vigilance.reviewed(GlassRow(line.request.id, now, now, str(voter.identity)[: 2 * MAX_NAME], note))
 
     # -- time -------------------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ Knows the directory and both kinds of signature. Must not know requests, quorums
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 
 import structlog
@@ -33,8 +34,17 @@ log = structlog.get_logger()
 class ReviewerKeys:
     """One a process. `close()` waits until the counters of all uses are kept."""
 
-    def __init__(self, directory: Directory, party: RelyingParty | None, *, journal: Recorder) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        party: RelyingParty | None,
+        *,
+        journal: Recorder,
+        revoked: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        """`revoked` says whether a fingerprint or a passkey's id is (`Revocations.names`)."""
         self._directory = directory
+        self._revoked = revoked
         self._party = party
         self._journal = journal
         self._counted: dict[str, int] = {}  # the highest counter seen of each passkey, also while the store lags behind
@@ -62,6 +72,8 @@ class ReviewerKeys:
         except ValueError as error:
             raise refused(f"the SSH signature can't be read: {error}") from None
         _own(entry, self._directory.by_ssh_key(public), "SSH key")
+        if self._revoked(fingerprint(public)):
+            raise refused("this SSH key is revoked")
         try:
             check_sshsig(signed.signature, NAMESPACE, statement, public)
         except BadSignatureError as error:
@@ -72,6 +84,8 @@ class ReviewerKeys:
         found = self._directory.by_passkey(signed.key)
         _own(entry, found[0] if found else None, "passkey")
         assert found is not None
+        if self._revoked(found[1].id):
+            raise refused("this passkey is revoked")
         if self._party is None:
             raise refused("this node has no public_url, so no passkey can be checked")
         try:

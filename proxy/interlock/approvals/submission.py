@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Callable
 
 from interlock.approvals import desk
-from interlock.approvals.desk import House, Voter
+from interlock.approvals.authority import House, Voter
 from interlock.approvals.digest import match as match_of
 from interlock.approvals.electorate import Electorate
 from interlock.approvals.grantbook import Grantbook

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from interlock.cli.client import Client
 from interlock.cli.kept import MARGIN, Kept, write
@@ -18,25 +19,35 @@ if TYPE_CHECKING:
     import asyncssh  # where it is needed it is imported late: `interlock connect` stands before every ssh
 
 
+class NewKey:
+    """A key that was made just now: the public half is asked a certificate for, the private one is kept with it."""
+
+    def __init__(self) -> None:
+        import asyncssh
+
+        self._key = asyncssh.generate_private_key("ssh-ed25519", comment="interlock")
+        self.public = " ".join(self._key.export_public_key().decode().split()[:2])
+
+    def keep(self, kept: Kept, client: Client, answer: Mapping[str, Any]) -> str:
+        """Keep the key and its certificate, and how ssh knows the proxy; return when it ends."""
+        line, expires = str(answer["certificate"]), str(answer["expires"])
+        about = client.get("/v1/connect")
+        in_agent = _to_agent(self._key, line, datetime.fromisoformat(expires))
+        kept.key.unlink(missing_ok=True)  # an older key never stands beside a newer certificate
+        write(kept.key.with_name("id.pub"), self.public + "\n")
+        write(kept.certificate, line + "\n")
+        if not in_agent:
+            write(kept.key, self._key.export_private_key().decode())
+        if about["ssh"]:
+            write(kept.known_hosts, known_hosts(about["ssh"]))
+        kept.keep_about({**about, "certificate_expires": expires, "agent": in_agent})
+        return expires
+
+
 def renew(kept: Kept, client: Client) -> str:
     """Make a new key, have it certified, keep it; return when it ends. Raise what the daemon answers."""
-    import asyncssh
-
-    key = asyncssh.generate_private_key("ssh-ed25519", comment="interlock")
-    public = " ".join(key.export_public_key().decode().split()[:2])
-    answer = client.post("/v1/certificate", {"public_key": public})
-    line, expires = str(answer["certificate"]), str(answer["expires"])
-    about = client.get("/v1/connect")
-    in_agent = _to_agent(key, line, datetime.fromisoformat(expires))
-    kept.key.unlink(missing_ok=True)  # an older key never stands beside a newer certificate
-    write(kept.key.with_name("id.pub"), public + "\n")
-    write(kept.certificate, line + "\n")
-    if not in_agent:
-        write(kept.key, key.export_private_key().decode())
-    if about["ssh"]:
-        write(kept.known_hosts, known_hosts(about["ssh"]))
-    kept.keep_about({**about, "certificate_expires": expires, "agent": in_agent})
-    return expires
+    key = NewKey()
+    return key.keep(kept, client, client.post("/v1/certificate", {"public_key": key.public}))
 
 
 def fresh(kept: Kept) -> bool:

@@ -7,6 +7,7 @@ environment, never in an argument.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import sys
@@ -29,6 +30,10 @@ Rest = Annotated[list[str] | None, typer.Argument(help="After --: what the clien
 
 DOMAIN = "interlock"
 """`ssh web-1.interlock`: what stands in ssh's own configuration."""
+
+_HOST = re.compile(r"[A-Za-z0-9:][A-Za-z0-9.:_-]{0,254}\Z")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z")
+"""What a daemon may say that becomes a line of ssh's configuration: one that was taken over must not run programs here."""
 
 
 @reporting
@@ -92,7 +97,7 @@ def config_ssh(server: Server = None) -> None:
     words = _quoted(program) if program is not None else f"{_quoted(sys.executable)} -m interlock"
     lines = [f"# Interlock at {kept.server}, written by `interlock config ssh`"]
     for row in rows:
-        if row["protocol"] == "ssh":
+        if row["protocol"] == "ssh" and _NAME.match(str(row["name"])):
             lines += [f"Host {row['name']}.{DOMAIN}", f"  User {row['name']}"]
     lines += [
         f"Host *.{DOMAIN}", f"  HostName {place['host']}", f"  Port {place['port']}",
@@ -142,6 +147,11 @@ def _listener(about: dict[str, Any], kind: str) -> dict[str, Any]:
     place = about.get(kind)
     if not isinstance(place, dict):
         raise InterlockError(f"this proxy has no {kind} listener", reason=Reason.REQUEST_NOT_OFFERED)
+    if not _HOST.match(str(place.get("host"))) or type(place.get("port")) is not int:
+        raise InterlockError(
+            f"the daemon says that its {kind} listener is at a place that is none; tell an administrator, do not connect",
+            reason=Reason.CONFIG_INVALID,
+        )
     return place
 
 

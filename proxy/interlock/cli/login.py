@@ -47,14 +47,16 @@ def login(
     at = find_server(server)
     _check_safe(at)
     kept = Kept(at)
+    key, came = certified.NewKey(), None
     if renew:
         session = _renewed(kept)
     elif token_file is not None:
         session = _with_token(at, token_file)
     else:
-        session = _with_person(at, device=device)
+        session, came = _with_person(at, key.public, device=device)
     kept.keep(session)
-    ends = certified.renew(kept, Client(at, token=session.secret()))
+    client = Client(at, token=session.secret())
+    ends = key.keep(kept, client, came or client.post("/v1/certificate", {"public_key": key.public}))
     if output is Output.JSON:
         emit_json(
             {"v": 1, "server": at, "handle": session.handle, "expires": session.expires or None, "certificate_expires": ends}
@@ -87,24 +89,27 @@ def _with_token(at: str, file: Path) -> Session:
     return Session(server=at, handle=str(who["handle"]), expires=expires, token=token, token_file=place)
 
 
-def _with_person(at: str, *, device: bool) -> Session:
+def _with_person(at: str, public: str, *, device: bool) -> tuple[Session, dict[str, Any] | None]:
+    """Return the login, and the certificate that came along with it: from a daemon that says that it gives one."""
     client = Client(at)
     ways = client.get("/v1/login")
+    wanted = {"public_key": public} if ways.get("certificate") else {}
     if ways["browser"] and not device and _has_browser():
-        answer = _in_browser(client)
+        answer = _in_browser(client, wanted)
     elif ways["device"]:
-        answer = _by_code(client)
+        answer = _by_code(client, wanted)
     elif ways["browser"]:
-        answer = _in_browser(client)
+        answer = _in_browser(client, wanted)
     else:
         raise InterlockError(
             "people do not log in at an identity provider here; use a registered key, or --token-file with a token of yours",
             reason=Reason.REQUEST_NOT_OFFERED,
         )
-    return Session(server=at, handle=str(answer["handle"]), expires=str(answer["expires"]), token=str(answer["token"]))
+    session = Session(server=at, handle=str(answer["handle"]), expires=str(answer["expires"]), token=str(answer["token"]))
+    return session, answer.get("certificate")
 
 
-def _by_code(client: Client) -> dict[str, Any]:
+def _by_code(client: Client, wanted: dict[str, str]) -> dict[str, Any]:
     """RFC 8628 §3.3 and §3.5."""
     begun = client.post("/v1/login/device")
     complete = begun["verification_uri_complete"]
@@ -117,20 +122,21 @@ def _by_code(client: Client) -> dict[str, Any]:
     interval = float(begun["interval"])
     while time.monotonic() < deadline:
         time.sleep(interval)
-        answer: dict[str, Any] = client.post("/v1/login/device/poll", {"flow": begun["flow"]})
+        answer: dict[str, Any] = client.post("/v1/login/device/poll", {"flow": begun["flow"], **wanted})
         if answer["state"] == "done":
             return answer
         interval = float(answer["interval"])
     raise InterlockError("nobody confirmed the login in time; run `interlock login` again", reason=Reason.NOT_AUTHENTICATED)
 
 
-def _in_browser(client: Client) -> dict[str, Any]:
+def _in_browser(client: Client, wanted: dict[str, str]) -> dict[str, Any]:
     """Authorization code with PKCE: the verifier never leaves this process but to redeem the code."""
     verifier = secrets.token_urlsafe(48)
     challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
     loopback = Loopback()
     try:
         begun = client.post("/v1/login/browser", {"port": loopback.port, "challenge": challenge})
+        _check_page(str(begun["address"]))
         say(f"Log in in the browser that opens, or open {begun['address']}")
         if _has_browser():
             webbrowser.open(begun["address"])
@@ -138,7 +144,7 @@ def _in_browser(client: Client) -> dict[str, Any]:
     finally:
         loopback.close()
     body = {"flow": begun["flow"], "state": begun["state"], "code": answer.code, "verifier": verifier, "iss": answer.issuer}
-    done: dict[str, Any] = client.post("/v1/login/browser/finish", body)
+    done: dict[str, Any] = client.post("/v1/login/browser/finish", {**body, **wanted})
     return done
 
 
@@ -158,6 +164,19 @@ def _picture(address: str) -> str:
     drawn = io.StringIO()
     segno.make(address, error="l", micro=False).terminal(drawn, border=2, compact=True)
     return drawn.getvalue()
+
+
+def _check_page(address: str) -> None:
+    """Only a page of the web is opened: whatever else a browser would start is not the daemon's to choose."""
+    try:
+        parts = urlsplit(address)
+        page = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
+    except ValueError:
+        page = False
+    if not page or not address.isascii() or not address.isprintable():
+        raise InterlockError(
+            "the daemon names no https page to log in at; tell an administrator, and don't log in", reason=Reason.CONFIG_INVALID
+        )
 
 
 def _check_safe(server: str) -> None:

@@ -96,6 +96,7 @@ class DaemonSource:
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.absolute().parent) as scratch:
             _unpack(packed, Path(scratch))
+            (Path(scratch) / session).chmod(0o700)  # as in data_dir: what was committed to in secret stands in it in clear
             (Path(scratch) / session).rename(out)
         return out
 

@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 
 from interlock.commands.bounds import bounded
 from interlock.commands.model import Analysis, Effect, Opaque, Stdin, Unreadable
-from interlock.commands.programs.rules import Place, Rules
+from interlock.commands.programs.place import Place
+from interlock.commands.programs.rules import Rules
 from interlock.commands.shell import characters
 from interlock.errors import Reason
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -82,12 +81,12 @@ def beginnings(drawn: bytes) -> list[bytes]:
 
 def tail(name: str, value: Json) -> bytes:
     """Return the rest of a disclosure behind `beginnings`. Raise NotCanonicalError."""
-    return _b64(b'",%b,%b]' % (_name(name), jcs.encode(value)))
+    return tail_of(name, jcs.encode(value))
 
 
-def tail_of_ordered(name: str, value: Sequence[msgspec.Struct]) -> bytes:
-    """Like `tail`, of structs that `jcs.encode_ordered` takes."""
-    return _b64(jcs.encode_ordered(("", name, value))[2:])
+def tail_of(name: str, encoded: bytes) -> bytes:
+    """Like `tail`, of a value whose canonical bytes these are."""
+    return _b64(b'",%b,%b]' % (_name(name), encoded))
 
 
 def read_tail(data: bytes) -> tuple[str, Json]:

@@ -8,10 +8,13 @@ bytes as `jcs` (tests/evidence/test_forms.py holds one against the other); it on
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from interlock.errors import EvidenceError
 from interlock.evidence import disclosure, jcs
 from interlock.evidence.events import TYPES, EventDraft, Json, reserved
+
+__all__ = ["BEFORE", "VARYING", "VERSION", "Form", "FormedDraft", "PlainDraft", "PlainShape"]
 
 VERSION = 1
 """`v` of every event."""
@@ -22,15 +25,48 @@ BEFORE = -1
 _NOTHING: Mapping[str, Json] = {}
 
 
-class Form:
+class PlainShape:
+    """What of a form is read for every event. The compiled one is a C struct."""
+
+    __slots__ = ("bare", "committing", "refers", "tails")
+    bare: tuple[bytes, ...]
+    """The line of an event that commits to nothing, cut at the places of VARYING; `ref` only when the form refers."""
+    committing: tuple[bytes, ...]
+    """The same with a place for the joined digests before them."""
+    tails: tuple[bytes, ...]
+    refers: bool
+
+
+class PlainDraft:
+    """One event of a form: what it refers to, and what it commits to beside the form's own (`disclosure.tail`)."""
+
+    __slots__ = ("form", "given", "ref")
+
+    def __init__(self, form: Form, ref: int | None, given: tuple[bytes, ...], /) -> None:
+        self.form = form
+        self.ref = ref
+        self.given = given
+
+    def placed(self, seq: int, /) -> EventDraft:
+        return self.form.placed(self.ref, self.given, seq)
+
+
+if TYPE_CHECKING:
+    from interlock.evidence._chain import FormedDraft, Shape
+else:
+    try:
+        from interlock.evidence._chain import FormedDraft, Shape
+    except ImportError:
+        FormedDraft, Shape = PlainDraft, PlainShape
+
+
+class Form(Shape):
     """The constant part of an event: `fields` but for `ref`, and the values in `secret`, which are committed to.
 
     `refers`: each event has a `ref`. Raise NotCanonicalError or EvidenceError when no event may have such fields.
     """
 
-    __slots__ = (
-        "bare", "committing", "committing_template", "fields", "policy", "refers", "tails", "template", "type",
-    )  # fmt: skip
+    __slots__ = ("committing_template", "fields", "policy", "template", "type")
 
     def __init__(
         self, kind: str, fields: Mapping[str, Json], secret: Mapping[str, Json] = _NOTHING, *, refers: bool = False
@@ -47,9 +83,7 @@ class Form:
         self.tails = tuple(disclosure.tail(name, value) for name, value in secret.items())
         members = _members(kind, fields, refers=refers)
         self.bare = tuple((b"{" + members).split(_PLACE))
-        """The line of an event that commits to nothing, cut at the places of VARYING; `ref` only when the form refers."""
         self.committing = tuple((b'{"_sd":["' + _PLACE + b'"],' + members).split(_PLACE))
-        """The same with a place for the joined digests before them."""
         kinds = [kind for name, kind in _KINDS.items() if refers or name != "ref"]
         self.template = _template(self.bare, kinds)
         self.committing_template = _template(self.committing, [b"%b", *kinds])
@@ -59,23 +93,12 @@ class Form:
         """Return one event of this form. `given` holds what this one commits to beside the form's own (`disclosure.tail`)."""
         return FormedDraft(self, ref, given)
 
-
-class FormedDraft:
-    """One event of a form. Made for every event of the hot path, so a plain class; nobody changes one."""
-
-    __slots__ = ("form", "given", "ref")
-
-    def __init__(self, form: Form, ref: int | None, given: tuple[bytes, ...]) -> None:
-        self.form = form
-        self.ref = ref
-        self.given = given
-
-    def placed(self, seq: int) -> EventDraft:
-        form = self.form
-        fields: Mapping[str, Json] = form.fields
-        if form.refers:
-            fields = {"ref": seq - 1 if self.ref == BEFORE else self.ref, **fields}
-        return EventDraft(form.type, fields, dict(map(disclosure.read_tail, (*form.tails, *self.given))))
+    def placed(self, ref: int | None, given: tuple[bytes, ...], seq: int) -> EventDraft:
+        """Return such a draft in plain values, as it is when it gets this `seq`."""
+        fields: Mapping[str, Json] = self.fields
+        if self.refers:
+            fields = {"ref": seq - 1 if ref == BEFORE else ref, **fields}
+        return EventDraft(self.type, fields, dict(map(disclosure.read_tail, (*self.tails, *given))))
 
 
 _PLACE = b"\0"

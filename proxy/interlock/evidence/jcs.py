@@ -22,7 +22,6 @@ LIMIT = 2**53
 """Integers must lie strictly between -LIMIT and LIMIT (RFC 7493 §2.2)."""
 
 _fast = msgspec.json.Encoder(order="sorted").encode
-_as_declared = msgspec.json.Encoder().encode
 
 
 class NotCanonicalError(EvidenceError):
@@ -45,18 +44,6 @@ def encode_with(checked: Json, whole: Json) -> bytes:
         raise NotCanonicalError("a string holds a lone surrogate") from None
     except RecursionError:
         raise NotCanonicalError("the value is nested too deeply") from None
-
-
-def encode_ordered(value: tuple[str, str, Sequence[msgspec.Struct]]) -> bytes:
-    """Return the canonical bytes of structs, and of names before them. Bytes become base64. Raise NotCanonicalError.
-
-    Unchecked, for the hot path: the structs declare their fields in canonical order, and hold strings, bytes, None and
-    small integers alone.
-    """
-    try:
-        return _as_declared(value)
-    except UnicodeEncodeError:
-        raise NotCanonicalError("a string holds a lone surrogate") from None
 
 
 _ATOMS = frozenset((str, bool, type(None)))

@@ -18,6 +18,7 @@ from interlock.evidence import jcs
 from interlock.evidence.events import Json
 from interlock.evidence.forms import VERSION
 from interlock.evidence.linefile import sync_directory
+from interlock.evidence.readback import ReadBack
 from interlock.evidence.seal import Status
 from interlock.evidence.sealing import Sealer
 from interlock.evidence.survey import Survey, survey
@@ -52,7 +53,8 @@ def recover(directory: Path, kind: str, sealer: Sealer, sync: str) -> Recovered:
             damage = str(error)
         else:
             expected = _append(directory, session, found, cut, timestamp(now))
-    status = sealer.seal(directory, key, kind=kind, status=Status.ABORTED, expected=expected, sync=sync, damage=damage)
+    read = ReadBack(survey(directory, session))
+    status = sealer.seal(directory, key, read, kind=kind, status=Status.ABORTED, expected=expected, sync=sync, damage=damage)
     log.warning("transcript recovered", session=session, status=str(status), events=found.events, torn_bytes=len(found.torn))
     return Recovered(session, status, found.events, len(found.torn))
 

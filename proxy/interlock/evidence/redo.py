@@ -34,7 +34,7 @@ import structlog
 
 from interlock.clock import Clock
 from interlock.errors import EvidenceError
-from interlock.evidence.linefile import sync_directory
+from interlock.evidence.linefile import Tally, sync_directory
 
 FOLDER = "redo"
 PART = 16 << 20
@@ -87,7 +87,7 @@ class _Part:
 
 
 class RedoLog:
-    """Implements `durability.Log`. `appended` and `take` belong to the loop, `write` and `close` to a thread.
+    """Implements `durability.Log`. `tally` and `take` belong to the loop, `write` and `close` to a thread.
 
     `failed` is told, in a thread, of a file whose own sync failed: what the log said of it is not deleted then. Parts are
     retired in `aside`, for the files of a thousand sessions take longer than a round may wait.
@@ -109,25 +109,17 @@ class RedoLog:
         self._aside = aside
         self._retiring: list[Future[None]] = []
         self._boot = boot if boot is not None else boot_id()
-        self._fresh: list[Shared] = []
-        self._waiting = 0
+        self.tally = Tally(MOST)
         self._part: _Part | None = None
         self._number = 0
         self._turn = Lock()
 
     # -- on the loop ------------------------------------------------------------------------------------------------
 
-    def appended(self, file: Shared, size: int, *, first: bool) -> bool:
-        """Note an append, and say whether its bytes are to be kept. `first`: since `taken` was called."""
-        if first:
-            self._fresh.append(file)
-        self._waiting += size
-        return self._waiting <= MOST
-
     def take(self) -> Batch:
         """Return what was appended since the last call."""
-        files, self._fresh = self._fresh, []
-        self._waiting = 0
+        tally = self.tally
+        files, tally.files, tally.waiting = tally.files, [], 0
         taken = [(file, file.taken()) for file in files]
         kept = [(file, appended) for file, appended in taken if appended is not None]
         return Batch(

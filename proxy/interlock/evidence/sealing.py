@@ -1,7 +1,7 @@
-"""Seals a transcript: reads back what is on the disk, signs it, and leaves a bundle that stands on its own.
+"""Seals a transcript: signs what was read back from the disk, and leaves a bundle that stands on its own.
 
-Synchronous; runs in a thread. What is signed is what the disk holds: when that is not what was written, the seal says
-`damaged`, and nothing is ever deleted.
+Synchronous; runs in a thread. What is signed is what the disk holds (readback.py): when that is not what was written, the seal
+says `damaged`, and nothing is ever deleted.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from pathlib import Path
 import structlog
 
 from interlock.clock import Clock, Entropy
-from interlock.evidence import cast, disclosure
+from interlock.evidence import disclosure
 from interlock.evidence.linefile import replace_file, sync_directory
 from interlock.evidence.policies import PolicyShelf
-from interlock.evidence.reading import recorded
+from interlock.evidence.readback import ReadBack
 from interlock.evidence.readme import README
 from interlock.evidence.seal import Seal, SealCa, SealKey, Status
-from interlock.evidence.survey import Survey, survey
+from interlock.evidence.survey import Survey
 from interlock.evidence.transcript import EVENTS, timestamp
 from interlock.evidence.vault import Vault
 
@@ -47,6 +47,7 @@ class Sealer:
         self,
         directory: Path,
         key: SealKey,
+        read: ReadBack,
         *,
         kind: str,
         status: Status,
@@ -57,18 +58,19 @@ class Sealer:
     ) -> Status:
         """Sign a directory and destroy the key; return the status that was sealed. Raise OSError or EvidenceError.
 
-        `expected` is (events, head) as the writer knows them. `disclose` takes the disclosure of the derived
-        recording; without it the seal commits to none.
+        `read` is what the directory holds, `expected` (events, head) as the writer knows them. `disclose` takes the
+        disclosure of the derived recording; without it, or without a recording, the seal commits to none.
         """
-        found = survey(directory, key.session)
+        found = read.found
         if damage is None:
             damage = _damage(found, expected)
         if damage is not None:
             status = Status.DAMAGED
             log.error("transcript damaged", session=key.session, damage=damage)
         commitment = None
-        if status is Status.CLOSED and disclose is not None:
-            commitment = self._commit_recording(directory, disclose)
+        if status is Status.CLOSED and disclose is not None and read.recording is not None:
+            text, commitment = disclosure.commit(self.entropy(disclosure.SALT), "cast", read.recording)
+            disclose(text)
         replace_file(directory / README_NAME, README.encode())
         files = {EVENTS: found.sha256, README_NAME: sha256(README.encode()).hexdigest()}
         files |= self.shelf.link(found.policies, directory)
@@ -92,14 +94,6 @@ class Sealer:
         replace_file(directory / SIGNATURE, signature)
         replace_file(directory / SEAL, seal)
         sync_directory(directory)
-
-    def _commit_recording(self, directory: Path, disclose: Callable[[str], None]) -> str:
-        digest = sha256()
-        for line in cast.render(recorded(directory, self.vault)):
-            digest.update(line)
-        text, commitment = disclosure.commit(self.entropy(disclosure.SALT), "cast", digest.hexdigest())
-        disclose(text)
-        return commitment
 
 
 def is_sealed(directory: Path) -> bool:

@@ -14,8 +14,9 @@ from typing import Any
 import msgspec
 
 from interlock.evidence import merkle
+from interlock.evidence.chain import GENESIS
 from interlock.evidence.linefile import lines_of
-from interlock.evidence.transcript import EVENTS, GENESIS
+from interlock.evidence.transcript import EVENTS
 
 
 class _Link(msgspec.Struct):

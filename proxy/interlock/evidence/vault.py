@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from interlock.evidence import disclosure
-from interlock.evidence.linefile import LineFile, Log
+from interlock.evidence.linefile import LineFile, Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ class Sink(Protocol):
         """Write whole lines before returning. Raise OSError or EvidenceError."""
         ...
 
-    def share(self, log: Log, failed: Callable[[Exception], None]) -> None:
-        """Tell `log` of what is written from now on, and `failed` why a sync that the log asked for could not be had."""
+    def share(self, tally: Tally, failed: Callable[[Exception], None]) -> None:
+        """Tell the log of what is written from now on, and `failed` why a sync that the log asked for could not be had."""
         ...
 
     def alone(self) -> None:

@@ -2,8 +2,8 @@
 
 Theory of operation. `append` writes synchronously on the loop (microseconds); every sync runs in a thread and is shared
 (durability.py). `open` returns when `session.open` and the directory entries are on stable storage. `close` seals in a
-thread: what was written is read back, signed with the session's ephemeral key, and the key is dropped. Whatever was not
-sealed when the process died is recovered at the next start (recovery.py).
+task of its own: what was written is read back (readers.py), signed with the session's ephemeral key, and the key is
+dropped. Whatever was not sealed when the process died is recovered at the next start (recovery.py).
 
 A recorder whose write or sync failed is broken for good: every later call raises, and its directory is recovered as
 aborted when its session closes, or as soon as the disk lets us.
@@ -30,6 +30,8 @@ from interlock.evidence.events import Draft, EventDraft, Json, Recorder
 from interlock.evidence.journal import Journal
 from interlock.evidence.linefile import LineFile, sync_directory
 from interlock.evidence.policies import PolicyShelf
+from interlock.evidence.readback import ReadBack
+from interlock.evidence.readers import Readers
 from interlock.evidence.recovery import recover
 from interlock.evidence.redo import Batch, RedoLog, Shared
 from interlock.evidence.seal import SealCa, SealKey, Status
@@ -44,7 +46,7 @@ TICK = 1.0
 """Seconds between two looks at what is due."""
 
 SYNCING, SEALING = 4, 2
-"""Threads. Sealing a long session takes seconds and must not keep a reviewer's answer from being synced."""
+"""Threads. Sealing must not keep a reviewer's answer from being synced."""
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 
@@ -63,7 +65,7 @@ class TranscriptRecorder:
         self._transcript = transcript
         self._key = key
         self._commit = GroupCommit(transcript.sync, store.rounds, self._sync_failed)
-        transcript.share(store.redo, self._sync_failed)
+        transcript.share(store.redo.tally, self._sync_failed)
         self._ending: asyncio.Task[None] | None = None
 
     @property
@@ -123,7 +125,8 @@ class TranscriptRecorder:
                 self._commit.stop()
             if transcript.broken is not None:
                 raise EvidenceError(transcript.broken)
-            await store.unhurried(self._seal_now)
+            read = await store.readers.read(transcript.directory, self.session, with_recording=self.kind == "session")
+            await store.unhurried(partial(self._seal_now, read))
         except (OSError, EvidenceError) as error:
             self._key.destroy()
             log.error("transcript not sealed", session=self.session, error=str(error))
@@ -134,13 +137,14 @@ class TranscriptRecorder:
         if transcript.broken is not None:
             await store.repair()
 
-    def _seal_now(self) -> None:
+    def _seal_now(self, read: ReadBack) -> None:
         transcript = self._transcript
         transcript.sync()  # the group commit may have synced the log that all share instead
         disclose = transcript.disclose if self.kind == "session" else None
         self._store.sealer.seal(
             transcript.directory,
             self._key,
+            read,
             kind=self.kind,
             status=Status.CLOSED,
             expected=(transcript.seq, transcript.head),
@@ -179,6 +183,7 @@ class TranscriptStore:
         self._ca = ca
         self._vault: Vault = vault if vault is not None else PlainVault()
         self._shelf = PolicyShelf(data_dir, policy_files)
+        self.readers = Readers(self._vault, self._sealing)
         self.sealer = Sealer(node, ca, self._shelf, self._vault, clock, entropy)
         self.rounds: SyncRounds[Batch]
         self.redo = RedoLog(data_dir, clock, self._sync_failed, self._sealing)
@@ -223,8 +228,9 @@ class TranscriptStore:
         self._ticking = asyncio.create_task(self._tick_forever())
 
     async def close(self) -> None:
-        """Seal every open transcript and the journal, and release the directory."""
+        """Seal every open transcript and the journal, and release the directory. What takes long has a bound (readers.py)."""
         self._closing = True
+        self.hurry()
         if self._ticking is not None:
             self._ticking.cancel()
             await asyncio.wait([self._ticking])
@@ -242,6 +248,11 @@ class TranscriptStore:
         self._folder.unlock()
         self.pool.shutdown()
         self._sealing.shutdown()
+        self.readers.close()
+
+    def hurry(self) -> None:
+        """The node stops, soon: let nothing wait for a seal that takes long."""
+        self.readers.stop()
 
     async def open(self, session: SessionFacts, opened: EventDraft) -> Recorder:
         """Begin a transcript. Its first event and its directory are durable when this returns. Raise EvidenceError."""

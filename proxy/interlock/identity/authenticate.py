@@ -36,7 +36,7 @@ from interlock.identity.registration import RESERVED_PREFIX
 from interlock.identity.revocation import Revocations
 from interlock.identity.scram import ScramCredentials
 from interlock.identity.sshkey import fingerprint
-from interlock.identity.throttle import Throttle, ThrottledError
+from interlock.identity.throttle import Throttle, ThrottledError, place
 from interlock.identity.tokens import EXCHANGED_PREFIX, LOGIN_PREFIX, looks_like_token
 from interlock.store.exchanged import ExchangedRows
 
@@ -143,11 +143,11 @@ class Authenticator:
         try:
             if secret.startswith(_OURS):
                 known = self._known_secret(secret)
-                self._check_revoked(known)
+                self.check_revoked(known)
                 return Proven(known)
             token = await self.verifier.verify(secret)
             found = self._delegated(token)
-            self._check_revoked(found)
+            self.check_revoked(found)
             if token.issuer.once and not await self._first_use(token):
                 raise AuthenticationError(reason=Reason.TOKEN_REPLAYED)
         except AuthenticationError as error:
@@ -165,7 +165,7 @@ class Authenticator:
         for identity in (principal.identity, *principal.acting_for):
             if (entry := self._directory.get(identity)) is not None:
                 _active(entry)
-        self._check_revoked(principal)
+        self.check_revoked(principal)
 
     def _known_secret(self, secret: str) -> Principal:
         """Return who one of our own tokens stands for."""
@@ -175,7 +175,8 @@ class Authenticator:
             return self._logins.resolve(secret)
         return self._opaque(secret)
 
-    def _check_revoked(self, principal: Principal) -> None:
+    def check_revoked(self, principal: Principal) -> None:
+        """Raise AuthenticationError for whoever the kill switch stops, however long ago they proved who they are."""
         if self._revocations is not None:
             self._revocations.check(principal)
         if self._logouts is not None:
@@ -293,7 +294,7 @@ class Authenticator:
         time. The try counts as failed while it is computed, so that a thousand at once are not a thousand free ones.
         """
         self.check_source(source, "passphrase")
-        name, login = handle[:64], f"{source} {handle[:64]}"
+        name, login = handle[:64], f"{place(source)} {handle[:64]}"
         try:
             self._by_login.check(login)
             self._by_name.check(name)
@@ -304,7 +305,7 @@ class Authenticator:
         self._by_login.failed(login)
         self._by_name.failed(name)
         if source:
-            self._by_source.failed(source)
+            self._by_source.failed(place(source))
         stored = self._stored(handle)
         matches = await self._passphrases.check(stored, passphrase)
         entry = self._directory.by_handle(handle)
@@ -314,15 +315,21 @@ class Authenticator:
             raise AuthenticationError("the handle or the passphrase is wrong")
         self._by_login.succeeded(login)
         self._by_name.succeeded(name)
-        self._by_source.forgiven(source)
+        self._by_source.forgiven(place(source))
         now = self._clock.now()
+        credential = Credential(CredentialKind.PASSPHRASE, str(entry.identity), now + PASSPHRASE_LIFETIME)
+        found = entry.principal(credential, Assurance(amr=("pwd",), auth_time=now))
+        try:
+            self.check_revoked(found)
+        except AuthenticationError as error:
+            self._record_refused("passphrase", error.code, handle, source)
+            raise
         self._journal.append(
             EventDraft(
                 "login", {"method": "passphrase", "outcome": "accepted", "source": source, "principal": str(entry.identity)}
             )
         )
-        credential = Credential(CredentialKind.PASSPHRASE, str(entry.identity), now + PASSPHRASE_LIFETIME)
-        return entry.principal(credential, Assurance(amr=("pwd",), auth_time=now))
+        return found
 
     def _stored(self, handle: str) -> str | None:
         entry = self._directory.by_handle(handle)
@@ -338,13 +345,13 @@ class Authenticator:
         A name that nobody has is committed to, not shown: people type passwords there.
         """
         if source:
-            self._by_source.failed(source)
+            self._by_source.failed(place(source))
         self._record_refused(method, reason, handle, source)
 
     def check_source(self, source: str, method: str) -> None:
         """Raise ThrottledError while this source has to wait."""
         try:
-            self._by_source.check(source)
+            self._by_source.check(place(source))
         except ThrottledError as error:
             if error.first:
                 self._record_refused(method, error.code, "", source)

@@ -22,7 +22,8 @@ from interlock.clock import Clock, Entropy, ulid
 from interlock.config import Secret
 from interlock.errors import AuthenticationError, InterlockError, Reason, StoreError
 from interlock.identity import passport
-from interlock.identity.directory import Change, ChangeKind, Directory
+from interlock.identity.changes import Change, ChangeKind
+from interlock.identity.directory import Directory
 from interlock.identity.principal import Credential, CredentialKind, Identity, Principal
 from interlock.identity.scram import MAX_VERIFIERS, ScramCredentials, Verifier, verifier
 from interlock.identity.tokens import EXCHANGED_PREFIX, PASSWORD_PREFIX, Issued, fingerprint, new_secret

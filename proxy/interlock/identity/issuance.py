@@ -7,20 +7,34 @@ journal, on stable storage, before anybody has it; and in the register, or it co
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import timedelta
+from functools import partial
 
 from interlock.clock import Clock, Entropy, rfc3339
 from interlock.errors import InterlockError, Reason
 from interlock.evidence.events import EventDraft, Recorder
+from interlock.identity import sshkey
 from interlock.identity.directory import Directory
-from interlock.identity.logins import CERTIFICATE, Logins, principal_name
+from interlock.identity.logins import CERTIFICATE, Derivation, Logins, principal_name
 from interlock.identity.principal import Identity, Kind, Principal
 from interlock.identity.ssh_ca import MAX_TTL, Signed, SshCa
 
 GIVES = frozenset(("login", "token", "jwt", "exchanged"))
 """Kinds of credentials that a certificate is given for. One certificate never leads to the next, and a passphrase is for
 deciding."""
+
+
+class Order:
+    """One certificate that is wanted together with a login: a `Derive`. `signed` is it, once the login gave it a holder."""
+
+    def __init__(self, sign: Callable[[Principal], Signed]) -> None:
+        self._sign = sign
+        self.signed: Signed | None = None
+
+    def __call__(self, holder: Principal) -> Derivation:
+        self.signed = signed = self._sign(holder)
+        return Derivation(CERTIFICATE, signed.serial, signed.fingerprint, signed.expires)
 
 
 class Issuance:
@@ -50,6 +64,19 @@ class Issuance:
 
     async def issue(self, holder: Principal, line: str) -> Signed:
         """Certify a public key for whoever showed `holder.credential`. Raise InterlockError."""
+        signed = self._sign(holder, line)
+        await self._journal.sync()
+        await self._logins.derive(CERTIFICATE, signed.serial, holder, key=signed.fingerprint, expires=signed.expires)
+        return signed
+
+    def order(self, line: str) -> Order:
+        """Return the order of a certificate that is issued in one step with a login. Raise ConfigError for a bad key: before
+        anything is redeemed for it."""
+        sshkey.parse(line)
+        return Order(partial(self._sign, line=line))
+
+    def _sign(self, holder: Principal, line: str) -> Signed:
+        """Sign, and append it to the journal."""
         entry = self._directory.get(holder.identity)
         if entry is None:
             raise InterlockError("only who is in the directory has certificates", reason=Reason.UNKNOWN_PRINCIPAL)
@@ -76,8 +103,6 @@ class Issuance:
                 },
             )
         )  # fmt: skip
-        await self._journal.sync()
-        await self._logins.derive(CERTIFICATE, signed.serial, holder, key=signed.fingerprint, expires=signed.expires)
         return signed
 
     def accept(self, authority: bytes, serial: str, key: str, principals: Collection[str]) -> Principal | None:

@@ -23,7 +23,8 @@ from interlock.clock import Clock, Entropy, ulid
 from interlock.config import Secret
 from interlock.errors import AuthenticationError, ConfigError, InterlockError, NotFoundError, Reason
 from interlock.evidence.events import EventDraft, Json, Recorder
-from interlock.identity.directory import Change, ChangeKind, Directory
+from interlock.identity.changes import Change, ChangeKind
+from interlock.identity.directory import Directory
 from interlock.identity.entries import Entry
 from interlock.identity.idtoken import LoggedIn
 from interlock.identity.passport import origins_text, read_origins
@@ -64,6 +65,20 @@ class Opened:
     principal: Principal
 
 
+@dataclass(frozen=True, slots=True)
+class Derivation:
+    """What is made of a login in one step with it: its id (a certificate's serial), its key's fingerprint, its end."""
+
+    kind: str
+    ident: str
+    key: str
+    expires: datetime
+
+
+Derive = Callable[[Principal], Derivation]
+"""Makes it for the principal that has logged in, and appends it to the journal. Raise InterlockError."""
+
+
 class Logins:
     """One a process. `load()` before use."""
 
@@ -83,6 +98,7 @@ class Logins:
         self._logins: dict[str, LoginRow] = {}
         self._by_hash: dict[bytes, LoginRow] = {}
         self._by_person: dict[Identity, dict[str, None]] = {}
+        self._opening: dict[str, LoginRow] = {}
         self._derived: dict[str, DerivedRow] = {}
         self._children: dict[str, dict[str, None]] = {}
         self._subscribers: list[Callable[[Ended], None]] = []
@@ -108,8 +124,11 @@ class Logins:
 
     # -- logging in -------------------------------------------------------------------------------------------------------
 
-    async def open(self, who: LoggedIn, *, method: str, source: str) -> Opened:
-        """Begin a login of somebody whose ID token was just verified. Raise InterlockError; a refusal is in the journal."""
+    async def open(self, who: LoggedIn, *, method: str, source: str, derive: Derive | None = None) -> Opened:
+        """Begin a login of somebody whose ID token was just verified. Raise InterlockError; a refusal is in the journal.
+
+        `derive` makes what the login is for in the same step: both are written, or neither.
+        """
         try:
             entry = self._directory.get(who.identity) or await self._registered(who)
             if entry.disabled:
@@ -132,9 +151,24 @@ class Logins:
         )  # fmt: skip
         self._note(method, {"outcome": "accepted", "source": source, "principal": str(entry.identity), "login": row.id},
                    {"account": str(who.identity)})  # fmt: skip
-        await learn_groups(self._directory, self._clock, entry.identity, who.identity.issuer, who.groups)
-        await self._rows.add(row)
-        self._keep(row)
+        rows: list[LoginRow | DerivedRow] = [row]
+        if derive is not None:
+            made = derive(self._standing(row, entry))
+            rows.append(_derived(made, entry.identity, row.id, who.groups - entry.groups))
+            await self._journal.sync()
+        self._opening[row.id] = row
+        try:
+            await self._rows.add(*rows)
+        finally:
+            standing = self._opening.pop(row.id, None) is not None
+        if not standing:  # the provider ended it while this was written
+            await self._rows.drop(login=[row.id], credential=[one.id for one in rows[1:]])
+            raise AuthenticationError(reason=Reason.LOGIN_ENDED)
+        for written in rows:
+            if isinstance(written, LoginRow):
+                self._keep(written)
+            else:
+                self._keep_derived(written)
         mine = list(self._by_person[entry.identity])
         if len(mine) > MAX_PER_PERSON:
             await self.end(mine[: len(mine) - MAX_PER_PERSON], "too-many-logins")
@@ -216,11 +250,14 @@ class Logins:
         return ident in self._logins or self._live_derived(ident) is not None
 
     def _principal(self, row: LoginRow) -> Principal | None:
-        if row.id not in self._logins or row.expires <= self._clock.now():
+        if row.id not in self._logins or row.expires <= self._clock.now() or self._unlinked(row):
             return None
         entry = self._directory.get(Identity(row.issuer, row.subject))
         if entry is None or entry.disabled or entry.kind is not Kind.HUMAN:
             return None
+        return self._standing(row, entry)
+
+    def _standing(self, row: LoginRow, entry: Entry) -> Principal:
         found = entry.principal(Credential(CredentialKind.LOGIN, row.id, row.expires), _read_assurance(row.assurance))
         return replace(found, groups=found.groups | _read_groups(row.groups))
 
@@ -228,7 +265,15 @@ class Logins:
         row = self._derived.get(ident)
         if row is None or row.expires <= self._clock.now():
             return None
-        return row if not row.parent.startswith("log_") or row.parent in self._logins else None
+        if not row.parent.startswith("log_"):
+            return row
+        login = self._logins.get(row.parent)
+        return row if login is not None and not self._unlinked(login) else None
+
+    def _unlinked(self, row: LoginRow) -> bool:
+        """Whether the account that logged in belongs to this entry no longer: what it proved is nobody's, or another's."""
+        entry = self._directory.get(Identity(row.provider, row.account))
+        return entry is None or entry.identity != Identity(row.issuer, row.subject)
 
     # -- what is derived ----------------------------------------------------------------------------------------------------
 
@@ -240,10 +285,8 @@ class Logins:
         parent = holder.credential
         if parent.kind is CredentialKind.LOGIN and parent.ident not in self._logins:
             raise AuthenticationError(reason=Reason.LOGIN_ENDED)
-        row = DerivedRow(
-            id=ident, issuer=entry.identity.issuer, subject=entry.identity.subject, kind=kind, parent=parent.ident, key=key,
-            groups=_groups(holder.groups - entry.groups), expires=expires, origins=origins_text(parent.origins),
-        )  # fmt: skip
+        made = Derivation(kind, ident, key, expires)
+        row = _derived(made, entry.identity, parent.ident, holder.groups - entry.groups, parent.origins)
         await self._rows.add(row)
         self._keep_derived(row)
         if parent.kind is CredentialKind.LOGIN and parent.ident not in self._logins:  # it ended while this was written
@@ -271,14 +314,30 @@ class Logins:
         """End the logins that a back-channel logout names: of a session of the provider, of an account, or of both.
 
         Only those that had begun when it was `issued`: who captured it can't end later ones with it. Clocks differ a little.
+        A login of that account whose session the provider did not say may be this one, so it ends too.
         """
+        if not session and not account:
+            return 0
         latest = issued + LOGOUT_SKEW
-        named = [
-            row.id for row in self._logins.values()
-            if row.provider == provider and (not session or row.session == session)
-            and (not account or row.account == account) and row.created <= latest
-        ]  # fmt: skip
-        return await self.end(named, "logout-at-provider") if session or account else 0
+
+        def meant(row: LoginRow) -> bool:
+            of_session = not session or row.session == session or (account != "" and not row.session)
+            of_account = not account or row.account == account
+            return row.provider == provider and of_session and of_account and row.created <= latest
+
+        opening = [row.id for row in self._opening.values() if meant(row)]
+        for ident in opening:
+            del self._opening[ident]
+        return len(opening) + await self.end([row.id for row in self._logins.values() if meant(row)], "logout-at-provider")
+
+    def revoked(self, ident: str) -> None:
+        """End what came from a credential that is revoked, and the credential itself where it is one of ours: now, in memory."""
+        rows = [self._derived[one] for one in (ident, *self._children.get(ident, {})) if one in self._derived]
+        self._end_derived(rows, why="revoked")
+        if rows:
+            self._later(self._rows.drop(credential=[row.id for row in rows]))
+        if ident in self._logins:
+            self._later(self._end([ident], "revoked"))
 
     async def end_certificate(self, serial: str) -> None:
         """Revoke one certificate. Raise NotFoundError."""
@@ -294,13 +353,6 @@ class Logins:
         self._end_derived(rows, why=why)
         await self._rows.drop(credential=[row.id for row in rows])
         return len(rows)
-
-    def end_from(self, credentials: Collection[str], why: str) -> None:
-        """End the certificates and passwords that were made from any of these."""
-        rows = [self._derived[child] for parent in credentials for child in self._children.get(parent, {})]
-        if rows:
-            self._end_derived(rows, why=why)
-            self._later(self._rows.drop(credential=[row.id for row in rows]))
 
     def _end_derived(
         self,
@@ -331,11 +383,10 @@ class Logins:
             await self._directory.revoke_password(entry.handle, row.id, by=entry.identity)
 
     def _changed(self, change: Change) -> None:
-        """Whoever is stopped is logged out, and what came from a revoked credential ends with it."""
+        """Whoever is stopped is logged out, and what came from a revoked credential or an account that was unlinked ends too."""
         logins = [ident for identity in change.stopped for ident in self._by_person.get(identity, {})]
-        if change.kind is ChangeKind.UNLINKED and (other := change.other) is not None:
-            mine = (self._logins[ident] for ident in self._by_person.get(change.identity, {}))
-            logins += [row.id for row in mine if (row.provider, row.account) == (other.issuer, other.subject)]
+        if change.kind is ChangeKind.UNLINKED:
+            logins += [one for one in self._by_person.get(change.identity, {}) if self._unlinked(self._logins[one])]
         children = [self._derived[c] for parent in change.credentials for c in self._children.get(parent, {})]
         children += [row for row in self._derived.values() if Identity(row.issuer, row.subject) in change.stopped]
         gone = [self._derived[ident] for ident in change.credentials if ident in self._derived]
@@ -411,6 +462,15 @@ def principal_name(identity: Identity) -> str:
     if not name.isascii() or not name.isprintable() or "," in name or " " in name:
         raise ConfigError("this identity can't stand in a certificate")  # CVE-2026-35414: a comma splits principals
     return name
+
+
+def _derived(
+    made: Derivation, whose: Identity, parent: str, groups: Iterable[str], origins: tuple[Origin, ...] = ()
+) -> DerivedRow:
+    return DerivedRow(
+        id=made.ident, issuer=whose.issuer, subject=whose.subject, kind=made.kind, parent=parent, key=made.key,
+        groups=_groups(groups), expires=made.expires, origins=origins_text(origins),
+    )  # fmt: skip
 
 
 def _groups(groups: Iterable[str]) -> str:

@@ -2,8 +2,8 @@
 
 Knows OpenID Connect Discovery 1.0 §4, RFC 6749 §4.1.3 and §5.2, RFC 7636 (PKCE) and RFC 8628 (device grant). Must not know
 people, sessions or which login is under way. The issuer comes from the configuration; the endpoints from the issuer's own
-document and from nothing else. HTTPS without redirects (plain HTTP on loopback), every answer bounded in size and time. What
-the provider says about an error is matched against the RFCs' codes and never repeated: it may quote what was sent.
+document and from nothing else: HTTPS, or plain HTTP on loopback. What bounds an answer is `asking`'s. What the provider says
+about an error is matched against the RFCs' codes and never repeated: it may quote what was sent.
 """
 
 from __future__ import annotations
@@ -11,27 +11,23 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-import httpx
 import structlog
 
 from interlock.clock import Clock
 from interlock.config import Secret, is_loopback
 from interlock.errors import AuthenticationError, InterlockError, Reason
+from interlock.identity.asking import Asking, AskingError
 
 log = structlog.get_logger()
 
-TIMEOUT_S = 10
-MAX_BODY = 262_144
 METADATA_S = 3600
 RETRY_S = 5
-CONCURRENT = 16
-"""Requests at once to the provider: a thousand logins are a queue there, not a flood."""
 
 DEFAULT_INTERVAL_S = 5
 SLOWER_S = 5
@@ -83,18 +79,17 @@ class Waiting(Enum):
 
 
 class Provider:
-    """One issuer's endpoints. `client` gives the shared HTTP client, which its maker closes."""
+    """One issuer's endpoints. Whoever made `asking` closes it."""
 
-    def __init__(self, issuer: str, *, clock: Clock, client: Callable[[], httpx.AsyncClient]) -> None:
+    def __init__(self, issuer: str, *, clock: Clock, asking: Asking) -> None:
         self.issuer = issuer
         self._clock = clock
-        self._client = client
+        self._asking = asking
         self._loopback = urlsplit(issuer).scheme == "http" and is_loopback(urlsplit(issuer).hostname or "")
         self._metadata: Metadata | None = None
         self._until_us = 0
         self._not_before_us = 0
         self._lock = asyncio.Lock()
-        self._room = asyncio.Semaphore(CONCURRENT)
 
     async def metadata(self) -> Metadata:
         """Return the endpoints, fetched at most once an hour; the old ones while fetching fails. Raise InterlockError."""
@@ -210,27 +205,20 @@ class Provider:
                     headers: Mapping[str, str] | None = None) -> dict[str, Any]:  # fmt: skip
         """Return the JSON object of an answer with status 200, or 400 and 401 for the errors of RFC 6749 §5.2."""
         try:
-            async with self._room, asyncio.timeout(TIMEOUT_S), self._client().stream(
-                method, url, data=data, headers={"Accept": "application/json", **(headers or {})}, follow_redirects=False,
-                timeout=TIMEOUT_S,
-            ) as response:  # fmt: skip
-                body = bytearray()
-                async for chunk in response.aiter_bytes():
-                    body += chunk
-                    if len(body) > MAX_BODY:
-                        raise ValueError("too large")
-                document = json.loads(body)
-                if not isinstance(document, dict):
-                    raise ValueError("no object")  # noqa: TRY004  one error for a bad document
-                failed = response.status_code in (400, 401, 403, 428) and isinstance(document.get("error"), str)
-                if response.status_code != 200 and not failed:
-                    raise ValueError("status")
-                if response.status_code == 200 and "error" in document:
-                    raise ValueError("an error with status 200")
-                return document
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, RecursionError) as error:
-            log.warning("provider.call_failed", issuer=self.issuer, error=error.__class__.__name__)
+            answer = await self._asking.ask(method, url, form=data, headers=headers)
+            document = json.loads(answer.body)
+            if not isinstance(document, dict):
+                raise ValueError("no object")  # noqa: TRY004  one error for a bad document
+            failed = answer.status in (400, 401, 403, 428) and isinstance(document.get("error"), str)
+            if answer.status != 200 and not failed:
+                raise ValueError("status")
+            if answer.status == 200 and "error" in document:
+                raise ValueError("an error with status 200")
+        except (AskingError, ValueError, RecursionError) as error:
+            kind = str(error) if isinstance(error, AskingError) else type(error).__name__
+            log.warning("provider.call_failed", issuer=self.issuer, error=kind)
             raise _unavailable() from None
+        return document
 
 
 def _is_number(value: object) -> bool:

@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from interlock.clock import Clock, Entropy, ulid
 from interlock.errors import ConfigError
 from interlock.identity import registration
-from interlock.identity.directory import Amendment, Change, ChangeKind, Directory
+from interlock.identity.changes import Amendment, Change, ChangeKind
+from interlock.identity.directory import Directory
 from interlock.identity.entries import LOCAL, Entry, Index, identity_of
 from interlock.identity.principal import Identity, Kind
 from interlock.identity.scim import Group, ScimError, User
@@ -111,11 +112,16 @@ class Provisioning:
         await self._directory.amend(build, by=self.by)
         return ident
 
-    async def update(self, ident: str, user: User) -> None:
-        """Replace what is said of a user. Raise ScimError."""
+    async def update(self, ident: str, change: Callable[[User], User]) -> None:
+        """Replace what is said of a user by what `change` makes of it. Raise ScimError.
+
+        `change` is called when it is this change's turn: of two that came at once, the one would bring back what the other
+        took away.
+        """
 
         def build(index: Index) -> Amendment | None:
             entry, row = self.user(ident)
+            user = change(self.said(row))
             self._check_unique(index, user, ident)
             if self._identity(user) != self._identity(self.said(row)):
                 raise ScimError(400, "mutability", "the attribute that is the user's subject does not change")
@@ -126,14 +132,14 @@ class Provisioning:
                 changed=self._clock.now(),
             )  # fmt: skip
             put: list[Row] = [after]
-            change = Change(ChangeKind.LINKED, entry.identity, entry.handle)
+            told = Change(ChangeKind.LINKED, entry.identity, entry.handle)
             if row.active and not user.active:
-                change = Change(ChangeKind.DISABLED, entry.identity, entry.handle, self._directory.with_agents(entry))
+                told = Change(ChangeKind.DISABLED, entry.identity, entry.handle, self._directory.with_agents(entry))
             elif user.active and not row.active:
-                change = Change(ChangeKind.ENABLED, entry.identity, entry.handle)
+                told = Change(ChangeKind.ENABLED, entry.identity, entry.handle)
                 put.append(self._directory.gained(self._directory.row(entry), self.by))
             return Amendment(
-                change, put, fields={"scim": ident, "active": user.active}, secret={"user": user.user_name},
+                told, put, fields={"scim": ident, "active": user.active}, secret={"user": user.user_name},
                 urgent=row.active and not user.active,
             )  # fmt: skip
 
@@ -188,10 +194,10 @@ class Provisioning:
             await self._put_group(row, group.members)
             return row.id
 
-    async def update_group(self, ident: str, group: Group) -> None:
-        """Replace a group's name and members. Raise ScimError."""
+    async def update_group(self, ident: str, change: Callable[[Group], Group]) -> None:
+        """Replace a group's name and members by what `change` makes of them, when it is its turn. Raise ScimError."""
         async with self._lock:
-            before = self.group(ident)
+            before, group = self.group(ident), change(self.group_said(ident))
             row = replace(before, display=group.display, external_id=group.external_id, changed=self._clock.now())
             await self._put_group(row, group.members)
 

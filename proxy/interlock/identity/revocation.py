@@ -7,7 +7,7 @@ holds some subscribes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -98,6 +98,15 @@ class Revocations:
         for one in self._standing.values():
             if one.kind is not Revoked.EVERYTHING and one.concerns(principal):
                 raise AuthenticationError(reason=Reason.CREDENTIAL_REVOKED)
+
+    def bars(self, identities: Collection[Identity]) -> bool:
+        """Whether any of these people or agents is revoked: then nobody answers as one of them either."""
+        named = {one.value for one in self._standing.values() if one.kind in (Revoked.SUBJECT, Revoked.AGENT)}
+        return bool(named) and any(str(identity) in named for identity in identities)
+
+    def names(self, ident: str) -> bool:
+        """Whether the credential of this ident is revoked."""
+        return any(one.kind is Revoked.CREDENTIAL and one.value == ident for one in self._standing.values())
 
     def stops(self, principal: Principal, target: str) -> bool:
         """Whether this principal may open no session at this target."""

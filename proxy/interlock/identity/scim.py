@@ -64,12 +64,13 @@ def bad(message: str, kind: str = "invalidValue") -> ScimError:
     return ScimError(400, kind, message)
 
 
-def user(body: Any) -> User:
-    """Read a whole user. Raise ScimError."""
+def user(body: Any, before: User | None = None) -> User:
+    """Read a whole user. One who was stopped `before` stays so where nothing else is said. Raise ScimError."""
     given = _object(body, "a user")
+    active = _member(given, "active", before.active if before is not None else True)
     name = _member(given, "name")
     display = _text(given, "displayName") or (_text(name, "formatted") if isinstance(name, dict) else "")
-    return User(_text(given, "userName", needed=True), _text(given, "externalId"), display, _flag(_member(given, "active", True)))
+    return User(_text(given, "userName", needed=True), _text(given, "externalId"), display, _flag(active))
 
 
 def group(body: Any) -> Group:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from interlock.clock import Clock, Entropy
 from interlock.errors import AuthenticationError, InterlockError, Reason
 from interlock.identity.idtoken import IdTokens
-from interlock.identity.logins import Logins, Opened
+from interlock.identity.logins import Derive, Logins, Opened
 from interlock.identity.logouts import Logouts
 from interlock.identity.provider import SLOWER_S, DeviceGrant, Provider, ProviderClient, Waiting
 from interlock.identity.tokens import fingerprint
@@ -135,10 +135,10 @@ class SignIn:
         self._by_source[source] = self._by_source.get(source, 0) + 1
         return DeviceFlow(flow, grant.user_code, grant.address, grant.complete, grant.interval, grant.lifetime)
 
-    async def poll(self, flow: str, *, method: str = "device") -> Opened | Pending:
+    async def poll(self, flow: str, *, method: str = "device", derive: Derive | None = None) -> Opened | Pending:
         """Ask whether the person has decided; the provider is asked no oftener than it wants. Raise InterlockError.
 
-        A flow is redeemed once, and gone when it was refused.
+        A flow is redeemed once, and gone when it was refused. `derive` makes what the login is for in one step with it.
         """
         key = fingerprint(flow)
         device, now = self._devices.get(key), self._clock.monotonic_us()
@@ -168,7 +168,7 @@ class SignIn:
             return Pending(device.interval)
         client = _offered(self._clients.device)
         self._forget_device(key)
-        return await self._open(answer, client, None, method, device.source)
+        return await self._open(answer, client, None, method, device.source, derive)
 
     async def confirmed(self, flow: str, *, method: str) -> Opened:
         """Wait until the person has decided, asking as often as the provider wants. Raise InterlockError."""
@@ -209,7 +209,9 @@ class SignIn:
         self._by_source[source] = self._by_source.get(source, 0) + 1
         return BrowserFlow(flow, address, state)
 
-    async def finish(self, flow: str, *, state: str, code: str, verifier: str, issuer: str | None, method: str) -> Opened:
+    async def finish(
+        self, flow: str, *, state: str, code: str, verifier: str, issuer: str | None, method: str, derive: Derive | None = None
+    ) -> Opened:
         """Redeem what a browser brought back. A flow is tried once, whatever comes of it. Raise InterlockError."""
         key = fingerprint(flow)
         browser = self._browsers.pop(key, None)
@@ -227,15 +229,17 @@ class SignIn:
         if not _CODE.match(code):
             raise AuthenticationError("the answer holds no code; log in again")
         token = await self._provider.code_token(browser.client, code, verifier, browser.redirect)
-        return await self._open(token, browser.client, browser.nonce, method, browser.source)
+        return await self._open(token, browser.client, browser.nonce, method, browser.source, derive)
 
-    async def _open(self, token: str, client: ProviderClient, nonce: str | None, method: str, source: str) -> Opened:
+    async def _open(
+        self, token: str, client: ProviderClient, nonce: str | None, method: str, source: str, derive: Derive | None
+    ) -> Opened:
         try:
             who = await self._tokens.verify(token, client=client.client_id, nonce=nonce)
         except AuthenticationError as error:
             self._logins.refused(method, error.code, source)
             raise
-        return await self._logins.open(who, method=method, source=source)
+        return await self._logins.open(who, method=method, source=source, derive=derive)
 
     # -- the end ------------------------------------------------------------------------------------------------------------
 

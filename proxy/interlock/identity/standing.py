@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from interlock.errors import Reason
-from interlock.identity.directory import Change, ChangeKind, Directory
+from interlock.identity.changes import Change, ChangeKind
+from interlock.identity.directory import Directory
 from interlock.identity.entries import LOCAL, Entry
 from interlock.identity.logouts import Logouts
 from interlock.identity.principal import CredentialKind, Identity, Principal

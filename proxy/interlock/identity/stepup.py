@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 
 from interlock.clock import Clock, Entropy
 from interlock.errors import AuthenticationError, Reason
-from interlock.identity.directory import Change, ChangeKind, Directory
+from interlock.identity.changes import Change, ChangeKind
+from interlock.identity.directory import Directory
 from interlock.identity.principal import Credential, CredentialKind, Identity, Kind, Principal
 from interlock.identity.tokens import DECISION_PREFIX, fingerprint, new_secret
 

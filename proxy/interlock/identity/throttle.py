@@ -6,11 +6,23 @@ thousand at once are not a thousand free ones. Knows keys (a handle, a source ad
 
 from __future__ import annotations
 
+import ipaddress
 from collections import OrderedDict
 from dataclasses import dataclass
 
 from interlock.clock import Clock
 from interlock.errors import AuthenticationError, Reason
+
+
+def place(source: str) -> str:
+    """Return what counts as one place: an IPv4 address, or the /64 out of which one IPv6 host draws as many as it likes."""
+    try:
+        address = ipaddress.ip_address(source.partition("%")[0])
+    except ValueError:
+        return source
+    if isinstance(address, ipaddress.IPv4Address):
+        return source
+    return str(address.ipv4_mapped or ipaddress.ip_network((int(address) >> 64 << 64, 64)))
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ import structlog
 
 from interlock import gate
 from interlock.approvals.wording import Refusal
-from interlock.commands.model import Command, Kind, Wire
+from interlock.commands.model import BindValue, Command, Kind, Wire
 from interlock.errors import SENTENCES, InterlockError, LocalProtocolError, Reason, RemoteProtocolError
 from interlock.postgres import refusals
 from interlock.postgres.answering import Answering, PoisonedError
@@ -35,13 +35,16 @@ from interlock.postgres.statements import (
     mentions_names,
     unsettles,
 )
-from interlock.postgres.stretches import Stretches, values
+from interlock.postgres.stretches import Stretches
 from interlock.postgres.waiting import HeldClient
 from interlock.postgres.wire import answers, requests
 from interlock.postgres.wire.answers import ErrorFields, RefusedNames
 from interlock.postgres.wire.frame import CopyPiece, Frame
+from interlock.postgres.wire.given import listed
 from interlock.postgres.wire.names import OUTSIDE, Lookup
 from interlock.postgres.wire.pipeline import Asked, Pipeline, Step
+from interlock.postgres.wire.requests import Bind
+from interlock.postgres.wire.values import shown
 
 log = structlog.get_logger()
 
@@ -210,11 +213,13 @@ class Asking:
                     self._bind_statement(frame, bound, statement)
 
     def _bind_statement(self, frame: Frame, bound: requests.Bind, statement: Statement) -> None:
-        context, binds = self._names.context(), values(bound, statement.types)
-        repeat = statement.binds.repeat
-        if repeat is not None and (decision := self._session.again(context, (repeat, binds))) is not None:
-            self._enter_bind(frame, bound, Portal(statement.shown, decision))
-            return
+        context, repeat = self._names.context(), statement.binds.repeat
+        if repeat is not None:
+            given = listed(frame.raw, bound.at, statement.types, shown)
+            if (decision := self._session.again(context, (repeat, given))) is not None:
+                self._enter_bind(frame, bound, Portal(statement.shown, decision))
+                return
+        binds = values(bound, statement.types)
         command = Command(Wire.POSTGRES, Kind.BIND, statement.text, binds=binds, settings=self._settings, context=context)
         self._decide(command, partial(self._bound, frame, bound, statement, command))
 
@@ -461,3 +466,14 @@ class Asking:
         """Read a text with the catalog as it is now. Answers may have come meanwhile that make the server skip it."""
         if not self._pipeline.skipping:
             self._decide(replace(command, context=self._names.context()), then)
+
+
+def values(bound: Bind, types: tuple[int, ...]) -> tuple[BindValue, ...]:
+    """Pair each value with its format, its type where it is known, and its text for people."""
+    found = []
+    known = len(types)
+    for index, raw in enumerate(bound.values):
+        oid = types[index] if index < known else 0
+        code = bound.format_of(index)
+        found.append(BindValue(raw, code, oid, None if raw is None else shown(raw, code, oid)))
+    return tuple(found)

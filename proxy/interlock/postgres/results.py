@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from interlock.evidence.events import Draft, EventDraft, Json
-from interlock.evidence.forms import Form
+from interlock.evidence.forms import Form, FormedDraft
 from interlock.postgres.wire.answers import rows_of
 
 MAX_GATHERED = 64
@@ -30,6 +30,14 @@ class Results:
             self._add("pg.result", {"ref": ref, **_tagged(tag)})
         else:
             self._gather(_form(tag).draft(ref))
+
+    def alone(self, ref: int, tag: bytes) -> None:
+        """The same of a statement that nothing else was gathered beside, recorded at once."""
+        if self._drafts or len(tag) > MAX_TAG:
+            self.tag(ref, tag)
+            self.flush()
+        else:
+            self._record(FormedDraft(_form(tag), ref, ()))
 
     def suspended(self, ref: int | None) -> None:
         """A portal gave as many rows as were asked for and may be resumed."""

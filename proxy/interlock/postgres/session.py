@@ -131,7 +131,7 @@ class PostgresSession:
         if self._finished:
             return
         self._finished = True
-        self._stretches.land()
+        self._stretches.leave()
         self._asking.stop()
         if error is not None and self._answering.at_boundary:
             self.relay.to_client(answers.error(error))
@@ -169,14 +169,13 @@ class PostgresSession:
     # -- relay.Ends ---------------------------------------------------------------------------------------------------
 
     def from_client(self, data: bytes) -> None:
-        if self._finished:
-            return
         stretches = self._stretches
-        if stretches.flying:
-            stretches.land()
-        elif self._at_rest and stretches.begin(data):
+        if stretches.ready and not self.relay.server_side.full and stretches.begin(data):
             self.relay.to_server(data)
             return
+        if self._finished:
+            return
+        stretches.leave()
         self._frames.feed(data)
         self.go_on()
 
@@ -187,7 +186,7 @@ class PostgresSession:
             self._pipeline.at_rest
             and self._frames.at_rest
             and self._answering.at_rest
-            and not (self._asking.busy or self._asking.unsettled or self.relay.server_full)
+            and not (self._asking.busy or self._asking.unsettled)
         )
 
     def client_left(self) -> None:
@@ -200,6 +199,8 @@ class PostgresSession:
         self.go_on()
 
     def from_server(self, data: bytes) -> None:
+        if self._stretches.flying and self._landed(data):
+            return
         owed = len(self._pipeline)
         if self._finished or not self._relayed(data):
             return
@@ -210,14 +211,23 @@ class PostgresSession:
             self._on_drained()
         if owed > MAX_IN_FLIGHT >= len(self._pipeline):
             self.go_on()
+        self._stretches.ready = self._at_rest and not self._finished
+
+    def _landed(self, data: bytes) -> bool:
+        """Relay one read of the server that answers a whole stretch; False when it does not."""
+        try:
+            if not self._stretches.answered(data):
+                return False
+        except EvidenceError as error:
+            self.end(str(error.code), refusals.fatal(error.code, str(error)))
+            return True
+        self.relay.to_client(data)
+        return True
 
     def _relayed(self, data: bytes) -> bool:
         """Relay one read of the server; False when that ended the session."""
         try:
-            if self._stretches.answered(data):
-                self.relay.to_client(data)
-                return True
-            self._stretches.land()
+            self._stretches.leave()
             if relayed := self._answering.take(data):
                 self.relay.to_client(relayed)
         except (EvidenceError, PoisonedError) as error:

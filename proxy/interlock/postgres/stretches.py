@@ -6,7 +6,7 @@ Must not know: policy, how anything unusual is handled.
 Theory of operation. Most of what a driver sends is one prepared statement with new values, and most of what a server
 answers is its rows. As long as both are exactly that, message by message is a detour: the read is decided, recorded and
 written whole, and so is its answer. Whatever differs leaves the short way at once. Before anything else of the session is
-looked at, `land` enters a stretch in flight into pipeline and names, as if its messages had been handled one by one; from
+looked at, `leave` enters a stretch in flight into pipeline and names, as if its messages had been handled one by one; from
 there on nobody can tell which way they came. So there is nothing here that could be decided differently: what this does
 not do, the long way does.
 """
@@ -17,19 +17,19 @@ from collections.abc import Hashable
 from typing import NamedTuple
 
 from interlock import gate
-from interlock.commands.model import BindValue
 from interlock.postgres.results import Results
 from interlock.postgres.schema import SchemaView
 from interlock.postgres.statements import Portal, Recurrence, SessionNames, Statement
 from interlock.postgres.wire import stretch
+from interlock.postgres.wire.given import listed
 from interlock.postgres.wire.pipeline import Asked, Pipeline, Step
-from interlock.postgres.wire.requests import Bind
 from interlock.postgres.wire.values import shown
 
 MAX_KEPT = 64
 """Parse messages, and as many kinds of texts that are alike, that a session remembers."""
 MAX_KEPT_BYTES = 4096
 """Longer ones hardly repeat."""
+_QUERY = ord("Q")
 
 
 class Parsed(NamedTuple):
@@ -40,26 +40,25 @@ class Parsed(NamedTuple):
 
 
 class _Flight(NamedTuple):
-    """A stretch that was sent and is not answered. `decision` is the Bind's."""
+    """A stretch that was sent and is not answered. `decision` is the Bind's. Of a Query, `statement` is None."""
 
-    parsed: int | None
-    statement: Statement
+    statement: Statement | None
     decision: int
-    described: bool
-
-
-class _Query(NamedTuple):
-    """A Query that was sent and is not answered."""
-
-    decision: int
+    parsed: int | None = None
+    described: bool = False
 
 
 class Stretches:
-    """At most one stretch or Query in flight, and the Parse messages and alike texts that came before."""
+    """At most one stretch or Query in flight, and the Parse messages and alike texts that came before.
+
+    `ready`: nothing is in flight, nothing waits, nothing is kept of either stream. The session says so after an answer; here it
+    stays so as long as each read is one stretch and each answer a whole one.
+    """
 
     def __init__(
         self, session: gate.Session, *, pipeline: Pipeline, names: SessionNames, schema: SchemaView, results: Results
     ) -> None:
+        self.ready = False
         self._session = session
         self._pipeline = pipeline
         self._names = names
@@ -67,7 +66,7 @@ class Stretches:
         self._results = results
         self._parses: dict[bytes, Parsed] = {}
         self._alike: dict[Hashable, Recurrence] = {}
-        self._flight: _Flight | _Query | None = None
+        self._flight: _Flight | None = None
 
     @property
     def flying(self) -> bool:
@@ -99,111 +98,100 @@ class Stretches:
     def begin(self, data: bytes) -> bool:
         """Take off with a read that is one known stretch: when this is True it is recorded, and is to be sent as it came.
 
-        To be asked only when nothing is in flight and nothing waits.
+        To be asked only when `ready`.
         """
-        if self._alike and (text := stretch.query(data)) is not None:
-            return self._begin_query(text)
-        asked = stretch.asked(data)
-        if asked is None or self._schema.awaited or self._names.full:
-            return False
-        context = self._names.context()
-        if asked.parse:
-            known = self._parses.get(asked.parse)
-            if known is None or asked.bind.statement or known.recurrence.repeat is None:
-                return False
-            statement = known.statement.anew()
+        if data[0] == _QUERY:
+            flight = self._query(data)
         else:
-            known = None
-            meaning = self._names.statements.look_up(asked.bind.statement, self._pipeline.stretch)
-            if not isinstance(meaning, Statement):
-                return False
-            statement = meaning
-        repeat = statement.binds.repeat
-        if repeat is None:
+            asked = stretch.asked(data)
+            flight = None if asked is None else self._bind(data, *asked)
+        if flight is None:
             return False
-        run = repeat, values(asked.bind, statement.types)
-        if known is None or known.recurrence.repeat is None:
-            decision = self._session.again(context, run)
-            parsed = None
-        else:
-            parsed = self._session.again(context, (known.recurrence.repeat, ()), run)
-            decision = None if parsed is None else parsed + gate.EVENTS_OF_A_RELEASE
-        if decision is None:
-            return False
-        self._flight = _Flight(parsed, statement, decision, asked.described)
+        self._flight = flight
+        self.ready = False
         return True
 
-    def _begin_query(self, text: bytes) -> bool:
-        if self._schema.awaited:
-            return False
+    def _bind(self, data: bytes, parse: bytes, name: str, described: bool, at: int) -> _Flight | None:
+        names = self._names
+        if self._schema.awaited or names.full:
+            return None
+        context = names.context()
+        if parse:
+            known = self._parses.get(parse)
+            if known is None or name:
+                return None
+            parsing, statement = known.recurrence.repeat, known.statement.anew()
+            if parsing is None or (repeat := statement.binds.repeat) is None:
+                return None
+            given = listed(data, at, statement.types, shown)
+            parsed = self._session.again(context, (parsing, b""), (repeat, given))
+            if parsed is None:
+                return None
+            return _Flight(statement, parsed + gate.EVENTS_OF_A_RELEASE, parsed, described)
+        meaning = names.statements.look_up(name, self._pipeline.stretch)
+        if not isinstance(meaning, Statement) or (repeat := meaning.binds.repeat) is None:
+            return None
+        decision = self._session.again(context, (repeat, listed(data, at, meaning.types, shown)))
+        return None if decision is None else _Flight(meaning, decision, None, described)
+
+    def _query(self, data: bytes) -> _Flight | None:
+        if not self._alike or (text := stretch.query(data)) is None or self._schema.awaited:
+            return None
         context = self._names.context()
         known = self._alike.get(self._session.alike(text, context))
         if known is None or known.repeat is None:
-            return False
+            return None
         decision = self._session.again(context, (known.repeat, text))
-        if decision is None:
-            return False
-        self._flight = _Query(decision)
-        return True
+        return None if decision is None else _Flight(None, decision)
 
     def answered(self, data: bytes) -> bool:
         """Land with a read that is the whole answer: when this is True it is recorded, and is to be relayed as it came.
 
-        Raise EvidenceError.
+        To be asked only when `flying`. Raise EvidenceError.
         """
         flight = self._flight
-        if flight is None:
-            return False
-        if isinstance(flight, _Query):
-            return self._query_answered(flight, data)
-        answer = stretch.answered(data, parsed=flight.parsed is not None, described=flight.described)
+        assert flight is not None
+        statement, decision, parsed, described = flight
+        query = statement is None
+        answer = stretch.queried(data) if query else stretch.answered(data, parsed is not None, described)
         if answer is None:
             return False
-        self._flight = None
         tag, status = answer
-        self._pipeline.synced(status)
-        if flight.parsed is not None:
-            self._names.statements.enter_settled("", flight.statement)
-        if status == "I":
-            self._names.transaction_ended()
-            self._schema.settled()
+        self._results.alone(decision, tag)
+        self._flight = None
+        self.ready = True
+        if statement is None:
+            self._pipeline.queried(status)
         else:
-            self._names.portals.enter_settled("", Portal(flight.statement.shown, flight.decision))
-        self._results.tag(flight.decision, tag)
-        self._results.flush()
-        return True
-
-    def _query_answered(self, flight: _Query, data: bytes) -> bool:
-        answer = stretch.queried(data)
-        if answer is None:
-            return False
-        self._flight = None
-        tag, status = answer
-        self._pipeline.queried(status)
+            self._pipeline.synced(status)
+            if parsed is not None:
+                self._names.statements.enter_settled("", statement)
         if status == "I":
             self._names.transaction_ended()
             self._schema.settled()
-        self._results.tag(flight.decision, tag)
-        self._results.flush()
+        elif statement is not None:
+            self._names.portals.enter_settled("", Portal(statement.shown, decision))
         return True
 
-    def land(self) -> None:
-        """Enter what is in flight message by message, as the long way would have."""
+    def leave(self) -> None:
+        """Leave the short way: enter what is in flight message by message, as the long way would have."""
+        self.ready = False
         flight, self._flight = self._flight, None
         if flight is None:
             return
         pipeline, names = self._pipeline, self._names
-        if isinstance(flight, _Query):
-            pipeline.ask(Asked(Step.QUERY, flight.decision))
+        statement, decision, parsed, described = flight
+        if statement is None:
+            pipeline.ask(Asked(Step.QUERY, decision))
             return
-        if flight.parsed is not None:
-            change = names.statements.enter("", flight.statement, pipeline.stretch)
-            pipeline.ask(Asked(Step.PARSE, flight.parsed, (change,)))
-        portal = names.portals.enter("", Portal(flight.statement.shown, flight.decision), pipeline.stretch)
-        pipeline.ask(Asked(Step.BIND, flight.decision, (portal,)))
-        if flight.described:
+        if parsed is not None:
+            change = names.statements.enter("", statement, pipeline.stretch)
+            pipeline.ask(Asked(Step.PARSE, parsed, (change,)))
+        portal = names.portals.enter("", Portal(statement.shown, decision), pipeline.stretch)
+        pipeline.ask(Asked(Step.BIND, decision, (portal,)))
+        if described:
             pipeline.ask(Asked(Step.DESCRIBE))
-        pipeline.ask(Asked(Step.EXECUTE, flight.decision))
+        pipeline.ask(Asked(Step.EXECUTE, decision))
         pipeline.ask(Asked(Step.SYNC))
 
 
@@ -212,14 +200,3 @@ class LongWay(Stretches):
 
     def begin(self, data: bytes) -> bool:
         return False
-
-
-def values(bound: Bind, types: tuple[int, ...]) -> tuple[BindValue, ...]:
-    """Pair each value with its format, its type where it is known, and its text for people."""
-    found = []
-    known = len(types)
-    for index, raw in enumerate(bound.values):
-        oid = types[index] if index < known else 0
-        code = bound.format_of(index)
-        found.append(BindValue(raw, code, oid, shown(raw, code, oid)))
-    return tuple(found)

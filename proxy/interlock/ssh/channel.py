@@ -8,7 +8,6 @@ breaks when they change, and a request that does not come this way finds no hand
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import asyncssh
 from asyncssh.constants import (
@@ -22,21 +21,19 @@ from asyncssh.constants import (
 from asyncssh.packet import SSHPacket, UInt32
 
 from interlock.ssh import records, refusals, requests
+from interlock.ssh.carrier import Carrier
 from interlock.ssh.exec import Execution, Phase
 from interlock.ssh.limits import Limits
 from interlock.ssh.records import STDERR
 from interlock.ssh.requests import Row, Scope, Told
 from interlock.ssh.sftp.session import FileSession
 
-if TYPE_CHECKING:
-    from interlock.ssh.connection import ClientConnection
-
 
 class ClientChannel(asyncssh.SSHServerChannel[bytes]):
     """A channel whose requests all pass through the table. Data waits until something was released."""
 
-    def __init__(self, connection: ClientConnection, number: int, limits: Limits) -> None:
-        self._house = connection
+    def __init__(self, connection: Carrier, number: int, limits: Limits) -> None:
+        self._carrier = connection
         self._limits = limits
         self._name = number
         self._desired: list[tuple[str, str]] = []
@@ -80,7 +77,7 @@ class ClientChannel(asyncssh.SSHServerChannel[bytes]):
         """Answer one request: True for success. Raise ProtocolError or PacketDecodeError when it is malformed."""
         self._requests += 1
         if self._requests > self._limits.channel_requests + self._after:
-            self._house.refuse_limit(Scope.SESSION, "requests", self._name)
+            self._carrier.refuse_limit(Scope.SESSION, "requests", self._name)
             return False
         if self._send_state in {"close_pending", "closed"}:
             return False  # sent before the client learned that we have ended the channel
@@ -109,7 +106,7 @@ class ClientChannel(asyncssh.SSHServerChannel[bytes]):
             return self._refuse(requests.find(Scope.SESSION, "*"), request="exec again")
         if len(text) > self._limits.command:
             self._spent = True
-            self._house.refuse_limit(Scope.SESSION, "exec", self._name)
+            self._carrier.refuse_limit(Scope.SESSION, "exec", self._name)
             self._end_with("the command is larger than can be shown to a reviewer; split it")
             return True
         if (row := requests.unoffered(text)) is not None:
@@ -122,15 +119,15 @@ class ClientChannel(asyncssh.SSHServerChannel[bytes]):
         packet.check_end()
         if self._spent:
             return self._refuse(requests.find(Scope.SESSION, "*"), request="shell again")
-        self._execute(self._house.script_reader(), unended=requests.NO_SHELL)
+        self._execute(self._carrier.script_reader(), unended=requests.NO_SHELL)
         return True
 
     def _execute(self, text: bytes, *, unended: str = "") -> None:
         self._spent = True
         self._after = self._limits.signals
-        self._outlet = ChannelOutlet(self, self._house.clogs)
+        self._outlet = ChannelOutlet(self, self._carrier.clogs)
         env = tuple(sorted(dict(self._desired).items()))
-        self._execution = self._house.execution(self._name, text, env, self._outlet, self._said, unended)
+        self._execution = self._carrier.execution(self._name, text, env, self._outlet, self._said, unended)
 
     def _files(self, packet: SSHPacket) -> bool:
         wanted = requests.shown_name(packet.get_string())
@@ -141,8 +138,8 @@ class ClientChannel(asyncssh.SSHServerChannel[bytes]):
         if self._spent:
             return self._refuse(requests.find(Scope.SESSION, "*"), request=f"{wanted} again")
         self._spent = True
-        self._outlet = ChannelOutlet(self, self._house.clogs)
-        self._execution = self._house.files(self._name, self._outlet, self._said)
+        self._outlet = ChannelOutlet(self, self._carrier.clogs)
+        self._execution = self._carrier.files(self._name, self._outlet, self._said)
         return True
 
     def _env_request(self, packet: SSHPacket) -> bool:
@@ -154,7 +151,7 @@ class ClientChannel(asyncssh.SSHServerChannel[bytes]):
         accepted = requests.accepted_env(name, value)
         if accepted is None or self._spent or len(self._desired) >= self._limits.env_count:
             detail = f"{name[:256].decode('utf-8', 'backslashreplace')}={value[:256].decode('utf-8', 'backslashreplace')}"
-            self._house.record(records.refused_request(Scope.SESSION, "env", channel=self._name, detail=detail))
+            self._carrier.record(records.refused_request(Scope.SESSION, "env", channel=self._name, detail=detail))
             return False
         self._desired.append(accepted)
         return True
@@ -164,12 +161,12 @@ class ClientChannel(asyncssh.SSHServerChannel[bytes]):
         packet.check_end()
         if self._execution is not None and self._execution.signal(name):
             return True
-        self._house.record(records.refused_request(Scope.SESSION, "signal", channel=self._name, detail=name[:32]))
+        self._carrier.record(records.refused_request(Scope.SESSION, "signal", channel=self._name, detail=name[:32]))
         return False
 
     def _refuse(self, row: Row, *, request: str = "", detail: str = "") -> bool:
         """Record and tell a refusal. True only where success is the way to be heard (Told.EXIT)."""
-        self._house.record(records.refused_request(Scope.SESSION, request or row.name, channel=self._name, detail=detail))
+        self._carrier.record(records.refused_request(Scope.SESSION, request or row.name, channel=self._name, detail=detail))
         match row.told:
             case Told.EXIT if not self._spent:
                 self._spent = True
@@ -197,7 +194,7 @@ class ClientChannel(asyncssh.SSHServerChannel[bytes]):
     def _settle(self) -> None:
         """After the answer to a request: start what was accepted, or end the channel."""
         if self._execution is not None and self._task is None:
-            self._task = self._house.start(self._execution.run())
+            self._task = self._carrier.start(self._execution.run())
         elif self._farewell:
             self._farewell = False
             self.exit(refusals.DENIED)
@@ -234,19 +231,19 @@ class ClientChannel(asyncssh.SSHServerChannel[bytes]):
 class ClientSession(asyncssh.SSHServerSession[bytes]):
     """asyncssh's callbacks for one channel, handed to its execution."""
 
-    def __init__(self, house: ClientConnection) -> None:
-        self._house = house
+    def __init__(self, carrier: Carrier) -> None:
+        self._carrier = carrier
         self._chan: ClientChannel | None = None
 
     def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
         assert isinstance(chan, ClientChannel)
         self._chan = chan
-        self._house.channel_opened(chan)
+        self._carrier.channel_opened(chan.number, chan.say)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._chan is not None:
             self._chan.client_left()
-            self._house.channel_closed(self._chan)
+            self._carrier.channel_closed(self._chan.number, used=self._chan.execution is not None)
 
     def data_received(self, data: bytes, datatype: int | None) -> None:
         if self._chan is not None and self._chan.execution is not None:

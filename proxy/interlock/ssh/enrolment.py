@@ -18,7 +18,7 @@ import asyncssh
 
 from interlock.clock import Clock
 from interlock.commands.model import ShellContext
-from interlock.commands.shell.analysis import POSIX_SHELLS
+from interlock.commands.shell.dialect import POSIX_SHELLS
 from interlock.config import TargetConfig
 from interlock.evidence.events import EventDraft, Json, Recorder
 

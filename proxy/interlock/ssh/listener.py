@@ -21,12 +21,14 @@ from interlock.gate import Gate
 from interlock.identity.signin import SignIn
 from interlock.listening import bound
 from interlock.ssh import algorithms, credentials
-from interlock.ssh.connection import Authenticator, ClientConnection, House, Owner
+from interlock.ssh.connection import ClientConnection
 from interlock.ssh.dialling import Dialler, host_keys_path, read_host_keys
 from interlock.ssh.enrolment import Enrolments
 from interlock.ssh.host_authority import HostAuthority
+from interlock.ssh.house import Authenticator, House
 from interlock.ssh.limits import Doorkeeper, Limits
 from interlock.ssh.lines import Lines
+from interlock.ssh.proving import Owner
 from interlock.ssh.tunnel import Adopt
 
 log = structlog.get_logger()

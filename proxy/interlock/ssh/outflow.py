@@ -18,6 +18,7 @@ import asyncssh
 import structlog
 
 from interlock.errors import Reason
+from interlock.ssh.carrier import Carrier
 from interlock.ssh.channel import ClientChannel
 from interlock.ssh.limits import Limits
 from interlock.ssh.tunnel import TunnelChannel
@@ -25,7 +26,7 @@ from interlock.ssh.tunnel import TunnelChannel
 log = structlog.get_logger()
 
 
-class Outflow(asyncssh.SSHServerConnection):
+class Outflow(Carrier):
     """The half of a client connection that holds back."""
 
     def __init__(self, limits: Limits, options: asyncssh.SSHServerConnectionOptions) -> None:

@@ -16,7 +16,6 @@ import ipaddress
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import asyncssh
 from asyncssh.forward import SSHForwarder
@@ -25,9 +24,7 @@ from asyncssh.packet import SSHPacket
 from interlock.config import TargetConfig, split_address
 from interlock.identity.principal import Identity
 from interlock.ssh.address import ACCOUNT, TARGET, Address, parse
-
-if TYPE_CHECKING:
-    from interlock.ssh.connection import ClientConnection
+from interlock.ssh.carrier import Carrier
 
 PORTS = {"ssh": 22, "postgres": 5432}
 """The port that a tunnel names: the one that the protocol is known by, or the target's own, as an ssh_config may have it."""
@@ -111,10 +108,10 @@ def refused(wanted: Destination, target: TargetConfig | None, *, nested: bool, p
 class TunnelChannel(asyncssh.SSHTCPChannel[bytes]):
     """The channel of a tunnel, and the transport of the connection inside it."""
 
-    def __init__(self, connection: ClientConnection, number: int) -> None:
+    def __init__(self, connection: Carrier, number: int) -> None:
         self.number = number
-        self.inner: ClientConnection | None = None
-        self._outer: ClientConnection | None = connection
+        self.inner: Carrier | None = None
+        self._outer: Carrier | None = connection
         super().__init__(connection, asyncio.get_running_loop(), None, "strict", WINDOW, 32768)
         self.set_extra_info(peername=None, sockname=None, socket=None)  # asked by who is inside, and not theirs
 
@@ -122,7 +119,7 @@ class TunnelChannel(asyncssh.SSHTCPChannel[bytes]):
         super()._cleanup(exc)
         outer, self._outer = self._outer, None
         if outer is not None:
-            outer.tunnel_closed(self)
+            outer.tunnel_closed(self.number)
 
     def clog(self) -> None:
         """The socket below the tunnel is full: who is inside must not fill our memory either."""

@@ -14,10 +14,11 @@ from typing import Any
 from interlock.verify import signature
 from interlock.verify.finding import Report
 from interlock.verify.proof import reviewers
-from interlock.verify.rules import Rules, parse_time
+from interlock.verify.rules import Rules
 from interlock.verify.strict import Frontier, MalformedError, leaf, parse_object
 from interlock.verify.texts import FILE as TEXTS
 from interlock.verify.texts import Texts
+from interlock.verify.timeline import parse_time
 
 SPEC = "interlock-transcript/1"
 VERSION = 1

@@ -91,6 +91,7 @@ class Doorkeeper:
             raise AuthenticationError("the Authorization header must be `Bearer TOKEN`")
         decider = self._sessions.resolve(secret)
         if decider is not None:
+            self._authenticator.check_revoked(decider)
             scopes = scopes_of(decider) | {Scope.APPROVALS_DECIDE}
             return Caller(decider, frozenset(scopes), self.channel)
         principal = await self._authenticator.token(secret, source=source_of(request))

@@ -13,19 +13,24 @@ from pydantic import Field
 
 from interlock.clock import rfc3339
 from interlock.errors import InterlockError, Reason
-from interlock.identity.issuance import Issuance
+from interlock.identity.issuance import Issuance, Order
 from interlock.identity.logins import Logins, Opened
 from interlock.identity.principal import CredentialKind
 from interlock.identity.signin import Pending, SignIn
+from interlock.identity.ssh_ca import Signed
 from interlock.web.access import Caller, Doorkeeper, Scope, source_of
 from interlock.web.bodies import Body, StrictRoute
 from interlock.web.whereabouts import Whereabouts
 
 Text = Annotated[str, Field(max_length=2048)]
+Key = Annotated[str, Field(max_length=8192)]
 
 
 class FlowIn(Body):
+    """With a `public_key` the login's certificate comes along with it: one request and one write to the disk less."""
+
     flow: Annotated[str, Field(max_length=128)]
+    public_key: Key | None = None
 
 
 class BrowserIn(Body):
@@ -39,10 +44,11 @@ class AnswerIn(Body):
     code: Text
     verifier: Annotated[str, Field(max_length=128)]
     iss: Text | None = None
+    public_key: Key | None = None
 
 
 class KeyIn(Body):
-    public_key: Annotated[str, Field(max_length=8192)]
+    public_key: Key
 
 
 class RotateIn(Body):
@@ -70,8 +76,12 @@ def login_router(signin: SignIn | None, logins: Logins, issuance: Issuance, wher
 
     @routes.get("/login")
     async def ways() -> dict[str, Any]:
-        """Which ways of logging in are offered."""
-        return {"device": signin is not None and signin.offers_device, "browser": signin is not None and signin.offers_browser}
+        """Which ways of logging in are offered, and that a certificate comes along for a `public_key`."""
+        return {
+            "device": signin is not None and signin.offers_device,
+            "browser": signin is not None and signin.offers_browser,
+            "certificate": signin is not None,
+        }
 
     @routes.post("/login/device", status_code=201)
     async def begin_device(request: Request) -> dict[str, Any]:
@@ -85,10 +95,11 @@ def login_router(signin: SignIn | None, logins: Logins, issuance: Issuance, wher
     @routes.post("/login/device/poll")
     async def poll(body: FlowIn) -> dict[str, Any]:
         """Ask whether it was confirmed: `pending` with the seconds to wait, or the login."""
-        answer = await offered().poll(body.flow)
+        order = issuance.order(body.public_key) if body.public_key is not None else None
+        answer = await offered().poll(body.flow, derive=order)
         if isinstance(answer, Pending):
             return {"state": "pending", "interval": answer.interval}
-        return _opened(answer)
+        return _opened(answer, order)
 
     @routes.post("/login/browser", status_code=201)
     async def begin_browser(request: Request, body: BrowserIn) -> dict[str, Any]:
@@ -100,11 +111,11 @@ def login_router(signin: SignIn | None, logins: Logins, issuance: Issuance, wher
     @routes.post("/login/browser/finish")
     async def finish(body: AnswerIn) -> dict[str, Any]:
         """Redeem what the browser brought back, with the verifier that never left the client."""
-        return _opened(
-            await offered().finish(
-                body.flow, state=body.state, code=body.code, verifier=body.verifier, issuer=body.iss, method="browser"
-            )
+        order = issuance.order(body.public_key) if body.public_key is not None else None
+        opened = await offered().finish(
+            body.flow, state=body.state, code=body.code, verifier=body.verifier, issuer=body.iss, method="browser", derive=order
         )
+        return _opened(opened, order)
 
     @routes.post("/logout/backchannel")
     async def logout_at_provider(logout_token: Annotated[str, Form(max_length=32 * 1024)]) -> Response:
@@ -125,8 +136,7 @@ def login_router(signin: SignIn | None, logins: Logins, issuance: Issuance, wher
     @routes.post("/certificate", status_code=201)
     async def certificate(body: KeyIn, caller: Caller = Depends(anybody)) -> dict[str, Any]:
         """Certify the caller's public key for SSH. The private one is the client's own and is never sent."""
-        signed = await issuance.issue(caller.principal, body.public_key)
-        return {"certificate": signed.line, "serial": signed.serial, "key_id": signed.key_id, "expires": rfc3339(signed.expires)}
+        return _certificate(await issuance.issue(caller.principal, body.public_key))
 
     @routes.get("/connect")
     async def connect(request: Request, caller: Caller = Depends(anybody)) -> dict[str, Any]:
@@ -152,10 +162,17 @@ def login_router(signin: SignIn | None, logins: Logins, issuance: Issuance, wher
     return routes
 
 
-def _opened(opened: Opened) -> dict[str, Any]:
+def _opened(opened: Opened, order: Order | None) -> dict[str, Any]:
     principal = opened.principal
     assert principal.credential.expires is not None
-    return {
+    answer: dict[str, Any] = {
         "state": "done", "token": opened.secret.reveal(), "handle": principal.handle, "identity": str(principal.identity),
         "expires": rfc3339(principal.credential.expires),
     }  # fmt: skip
+    if order is not None and order.signed is not None:
+        answer["certificate"] = _certificate(order.signed)
+    return answer
+
+
+def _certificate(signed: Signed) -> dict[str, Any]:
+    return {"certificate": signed.line, "serial": signed.serial, "key_id": signed.key_id, "expires": rfc3339(signed.expires)}

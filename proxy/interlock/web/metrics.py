@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fastapi import FastAPI, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, PlatformCollector, ProcessCollector, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
 
 from interlock import __version__
 from interlock.approvals.inbox import Inbox
 from interlock.approvals.model import State
 from interlock.gate import Gate
 
+LATE_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
-def metrics_app(gate: Gate, inbox: Inbox) -> FastAPI:
-    """Return the application. Values are read when they are asked for."""
-    registry = CollectorRegistry()
+
+def loop_lag(registry: CollectorRegistry) -> Callable[[float], None]:
+    """Return what is told how late the event loop was, in seconds."""
+    name, told = "interlock_loop_lag_seconds", "By how much the event loop was late: every session waits at least as long."
+    return Histogram(name, told, buckets=LATE_S, registry=registry).observe
+
+
+def metrics_app(gate: Gate, inbox: Inbox, registry: CollectorRegistry) -> FastAPI:
+    """Return the application. Values are read when they are asked for; what is counted as it happens is in `registry`."""
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     Gauge("interlock_build_info", "Version of the daemon.", ["version"], registry=registry).labels(__version__).set(1)

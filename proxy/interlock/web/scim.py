@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hmac
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -61,113 +63,39 @@ class ScimRoute:
             raise AuthenticationError("send the SCIM token of the configuration as `Authorization: Bearer …`")
 
 
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One kind of resource, as the routes that all kinds have ask for it (RFC 7644 §3.2)."""
+
+    path: str
+    filters: Mapping[str, str]
+    """Attributes that a filter may name, and the column of each."""
+    rows: Callable[[], Iterable[tuple[ScimUserRow | ScimGroupRow, Callable[[], dict[str, Any]]]]]
+    """All of them, each with what shows it."""
+    shown: Callable[[str], dict[str, Any]]
+    create: Callable[[Any], Awaitable[str]]
+    replace: Callable[[str, Any], Awaitable[None]]
+    patch: Callable[[str, Any], Awaitable[None]]
+    delete: Callable[[str], Awaitable[None]]
+
+    def page(self, request: Request) -> dict[str, Any]:
+        found = list(self.rows())
+        if asked := request.query_params.get("filter", ""):
+            field, value = scim.equality(asked, self.filters)
+            found = [(row, show) for row, show in found if _same(field, getattr(row, field), value)]
+        start, count = scim.page(request.query_params.get("startIndex", ""), request.query_params.get("count", ""))
+        shown = [show() for _, show in found[start - 1 : start - 1 + count]]
+        return {
+            "schemas": [scim.LIST], "totalResults": len(found), "startIndex": start, "itemsPerPage": len(shown),
+            "Resources": shown,
+        }  # fmt: skip
+
+
 def scim_router(provisioning: Provisioning, run: ScimRoute, base: str) -> APIRouter:
     """`base` is the address that users see, for the locations of resources."""
     routes = APIRouter(tags=["scim"])
-
-    def user(ident: str) -> dict[str, Any]:
-        entry, row = provisioning.user(ident)
-        return _user(entry, row, base)
-
-    def group(ident: str) -> dict[str, Any]:
-        return _group(provisioning.group(ident), provisioning.members(ident), base)
-
-    @routes.get(USERS)
-    async def users(request: Request) -> Response:
-        async def work(_: Any) -> dict[str, Any]:
-            found = [(entry, entry.scim) for entry in provisioning.users() if entry.scim is not None]
-            if asked := request.query_params.get("filter", ""):
-                field, value = scim.equality(asked, _USER_FILTERS)
-                found = [(entry, row) for entry, row in found if _same(field, getattr(row, field), value)]
-            return _list([_user(entry, row, base) for entry, row in found], *_page(request))
-
-        return await run(request, work)
-
-    @routes.post(USERS)
-    async def create_user(request: Request) -> Response:
-        async def work(body: Any) -> dict[str, Any]:
-            return user(await provisioning.create(scim.user(body)))
-
-        return await run(request, work, body=True, status=201)
-
-    @routes.get(USERS + "/{ident}")
-    async def get_user(request: Request, ident: str) -> Response:
-        async def work(_: Any) -> dict[str, Any]:
-            return user(ident)
-
-        return await run(request, work)
-
-    @routes.put(USERS + "/{ident}")
-    async def replace_user(request: Request, ident: str) -> Response:
-        async def work(body: Any) -> dict[str, Any]:
-            await provisioning.update(ident, scim.user(body))
-            return user(ident)
-
-        return await run(request, work, body=True)
-
-    @routes.patch(USERS + "/{ident}")
-    async def patch_user(request: Request, ident: str) -> Response:
-        async def work(body: Any) -> dict[str, Any]:
-            before = provisioning.said(provisioning.user(ident)[1])
-            await provisioning.update(ident, scim.patched_user(before, body))
-            return user(ident)
-
-        return await run(request, work, body=True)
-
-    @routes.delete(USERS + "/{ident}")
-    async def delete_user(request: Request, ident: str) -> Response:
-        async def work(_: Any) -> None:
-            await provisioning.delete(ident)
-
-        return await run(request, work, status=204)
-
-    @routes.get(GROUPS)
-    async def groups(request: Request) -> Response:
-        async def work(_: Any) -> dict[str, Any]:
-            found = provisioning.groups()
-            if asked := request.query_params.get("filter", ""):
-                field, value = scim.equality(asked, _GROUP_FILTERS)
-                found = [row for row in found if _same(field, getattr(row, field), value)]
-            return _list([_group(row, provisioning.members(row.id), base) for row in found], *_page(request))
-
-        return await run(request, work)
-
-    @routes.post(GROUPS)
-    async def create_group(request: Request) -> Response:
-        async def work(body: Any) -> dict[str, Any]:
-            return group(await provisioning.create_group(scim.group(body)))
-
-        return await run(request, work, body=True, status=201)
-
-    @routes.get(GROUPS + "/{ident}")
-    async def get_group(request: Request, ident: str) -> Response:
-        async def work(_: Any) -> dict[str, Any]:
-            return group(ident)
-
-        return await run(request, work)
-
-    @routes.put(GROUPS + "/{ident}")
-    async def replace_group(request: Request, ident: str) -> Response:
-        async def work(body: Any) -> dict[str, Any]:
-            await provisioning.update_group(ident, scim.group(body))
-            return group(ident)
-
-        return await run(request, work, body=True)
-
-    @routes.patch(GROUPS + "/{ident}")
-    async def patch_group(request: Request, ident: str) -> Response:
-        async def work(body: Any) -> dict[str, Any]:
-            await provisioning.update_group(ident, scim.patched_group(provisioning.group_said(ident), body))
-            return group(ident)
-
-        return await run(request, work, body=True)
-
-    @routes.delete(GROUPS + "/{ident}")
-    async def delete_group(request: Request, ident: str) -> Response:
-        async def work(_: Any) -> None:
-            await provisioning.delete_group(ident)
-
-        return await run(request, work, status=204)
+    for resource in (_users(provisioning, base), _groups(provisioning, base)):
+        _serve(routes, run, resource)
 
     @routes.get("/scim/v2/ServiceProviderConfig")
     async def capabilities(request: Request) -> Response:
@@ -177,6 +105,96 @@ def scim_router(provisioning: Provisioning, run: ScimRoute, base: str) -> APIRou
         return await run(request, work)
 
     return routes
+
+
+def _serve(routes: APIRouter, run: ScimRoute, resource: Resource) -> None:
+    one = resource.path + "/{ident}"
+
+    @routes.get(resource.path)
+    async def page(request: Request) -> Response:
+        async def work(_: Any) -> dict[str, Any]:
+            return resource.page(request)
+
+        return await run(request, work)
+
+    @routes.post(resource.path)
+    async def create(request: Request) -> Response:
+        async def work(body: Any) -> dict[str, Any]:
+            return resource.shown(await resource.create(body))
+
+        return await run(request, work, body=True, status=201)
+
+    @routes.get(one)
+    async def get(request: Request, ident: str) -> Response:
+        async def work(_: Any) -> dict[str, Any]:
+            return resource.shown(ident)
+
+        return await run(request, work)
+
+    @routes.put(one)
+    async def replace(request: Request, ident: str) -> Response:
+        async def work(body: Any) -> dict[str, Any]:
+            await resource.replace(ident, body)
+            return resource.shown(ident)
+
+        return await run(request, work, body=True)
+
+    @routes.patch(one)
+    async def patch(request: Request, ident: str) -> Response:
+        async def work(body: Any) -> dict[str, Any]:
+            await resource.patch(ident, body)
+            return resource.shown(ident)
+
+        return await run(request, work, body=True)
+
+    @routes.delete(one)
+    async def delete(request: Request, ident: str) -> Response:
+        async def work(_: Any) -> None:
+            await resource.delete(ident)
+
+        return await run(request, work, status=204)
+
+
+def _users(provisioning: Provisioning, base: str) -> Resource:
+    def shown(ident: str) -> dict[str, Any]:
+        return _user(*provisioning.user(ident), base)
+
+    async def create(body: Any) -> str:
+        return await provisioning.create(scim.user(body))
+
+    async def replace(ident: str, body: Any) -> None:
+        await provisioning.update(ident, lambda before: scim.user(body, before))
+
+    async def patch(ident: str, body: Any) -> None:
+        await provisioning.update(ident, lambda before: scim.patched_user(before, body))
+
+    return Resource(
+        USERS, _USER_FILTERS,
+        lambda: [(e.scim, partial(_user, e, e.scim, base)) for e in provisioning.users() if e.scim is not None],
+        shown, create, replace, patch, provisioning.delete,
+    )  # fmt: skip
+
+
+def _groups(provisioning: Provisioning, base: str) -> Resource:
+    def show(row: ScimGroupRow) -> dict[str, Any]:
+        return _group(row, provisioning.members(row.id), base)
+
+    def shown(ident: str) -> dict[str, Any]:
+        return show(provisioning.group(ident))
+
+    async def create(body: Any) -> str:
+        return await provisioning.create_group(scim.group(body))
+
+    async def replace(ident: str, body: Any) -> None:
+        await provisioning.update_group(ident, lambda _: scim.group(body))
+
+    async def patch(ident: str, body: Any) -> None:
+        await provisioning.update_group(ident, lambda before: scim.patched_group(before, body))
+
+    return Resource(
+        GROUPS, _GROUP_FILTERS, lambda: [(row, partial(show, row)) for row in provisioning.groups()],
+        shown, create, replace, patch, provisioning.delete_group,
+    )  # fmt: skip
 
 
 async def _body(request: Request) -> Any:
@@ -200,20 +218,9 @@ def _failed(status: int, kind: str, error: InterlockError) -> Response:
     return JSONResponse(body, status, media_type=MEDIA)
 
 
-def _page(request: Request) -> tuple[int, int]:
-    return scim.page(request.query_params.get("startIndex", ""), request.query_params.get("count", ""))
-
-
 def _same(field: str, held: str, asked: str) -> bool:
     """RFC 7643 §4.1.1: userName ignores case; identifiers do not."""
     return held.lower() == asked.lower() if field == "user_name" else held == asked
-
-
-def _list(found: Sequence[dict[str, Any]], start: int, count: int) -> dict[str, Any]:
-    shown = list(found[start - 1 : start - 1 + count])
-    return {
-        "schemas": [scim.LIST], "totalResults": len(found), "startIndex": start, "itemsPerPage": len(shown), "Resources": shown,
-    }  # fmt: skip
 
 
 def _user(entry: Entry, row: ScimUserRow, base: str) -> dict[str, Any]:

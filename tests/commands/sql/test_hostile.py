@@ -342,7 +342,7 @@ async def test_monsters_leave_the_child_alive_and_small(catalog: Catalog) -> Non
     context = SqlContext(catalog=catalog)
     try:
         await child.analyze(b"SELECT 1", context, Kind.QUERY)
-        first = child._process
+        first = child._child._process
         assert first is not None
         for name, text in MONSTERS.items():
             before = resource.getrusage(resource.RUSAGE_SELF).ru_utime
@@ -352,7 +352,7 @@ async def test_monsters_leave_the_child_alive_and_small(catalog: Catalog) -> Non
             assert reasons(found) not in (["parser-crash"], ["parser-limit"])
             assert resource.getrusage(resource.RUSAGE_SELF).ru_utime - before < 1.0, "the proxy itself does next to nothing"
             assert (await child.analyze(b"SELECT 1", context, Kind.QUERY)).static
-        assert child._process is first, "no text has killed it"
+        assert child._child._process is first, "no text has killed it"
         status = Path(f"/proc/{first.pid}/status").read_text()
         peak = int(status.partition("VmHWM:")[2].split()[0])
         print(f"the child took {peak >> 10} MB at most")

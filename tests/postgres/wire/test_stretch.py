@@ -11,6 +11,7 @@ from interlock.postgres.wire import requests, stretch
 from interlock.postgres.wire.frame import ClientFrames, CopyPiece, ServerFrames
 from interlock.postgres.wire.requests import SYNC, Bind, Parse, message
 
+compiled = pytest.mark.skipif(stretch.asked is stretch.asked_plain, reason="no compiler at build time")
 DESCRIBE, EXECUTE = requests.encode_describe_portal(""), requests.encode_execute("")
 VALUES = st.lists(st.one_of(st.none(), st.binary(max_size=12)), max_size=4).map(tuple)
 
@@ -58,6 +59,36 @@ def client_messages(data: bytes) -> list[bytes] | None:
     return found if frames.at_rest else None
 
 
+@compiled
+@given(st.one_of(damaged(asked_reads()), st.binary(max_size=40)))
+def test_both_forms_say_the_same_of_a_client(data: bytes) -> None:
+    assert stretch.asked(data) == stretch.asked_plain(data)
+
+
+@compiled
+@given(damaged(st.binary(max_size=9).map(requests.encode_query)))
+def test_both_forms_say_the_same_of_a_query(data: bytes) -> None:
+    assert stretch.query(data) == stretch.query_plain(data)
+
+
+@compiled
+@given(st.one_of(damaged(answer_reads()), st.binary(max_size=40)), st.booleans(), st.booleans())
+def test_both_forms_say_the_same_of_a_server(data: bytes, parsed: bool, described: bool) -> None:
+    assert stretch.answered(data, parsed, described) == stretch.answered_plain(data, parsed, described)
+    for start in (0, 5, 10):
+        assert stretch.queried(data[start:]) == stretch.queried_plain(data[start:])
+
+
+@compiled
+@pytest.mark.parametrize("wrong", [(), (b"", True), ("", True, True), (b"", 1, True), (b"", True, None)])
+def test_the_compiled_form_refuses_what_is_not_its_own(wrong: tuple[object, ...]) -> None:
+    with pytest.raises(TypeError):
+        stretch.answered(*wrong)  # type: ignore[arg-type]
+    for form in (stretch.asked, stretch.query, stretch.queried):
+        with pytest.raises(TypeError):
+            form("B")  # type: ignore[arg-type]
+
+
 @given(asked_reads())
 def test_what_drivers_send_is_known(data: bytes) -> None:
     found = stretch.asked(data)
@@ -74,16 +105,18 @@ def test_what_is_known_of_the_client_is_what_the_long_way_reads(data: bytes) -> 
         return
     messages = client_messages(data)
     assert messages is not None
-    parse = [found.parse] if found.parse else []
+    before, statement, described, at = found
+    parse = [before] if before else []
     assert messages[: len(parse)] == parse
-    assert [m[:1] for m in messages] == [b"P"] * len(parse) + [b"B", *([b"D"] if found.described else []), b"E", b"S"]
-    assert requests.bind(messages[len(parse)]) == found.bind
-    assert messages[len(parse) + 1 :] == [*([DESCRIBE] if found.described else []), EXECUTE, SYNC]
+    assert [m[:1] for m in messages] == [b"P"] * len(parse) + [b"B", *([b"D"] if described else []), b"E", b"S"]
+    bind = requests.bind(messages[len(parse)])
+    assert (bind.portal, bind.statement, bind.at) == ("", statement, at - len(before))
+    assert messages[len(parse) + 1 :] == [*([DESCRIBE] if described else []), EXECUTE, SYNC]
 
 
 @given(damaged(answer_reads()), st.booleans(), st.booleans())
 def test_what_is_known_of_the_server_is_what_the_long_way_reads(data: bytes, parsed: bool, described: bool) -> None:
-    found = stretch.answered(data, parsed=parsed, described=described)
+    found = stretch.answered(data, parsed, described)
     if found is None:
         return
     frames = ServerFrames()
@@ -100,11 +133,11 @@ def test_what_is_known_of_the_server_is_what_the_long_way_reads(data: bytes, par
 def test_what_servers_answer_is_known(data: bytes) -> None:
     parsed = data[:1] == b"1"
     described = data[10 if parsed else 5 :][:1] in b"Tn"
-    assert stretch.answered(data, parsed=parsed, described=described) is not None
+    assert stretch.answered(data, parsed, described) is not None
 
 
 @pytest.mark.parametrize("length", [0, 3, 5, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF])
 def test_a_row_whose_length_lies_is_left_to_the_long_way(length: int) -> None:
     row = b"D" + length.to_bytes(4, "big") + b"\0\1\0\0\0\1x"
     data = message(b"2") + row + message(b"C", b"SELECT 1\0") + message(b"Z", b"I")
-    assert stretch.answered(data, parsed=False, described=False) is None
+    assert stretch.answered(data, False, False) is None

@@ -5,17 +5,13 @@ Spec: the GNU tar manual 1.34, chapters 3 and 4; zip(1) of Info-ZIP 3.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from interlock.commands.model import Stdin
 from interlock.commands.programs.options import Operand, Option, parse
-
-if TYPE_CHECKING:
-    from interlock.commands.programs.rules import _Run
-    from interlock.commands.programs.schema import Program
+from interlock.commands.programs.run import Run
+from interlock.commands.programs.schema import Program
 
 
-def tar(run: _Run, program: Program, first: int) -> None:
+def tar(run: Run, program: Program, first: int) -> None:
     argv = run.argv
     if len(argv) > first and not argv[first].startswith("-"):
         run_argv = _old_style(argv[first], argv[first + 1 :], program)
@@ -85,7 +81,7 @@ def _old_style(cluster: str, rest: list[str], program: Program) -> list[str]:
     return out + left
 
 
-def zip_(run: _Run, program: Program, first: int) -> None:
+def zip_(run: Run, program: Program, first: int) -> None:
     """The archive, then what goes into it; with -m that is deleted."""
     items = parse(run.argv, program.grammar, first=first)
     run.options(program, items)

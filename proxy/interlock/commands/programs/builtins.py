@@ -7,14 +7,11 @@ looked for here. Spec: POSIX XCU 2.14; bash manual 4.2 and 4.3; zshbuiltins(1).
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from interlock.commands.model import Stdin
 from interlock.commands.programs.options import Operand, Option, parse
-
-if TYPE_CHECKING:
-    from interlock.commands.programs.rules import _Run
-    from interlock.commands.programs.schema import Program
+from interlock.commands.programs.run import Run
+from interlock.commands.programs.schema import Program
 
 LOOP_NAMES = re.compile(r"[a-z]\Z|(?:item|file|name|line|host|dir)\Z")
 """Names of variables that mean nothing to any program, so that setting them changes nothing."""
@@ -41,7 +38,7 @@ def stops_early(words: list[str]) -> bool:
     return bool(words)
 
 
-def shell_state(run: _Run, program: Program, first: int) -> None:
+def shell_state(run: Run, program: Program, first: int) -> None:
     """set, shopt, alias, unalias, bind: what they change ends with the shell, so alone they do nothing."""
     words = run.argv[first:]
     if run.name == "set" and not words:
@@ -68,14 +65,14 @@ def shell_state(run: _Run, program: Program, first: int) -> None:
         run.opaque("unknown-option", " ".join(words)[:200])  # ksh and zsh: an array by its name
 
 
-def _aliases(run: _Run, words: list[str]) -> None:
+def _aliases(run: Run, words: list[str]) -> None:
     """The text of an alias is kept, not read. zsh has aliases of other kinds by option."""
     for word in words:
         if word != "-p" and not re.fullmatch(r"[A-Za-z0-9_.:][A-Za-z0-9_.:-]*(?:=.*)?", word, re.DOTALL):
             run.opaque("unknown-option", word)
 
 
-def read(run: _Run, program: Program, first: int) -> None:
+def read(run: Run, program: Program, first: int) -> None:
     """Reads a line into variables. Only names that mean nothing may be set when something follows."""
     items = parse(run.argv, program.grammar, first=first)
     run.options(program, items)

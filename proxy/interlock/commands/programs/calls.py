@@ -10,13 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
 
 from interlock.commands.programs.options import Operand, Option, Problem, parse
-
-if TYPE_CHECKING:
-    from interlock.commands.programs.rules import _Run
-    from interlock.commands.programs.schema import Program, Specs
+from interlock.commands.programs.run import Run
+from interlock.commands.programs.schema import Program, Specs
 
 _ADDRESS = re.compile(r"(fileb?|https?)://([^,\]}\"'\s]*)")
 _PLACE_OPTIONS = frozenset("--region --zone".split())
@@ -24,7 +21,7 @@ _WORDS = 6
 """How many words a call is looked through for: groups, verb, and what it is done to."""
 
 
-def classify(run: _Run, program: Program, first: int) -> None:
+def classify(run: Run, program: Program, first: int) -> None:
     """Say what an unlisted call may do. `program` is the entry of the whole command line, as far as it is known."""
     items = parse(run.argv, program.grammar, first=first)
     known = next((k for k, item in enumerate(items) if isinstance(item, Problem)), len(items))
@@ -55,7 +52,7 @@ def _classes(words: list[str], table: Mapping[str, Specs]) -> set[tuple[str, str
     return found
 
 
-def surroundings(run: _Run, program: Program) -> None:
+def surroundings(run: Run, program: Program) -> None:
     """What any value of any call may do: name a file, an address, or a region that leads to another host."""
     for word in run.argv[1:]:
         for scheme, rest in _ADDRESS.findall(word):

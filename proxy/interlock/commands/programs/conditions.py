@@ -6,11 +6,9 @@ Spec: POSIX XCU, test; bash manual 6.4.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from interlock.commands.programs.rules import _Run
-    from interlock.commands.programs.schema import Program
+from interlock.commands.programs.run import Run
+from interlock.commands.programs.schema import Program
 
 _TEST_FILE = frozenset("-a -b -c -d -e -f -g -h -k -p -r -s -u -w -x -G -L -N -O -S".split())
 _TEST_TEXT = frozenset("-n -z -t".split())
@@ -18,7 +16,7 @@ _TEST_BINARY = frozenset("= == != < > -nt -ot -ef".split())
 _TEST_NUMBER = frozenset("-eq -ne -lt -le -gt -ge".split())
 
 
-def test(run: _Run, program: Program, first: int) -> None:
+def test(run: Run, program: Program, first: int) -> None:
     words = run.argv[first:]
     if run.name == "[":
         if not words or words[-1] != "]":

@@ -6,14 +6,10 @@ Spec: ps(1) and kill(1) of procps-ng 4; the fallbacks of ps are in its parser.c 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from interlock.commands.programs.options import Item, Option, parse
-
-if TYPE_CHECKING:
-    from interlock.commands.programs.rules import _Run
-    from interlock.commands.programs.schema import Program
-
+from interlock.commands.programs.run import Run
+from interlock.commands.programs.schema import Program
 
 _BSD_LETTERS = re.compile(r"[AaCcefgHhjLlmNnrSsTuVvwXxZ]+\Z")
 """Options of the BSD kind that take no value. `e` among them shows the environment of processes."""
@@ -22,7 +18,7 @@ _MAY_FAIL = frozenset("-u -U -g -G -s --user --User --group --sid".split())
 """Options whose value has to exist. When it does not, ps reads the whole line again in the BSD way, dashes or not."""
 
 
-def ps(run: _Run, program: Program, first: int) -> None:
+def ps(run: Run, program: Program, first: int) -> None:
     words = run.argv[first:]
     bundled = [w for w in words if not w.startswith("-")]
     items = parse(words, program.grammar)
@@ -48,7 +44,7 @@ def _read_again(items: list[Item], words: list[str]) -> bool:
     return any("e" in word for word in words if _BSD_LETTERS.match(word.removeprefix("-")))
 
 
-def lsof(run: _Run, program: Program, first: int) -> None:
+def lsof(run: Run, program: Program, first: int) -> None:
     """`-i @HOST` looks the host up. An address is a word of its own, or stands behind the letter."""
     run.walk(program, parse(run.argv, program.grammar, first=first))
     for word in run.argv[first:]:
@@ -57,7 +53,7 @@ def lsof(run: _Run, program: Program, first: int) -> None:
             run.add("network", host, detail="lookup")
 
 
-def kill(run: _Run, program: Program, first: int) -> None:
+def kill(run: Run, program: Program, first: int) -> None:
     words = run.argv[first:]
     index = 0
     if words and words[0] in ("-l", "-L", "--list", "--table"):

@@ -8,15 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from interlock.commands.model import Stdin
 from interlock.commands.programs.options import Grammar, Item, Operand, Option, Problem, parse
-from interlock.commands.programs.rules import host_of
-
-if TYPE_CHECKING:
-    from interlock.commands.programs.rules import _Run
-    from interlock.commands.programs.schema import Program
+from interlock.commands.programs.run import Run, host_of
+from interlock.commands.programs.schema import Program
 
 
 def _flags(letters: str) -> frozenset[str]:
@@ -70,7 +66,7 @@ _FORWARDS = frozenset("-L -R -D -W -w".split())
 _RUNS = frozenset("-F -I -O -S".split())
 
 
-def ssh(run: _Run, program: Program, first: int) -> None:
+def ssh(run: Run, program: Program, first: int) -> None:
     call = ssh_call(run.argv)
     for item in call.options:
         if isinstance(item, Problem):
@@ -108,7 +104,7 @@ _VARIABLES = re.compile(r"[a-z][a-z0-9_]*(?:=|\Z)|(?:ON_ERROR_STOP|ON_ERROR_ROLL
 """Variables that change what is shown, or nothing at all: psql's own ones are written in capitals."""
 
 
-def psql(run: _Run, program: Program, first: int) -> None:
+def psql(run: Run, program: Program, first: int) -> None:
     items = parse(run.argv, program.grammar, first=first)
     run.walk(program, items)
     given = [i for i in items if isinstance(i, Option)]

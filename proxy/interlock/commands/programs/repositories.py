@@ -15,13 +15,10 @@ Spec: git-config(1), git(1) of 2.45 for `--no-lazy-fetch`.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from interlock.commands.programs.options import Operand, Option, Problem, parse
-
-if TYPE_CHECKING:
-    from interlock.commands.programs.rules import _Run
-    from interlock.commands.programs.schema import Program
+from interlock.commands.programs.run import Run
+from interlock.commands.programs.schema import Program
 
 _NAMED_FORMATS = frozenset("oneline short medium full fuller reference email mboxrd raw".split())
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./~^@-]*")
@@ -47,7 +44,7 @@ _HARMLESS = {
 }
 
 
-def git(run: _Run, program: Program, first: int) -> None:
+def git(run: Run, program: Program, first: int) -> None:
     """One subcommand; `first` is the index behind its name."""
     items = parse(run.argv, program.grammar, first=first)
     run.options(program, items)

@@ -6,64 +6,17 @@ people. docs/commands.md says what each verb and object means.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
 
-from interlock.commands.bounds import EFFECTS, TooMany
 from interlock.commands.model import Effect, Stdin
 from interlock.commands.programs import calls
-from interlock.commands.programs.options import Grammar, Operand, Option, Problem, parse
-from interlock.commands.programs.paths import NULL_DEVICES, Sensitive, resolved
-from interlock.commands.programs.schema import PATH_VERBS, Program, Spec, Specs
-
-SYSTEM_DIRECTORIES = frozenset({"/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"})
-
-WORDS = frozenset(
-    """arguments stdin home working-directory environment programs file-index system clock disk accounts sessions
-    process-table network-state firewall kernel-log journal services service packages containers container cluster
-    schedule repository cloud keyring""".split()
-)
-"""Objects of `read` that are no files. A file of such a name is shown as `./NAME`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a program runs: behind which wrappers, on which host, from which possible working directories.
-
-    `items` are what `{}` stands for (the starting points of a `find`). `unknown` are words as they are written, whose
-    value only the shell at the target knows (`$x`, `*.log`), and what an `xargs` reads.
-    """
-
-    via: tuple[str, ...] = ()
-    origin: str = "direct"
-    host: str = ""
-    directories: tuple[str, ...] = ("",)
-    items: tuple[str, ...] = ()
-    unknown: frozenset[str] = frozenset()
-    alone: bool = False  # nothing else is in the text, nor in the texts around it
-    homes: bool = False  # a word here or before begins with the `~` of the account
-
-    def is_home(self, path: str) -> bool:
-        """Tell whether a path begins with a `~` that the shell replaces. Beside one, a quoted tilde makes a text opaque."""
-        return self.homes and (path == "~" or path.startswith("~/"))
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What was found so far. `opaque` holds (reason, text) pairs."""
-
-    effects: list[Effect] = field(default_factory=list)
-    opaque: list[tuple[str, str]] = field(default_factory=list)
-    stdin: Stdin = Stdin.IGNORED
-
-
-def identity(name: str) -> str | None:
-    """Return the base name when the program is taken from PATH or a system directory; any other path is None."""
-    if "/" not in name:
-        return name
-    folder, _, base = name.rpartition("/")
-    return base if folder in SYSTEM_DIRECTORIES and base else None
+from interlock.commands.programs.options import Operand, Problem, parse
+from interlock.commands.programs.path_effects import path_effects
+from interlock.commands.programs.paths import Sensitive
+from interlock.commands.programs.place import Place, identity
+from interlock.commands.programs.run import Outcome, Run
+from interlock.commands.programs.schema import Program
+from interlock.commands.programs.special import SPECIALS
 
 
 class Rules:
@@ -81,284 +34,48 @@ class Rules:
             shown = argv[0]
             effect = Effect("execute", shown, shown, tuple(argv), place.via, place.origin, host=place.host, detail="unknown")
             return Outcome([effect], [("unknown-program", shown)], Stdin.DATA)
-        run = _Run(self, program, argv, place)
-        run.apply(program, 1)
+        run = Run(self.sensitive, program, argv, place)
+        _apply(run, program, 1)
         return run.finish()
 
     def path_effects(self, verb: str, path: str, base: Effect, place: Place, *, recursive: bool = False) -> list[Effect]:
         """Return the effects of reading, listing, writing or deleting a path: the ordinary one and what it amounts to."""
-        found: list[Effect] = []
-        if "{}" in path and place.items:
-            return [e for item in place.items for e in self.path_effects(verb, item, base, _without_items(place), recursive=True)]
-        unknown, home = path in place.unknown, place.is_home(path)
-        if home:
-            targets = resolved(path.lstrip("~").lstrip("/"), ("",))  # the first working directory is the account's home
+        return path_effects(self.sensitive, verb, path, base, place, recursive=recursive)
+
+
+def _apply(run: Run, program: Program, first: int) -> None:
+    """Walk the arguments from `first` with the entry, going down into subcommands."""
+    if program.subcommands:
+        _subcommand(run, program, first)
+        return
+    if program.special:
+        SPECIALS[program.special](run, program, first)
+        return
+    run.walk(program, parse(run.argv, program.grammar, first=first))
+
+
+def _subcommand(run: Run, program: Program, first: int) -> None:
+    items = parse(run.argv, program.grammar, first=first, stop_at_operand=True)
+    found = items[-1] if items and isinstance(items[-1], Operand) else None
+    if program.verbs and first == 1:
+        calls.surroundings(run, program)
+    below = program.subcommands.get(found.value) if found is not None else None
+    if found is not None and below is None and program.verbs:
+        run.options(program, items[:-1])
+        calls.classify(run, program, found.index)
+        return
+    if found is None or (below is None and program.default_subcommand):
+        if program.default_subcommand:
+            run.walk(program, parse(run.argv, program.grammar, first=first))
+        elif found is None and not any(isinstance(i, Problem) for i in items) and run.is_help(first):
+            run.add("read", "arguments")
         else:
-            targets = (path,) if unknown else resolved(path, place.directories)
-        for target in targets:
-            if target in NULL_DEVICES and verb in ("read", "list", "write"):
-                continue
-            detail, verb_shown = base.detail, verb
-            if verb == "list":
-                detail, verb_shown = "metadata", "read"
-            if unknown and verb_shown == "read":
-                detail = "unknown"
-            if verb == "read" and self.sensitive.is_secret(target, recursive=recursive):
-                found.append(_with(base, "secret", target, "", recursive))
-            if verb in ("write", "delete") and (guard := self.sensitive.guards(target)) is not None:
-                if guard[0] == "write":
-                    detail = detail or guard[1]
-                else:
-                    found.append(_with(base, guard[0], target, guard[1], recursive))
-            found.insert(0, _with(base, verb_shown, target, detail, recursive))
-            if home:
-                found = [replace(e, object=_from_home(e.object)) for e in found]
-            elif not unknown and (target.partition("/")[0] in WORDS or target.startswith("~")):
-                found[0] = replace(found[0], object=f"./{target}")
-        return found
-
-
-def _from_home(target: str) -> str:
-    return "~" if target == "." else target if target.startswith("..") else f"~/{target}"
-
-
-def _with(base: Effect, verb: str, target: str, detail: str, recursive: bool) -> Effect:
-    return replace(base, verb=verb, object=target, detail=detail, recursive=recursive or base.recursive)
-
-
-def _without_items(place: Place) -> Place:
-    return replace(place, items=())
-
-
-class _Run:
-    """One evaluation: collects effects in the order of the arguments."""
-
-    def __init__(self, rules: Rules, program: Program, argv: Sequence[str], place: Place) -> None:
-        self.rules = rules
-        self.argv = list(argv)
-        self.place = place
-        self.name = program.name
-        self.recursive = program.always_recursive
-        self.force = False
-        self.outcome = Outcome(stdin=program.stdin)
-        self._found: set[Effect] = set()
-        self._placed: set[tuple[str, str, bool, bool]] = set()
-
-    def finish(self) -> Outcome:
-        if not self.outcome.effects:
-            # Options without an operand may act on everything (`pkill -u bob`, `mount -a`): no effect is not "harmless".
-            if not self.outcome.opaque:
-                self.opaque("unknown-operand", " ".join(self.argv)[:200])
-            self.add("execute", self.name)
-        return self.outcome
-
-    def apply(self, program: Program, first: int) -> None:
-        """Walk the arguments from `first` with the entry, going down into subcommands."""
-        if program.subcommands:
-            self._subcommand(program, first)
-            return
-        if program.special:
-            from interlock.commands.programs import special
-
-            special.SPECIALS[program.special](self, program, first)
-            return
-        self.walk(program, parse(self.argv, program.grammar, first=first))
-
-    def _subcommand(self, program: Program, first: int) -> None:
-        items = parse(self.argv, program.grammar, first=first, stop_at_operand=True)
-        found = items[-1] if items and isinstance(items[-1], Operand) else None
-        if program.verbs and first == 1:
-            calls.surroundings(self, program)
-        below = program.subcommands.get(found.value) if found is not None else None
-        if found is not None and below is None and program.verbs:
-            self.options(program, items[:-1])
-            calls.classify(self, program, found.index)
-            return
-        if found is None or (below is None and program.default_subcommand):
-            if program.default_subcommand:
-                self.walk(program, parse(self.argv, program.grammar, first=first))
-            elif found is None and not any(isinstance(i, Problem) for i in items) and self._is_help(first):
-                self.add("read", "arguments")
-            else:
-                self.opaque("unknown-subcommand", " ".join(self.argv[first:])[:200])
-            return
-        if below is None:
-            self.opaque("unknown-subcommand", found.value)
-            return
-        self.options(program, items[:-1])
-        self.outcome.stdin = below.stdin
-        self.recursive = self.recursive or below.always_recursive
-        self.apply(below, found.index + 1)
-
-    def _is_help(self, first: int) -> bool:
-        return self.argv[first:] in (["--help"], ["--version"])
-
-    def walk(self, program: Program, items: Sequence[Option | Operand | Problem]) -> None:
-        """Apply options, then operands."""
-        if self._is_help(1) and program.grammar.long:
-            self.add("read", "arguments")
-            return
-        self.options(program, items)
-        self.operands(program, [i for i in items if isinstance(i, Operand)], {i.name for i in items if isinstance(i, Option)})
-
-    def options(self, program: Program, items: Iterable[Option | Operand | Problem]) -> None:
-        seen = [i for i in items if not isinstance(i, Operand)]
-        names = {i.name for i in seen if isinstance(i, Option)}
-        self.recursive = self.recursive or bool(names & program.recursive)
-        self.force = self.force or bool(names & program.force)
-        for item in seen:
-            match item:
-                case Problem(reason, text):
-                    self.opaque(reason, text)
-                case Option(name, value):
-                    self.specs(program.option_effects.get(name, ()), value if value is not None else "")
-                    self._hidden_path(value or "")
-
-    def _hidden_path(self, value: str) -> None:
-        """A secret path inside a value that is "no path" is read all the same (`-o go-template-file=/etc/shadow`)."""
-        candidates = [value.partition("=")[2]] + ([value.lstrip("@")] if value[:1] in ("/", "@") else [])
-        if found := re.match(r"[a-z-]+-file=(.+)", value, re.DOTALL):
-            self.path("read", found[1])  # kubectl -o jsonpath-file=…, custom-columns-file=…
-        for candidate in candidates:
-            if candidate and any(self.rules.sensitive.is_secret(p) for p in resolved(candidate, self.place.directories)):
-                self.path("read", candidate)
-
-    def operands(self, program: Program, given: Sequence[Operand], options: set[str]) -> None:
-        rule = program.operands
-        left = [o.value for o in given]
-        if not options & program.always_unless:
-            self.specs(program.always, "")
-        for value in left:
-            if rule.secrets and rule.secrets & set(re.split(r"[/,.]", value.lower())):
-                self.add("secret", value)
-        if program.stdin is Stdin.CODE and ((left and left[0] != "-") or options & program.code_unless):
-            self.outcome.stdin = Stdin.DATA  # the code is elsewhere; what comes in is its data
-        named = False  # whether an operand named what is read, so that standard input is not
-        if rule.first is not None and not options & rule.first_unless and left:
-            named = any(spec.verb in PATH_VERBS for spec in rule.first)
-            self._operand(program, rule.first, left.pop(0))
-        if rule.last is not None and left and not options & rule.last_unless:
-            # One operand alone is a source: the target is the working directory.
-            target = left.pop() if len(left) > 1 else "."
-            self.specs(rule.last, target)
-            for source in left:  # when the target is a directory, the source's name decides what is written
-                self.specs(rule.last, f"{target}/{source.rstrip('/').rpartition('/')[2]}")
-        if left and rule.rest is None:
-            self.opaque("unknown-operand", left[0])
-            left = []
-        for value in left:
-            self._operand(program, rule.rest or (), value)
-        if not left and not named and program.filter:
-            if self.recursive:
-                self.path("read", ".")  # grep -r without a file
-            else:
-                self._stdin()
-        if not given and not options & rule.absent_unless:
-            self.specs(rule.absent, "")
-
-    def _operand(self, program: Program, specs: Specs, value: str) -> None:
-        if value == "-" and program.filter:
-            self._stdin()
-        else:
-            self.specs(specs, value)
-
-    def read(self, path: str) -> None:
-        """Read a path, or standard input when it is `-`."""
-        if path == "-":
-            self._stdin()
-        else:
-            self.path("read", path)
-
-    def _stdin(self) -> None:
-        self.outcome.stdin = Stdin.DATA
-        self.add("read", "stdin")
-
-    # -- effects --------------------------------------------------------------------------------------------------
-
-    def specs(self, specs: Specs, value: str) -> None:
-        for spec in specs:
-            self._spec(spec, value)
-
-    def _spec(self, spec: Spec, value: str) -> None:
-        if spec.verb == "opaque":
-            self.opaque(spec.detail or "option-runs-code", value)
-            return
-        if spec.verb in PATH_VERBS and spec.object is not None and (spec.object == "." or spec.object.startswith("/")):
-            self.path(spec.verb, spec.object, detail=spec.detail)
-        elif spec.object is not None:
-            self.add("read" if spec.verb == "list" else spec.verb, spec.object.replace("{}", value), detail=spec.detail)
-        elif spec.verb == "read" and value == "-":
-            self._stdin()
-        elif spec.verb == "output":
-            if value != "-":
-                self.path("write", value, detail=spec.detail)
-        elif spec.verb in PATH_VERBS:
-            self._place(spec.verb, value, spec.detail)
-        elif spec.verb == "network" and value.lower().startswith("file:"):
-            # curl decodes %41, expands {a,b}, and may write (`-w '%output{…}'`): what is read is not certain, so both are said.
-            self.path("read", "/" + value[5:].lstrip("/").removeprefix("localhost/"))
-            self.add("network", value, detail="local-file")
-        elif spec.verb == "network":
-            self.network(value, detail=spec.detail)
-        else:
-            self.add(spec.verb, value, detail=spec.detail)
-
-    def _place(self, verb: str, value: str, detail: str) -> None:
-        """A path; or an address where a program takes one for a path (`openssl x509 -in http://…`), as any of them may."""
-        if value.lower().startswith("file:"):
-            self.path(verb, re.sub(r"\A/{2,}", "/", value[5:]), detail=detail)
-        elif re.match(r"https?://|ftp://", value, re.IGNORECASE):
-            self.network(value)
-        self.path(verb, value, detail=detail)
-
-    def add(self, verb: str, target: str, *, detail: str = "", host: str = "") -> None:
-        if target == "{}" and self.place.unknown.issuperset(self.place.items):
-            target = ", ".join(self.place.items) or target  # a process or service that only an xargs knows
-        base = self.base(detail)
-        effect = _with(base, verb, target, detail, False)
-        if host and not effect.host:
-            effect = replace(effect, host=host)
-        self._keep(effect)
-
-    def network(self, target: str, *, detail: str = "") -> None:
-        self.add("network", target, detail=detail, host=host_of(target))
-
-    def path(self, verb: str, path: str, *, detail: str = "") -> None:
-        if "{}" in path and self.place.items:
-            # A word with `{}` stands for every item, however it goes on: once is enough for a thousand such words.
-            placed = (verb, detail, self.recursive, self.force)
-            if placed in self._placed:
-                return
-            self._placed.add(placed)
-        for effect in self.rules.path_effects(verb, path, self.base(detail), self.place, recursive=self.recursive):
-            self._keep(effect)
-
-    def _keep(self, effect: Effect) -> None:
-        if effect in self._found:
-            return
-        self._found.add(effect)
-        self.outcome.effects.append(effect)
-        if len(self._found) > EFFECTS:
-            raise TooMany
-
-    def base(self, detail: str = "") -> Effect:
-        place = self.place
-        program = self.argv[0].rpartition("/")[2]
-        return Effect(
-            "read", "", program, tuple(self.argv), place.via, place.origin, self.recursive, self.force, place.host, detail=detail
-        )
-
-    def opaque(self, reason: str, text: str) -> None:
-        self.outcome.opaque.append((reason, text))
-
-
-def host_of(target: str) -> str:
-    """Return the host of a URL or `user@host:path`, as far as it is written there."""
-    rest = re.sub(r"\A[A-Za-z][A-Za-z0-9+.-]*:/+", "", target)  # curl takes one slash, or three, for two
-    rest = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
-    if rest.startswith("["):
-        return rest[1:].partition("]")[0]
-    return rest.partition(":")[0]
-
-
-__all__ = ["Grammar", "Outcome", "Place", "Rules", "host_of", "identity"]
+            run.opaque("unknown-subcommand", " ".join(run.argv[first:])[:200])
+        return
+    if below is None:
+        run.opaque("unknown-subcommand", found.value)
+        return
+    run.options(program, items[:-1])
+    run.outcome.stdin = below.stdin
+    run.recursive = run.recursive or below.always_recursive
+    _apply(run, below, found.index + 1)

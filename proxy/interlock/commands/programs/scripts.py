@@ -6,18 +6,15 @@ Knows where the script stands and what is read and written beside it.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from interlock.commands.model import Stdin
 from interlock.commands.programs import filters
 from interlock.commands.programs.options import Operand, Option, parse
-
-if TYPE_CHECKING:
-    from interlock.commands.programs.rules import _Run
-    from interlock.commands.programs.schema import Program
+from interlock.commands.programs.run import Run
+from interlock.commands.programs.schema import Program
 
 
-def sed(run: _Run, program: Program, first: int) -> None:
+def sed(run: Run, program: Program, first: int) -> None:
     items = parse(run.argv, program.grammar, first=first)
     run.options(program, items)
     names = {i.name for i in items if isinstance(i, Option)}
@@ -54,7 +51,7 @@ def _backup(path: str, suffix: str) -> str:
     return kept if "/" in kept or not folder else f"{folder}/{kept}"
 
 
-def awk(run: _Run, program: Program, first: int) -> None:
+def awk(run: Run, program: Program, first: int) -> None:
     items = parse(run.argv, program.grammar, first=first)
     run.options(program, items)
     names = {i.name for i in items if isinstance(i, Option)}
@@ -83,17 +80,17 @@ def awk(run: _Run, program: Program, first: int) -> None:
         _reads_stdin(run)
 
 
-def _names_inside(run: _Run, code: str) -> bool:
+def _names_inside(run: Run, code: str) -> bool:
     """Whether names that are found when it runs become a part of the code."""
     return (bool(run.place.items) and "{}" in code) or run.place.is_home(code)
 
 
-def _reads_stdin(run: _Run) -> None:
+def _reads_stdin(run: Run) -> None:
     run.outcome.stdin = Stdin.DATA
     run.add("read", "stdin")
 
 
-def jq(run: _Run, program: Program, first: int) -> None:
+def jq(run: Run, program: Program, first: int) -> None:
     """A filter does nothing but read its input, except that `import` and `include` read any file of a directory."""
     items = parse(run.argv, program.grammar, first=first)
     operands = [i.value for i in items if isinstance(i, Operand)]

@@ -6,11 +6,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from interlock.commands.programs.rules import _Run
-    from interlock.commands.programs.schema import Program
+from interlock.commands.programs.run import Run
+from interlock.commands.programs.schema import Program
 
 _FIND_FLAGS = frozenset("-H -L -P".split())
 _FIND_ALONE = frozenset(
@@ -39,7 +37,7 @@ def find_roots(argv: list[str], first: int) -> tuple[list[str], int]:
     return roots or ["."], index
 
 
-def find(run: _Run, program: Program, first: int) -> None:
+def find(run: Run, program: Program, first: int) -> None:
     argv = run.argv
     if argv[first:] in (["-version"], ["--version"], ["-help"], ["--help"]):
         run.add("read", "arguments")

@@ -11,14 +11,11 @@ git, `enter_repo`.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from interlock.commands.model import Stdin
 from interlock.commands.programs.options import Grammar, Operand, Option, Problem, parse
-
-if TYPE_CHECKING:
-    from interlock.commands.programs.rules import _Run
-    from interlock.commands.programs.schema import Program
+from interlock.commands.programs.run import Run
+from interlock.commands.programs.schema import Program
 
 SCP = Grammar(frozenset("-t -f -v -r -p -d -q".split()), permute=False)
 
@@ -28,7 +25,7 @@ def is_scp_end(argv: list[str]) -> bool:
     return any(isinstance(i, Option) and i.name in ("-t", "-f") for i in parse(argv, SCP, first=1))
 
 
-def scp(run: _Run, program: Program, first: int) -> None:
+def scp(run: Run, program: Program, first: int) -> None:
     items = parse(run.argv, SCP, first=first)
     names = {i.name for i in items if isinstance(i, Option)}
     places = [i.value for i in items if isinstance(i, Operand)]
@@ -76,7 +73,7 @@ _CAPABILITIES = re.compile(r"[0-9]*\.[0-9]*[A-Za-z]*\Z")
 """What stands behind `e` at a server: no shell, but the version and features of the client (compat.c)."""
 
 
-def rsync(run: _Run, program: Program, first: int) -> None:
+def rsync(run: Run, program: Program, first: int) -> None:
     """`--server [--sender] OPTIONS . PATH…`."""
     items = parse(run.argv, RSYNC, first=first)
     options = [i for i in items if isinstance(i, Option)]
@@ -106,14 +103,14 @@ def rsync(run: _Run, program: Program, first: int) -> None:
     _speaks(run)
 
 
-def _rsync_places(run: _Run, places: list[str], names: set[str], *, sends: bool) -> None:
+def _rsync_places(run: Run, places: list[str], names: set[str], *, sends: bool) -> None:
     if not places or (len(places) > 1 and not sends):
         run.opaque("unknown-operand", "rsync without its paths")
     for place in places:
         run.path("read" if sends else "write", place, detail="" if sends else "receive")
         if (sends and names & _RSYNC_SENT) or (not sends and names & _RSYNC_DELETES):
             run.path("delete", place)
-        if not sends and run.rules.sensitive.holds_more(place, run.place.directories):
+        if not sends and run.sensitive.holds_more(place, run.place.directories):
             run.opaque("names-unknown", place)
 
 
@@ -124,7 +121,7 @@ GIT = {
 }
 
 
-def git(run: _Run, program: Program, first: int) -> None:
+def git(run: Run, program: Program, first: int) -> None:
     """Reads a repository. What a push changes in it is decided when its refs are known: a decision of its own."""
     service = program.name.removeprefix("git").lstrip("- ")
     items = parse(run.argv, GIT[service], first=first)
@@ -153,13 +150,13 @@ def repositories(place: str) -> tuple[list[str], bool]:
     return [place] if place.endswith((".git", "/", ".")) else [place, f"{place}.git"], known
 
 
-def _problems(run: _Run, items: list[Option | Operand | Problem]) -> None:
+def _problems(run: Run, items: list[Option | Operand | Problem]) -> None:
     for item in items:
         if isinstance(item, Problem):
             run.opaque(item.reason, item.text)
 
 
-def _speaks(run: _Run) -> None:
+def _speaks(run: Run) -> None:
     """Their input is a protocol when nothing else is there: only then is it known whose it is, and what may be in it."""
     place = run.place
     if place.alone and not place.via and not place.host and place.origin == "direct":

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from interlock.commands.model import Stdin
 from interlock.commands.programs import (
@@ -24,17 +23,15 @@ from interlock.commands.programs import (
     transfers,
 )
 from interlock.commands.programs.options import Grammar, Operand, Option, parse
+from interlock.commands.programs.run import Run
+from interlock.commands.programs.schema import Program
 
-if TYPE_CHECKING:
-    from interlock.commands.programs.rules import _Run
-    from interlock.commands.programs.schema import Program
-
-Special = Callable[["_Run", "Program", int], None]
+Special = Callable[[Run, Program, int], None]
 
 _DD_PLAIN = frozenset("bs ibs obs cbs count skip seek iseek oseek conv iflag oflag status".split())
 
 
-def dd(run: _Run, program: Program, first: int) -> None:
+def dd(run: Run, program: Program, first: int) -> None:
     read = False
     for word in run.argv[first:]:
         key, equals, value = word.partition("=")
@@ -52,7 +49,7 @@ def dd(run: _Run, program: Program, first: int) -> None:
         run.add("read", "stdin")
 
 
-def chmod(run: _Run, program: Program, first: int) -> None:
+def chmod(run: Run, program: Program, first: int) -> None:
     """A mode may begin with a dash (`chmod -x file`); a set-id bit is a privilege of its own."""
     words = run.argv[first:]
     modes = [w for w in words if re.fullmatch(r"-[rwxXstugo]+(?:[,+=-][rwxXstugo]*)*", w) and not re.fullmatch(r"-R", w)]
@@ -72,7 +69,7 @@ def chmod(run: _Run, program: Program, first: int) -> None:
             run.add("privilege", operand, detail="set-id")
 
 
-def cd(run: _Run, program: Program, first: int) -> None:
+def cd(run: Run, program: Program, first: int) -> None:
     words = [w for w in run.argv[first:] if w not in ("-P", "-L", "--")]
     if len(words) > 1 or (words and words[0].startswith("-")):
         run.opaque("unknown-option", " ".join(words))
@@ -82,7 +79,7 @@ def cd(run: _Run, program: Program, first: int) -> None:
         run.add("read", "home")
 
 
-def date(run: _Run, program: Program, first: int) -> None:
+def date(run: Run, program: Program, first: int) -> None:
     """An operand that is not a format sets the clock."""
     items = parse(run.argv, program.grammar, first=first)
     run.options(program, items)
@@ -92,7 +89,7 @@ def date(run: _Run, program: Program, first: int) -> None:
             run.add("kernel", item.value, detail="clock")
 
 
-def sysctl(run: _Run, program: Program, first: int) -> None:
+def sysctl(run: Run, program: Program, first: int) -> None:
     """`name` shows a setting, `name=value` changes it."""
     items = parse(run.argv, program.grammar, first=first)
     run.options(program, items)
@@ -103,14 +100,14 @@ def sysctl(run: _Run, program: Program, first: int) -> None:
             run.add("kernel", item.value, detail="setting")
 
 
-def echo(run: _Run, program: Program, first: int) -> None:
+def echo(run: Run, program: Program, first: int) -> None:
     run.add("read", "arguments")
 
 
 _NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?\Z")
 
 
-def printf(run: _Run, program: Program, first: int) -> None:
+def printf(run: Run, program: Program, first: int) -> None:
     """zsh and ksh evaluate the arguments of `%d` as arithmetic, and `a[$(cmd)]` runs there even from single quotes."""
     words = run.argv[first:]
     if words[:1] == ["--"]:
@@ -126,7 +123,7 @@ def printf(run: _Run, program: Program, first: int) -> None:
                 run.opaque("arithmetic", word)
 
 
-def exit_status(run: _Run, program: Program, first: int) -> None:
+def exit_status(run: Run, program: Program, first: int) -> None:
     """zsh and mksh evaluate the status as arithmetic."""
     run.add("read", "arguments")
     for word in run.argv[first:]:
@@ -134,7 +131,7 @@ def exit_status(run: _Run, program: Program, first: int) -> None:
             run.opaque("arithmetic", word)
 
 
-def umask(run: _Run, program: Program, first: int) -> None:
+def umask(run: Run, program: Program, first: int) -> None:
     """Looked at, or made such that nobody else may write what comes after it; of a wider one no effect would tell."""
     items = parse(run.argv, program.grammar, first=first)
     run.options(program, items)
@@ -152,7 +149,7 @@ FLOCK = Grammar(
 """Of util-linux. `-c` is none of them: it stands behind the file."""
 
 
-def flock(run: _Run, program: Program, first: int) -> None:
+def flock(run: Run, program: Program, first: int) -> None:
     """The file is made when it is not there; a number alone is a descriptor that is already open."""
     items = parse(run.argv, FLOCK, first=first)
     run.options(program, items)

@@ -6,14 +6,11 @@ Spec: curl(1) 8.10, where each option named here says what an `@` at its beginni
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from interlock.commands.programs import servers
 from interlock.commands.programs.options import Operand, Option, parse
-
-if TYPE_CHECKING:
-    from interlock.commands.programs.rules import _Run
-    from interlock.commands.programs.schema import Program
+from interlock.commands.programs.run import Run
+from interlock.commands.programs.schema import Program
 
 _AT_FILE = frozenset("-d --data --data-ascii --data-binary --json -H --header -w --write-out".split())
 _FORM = frozenset("-F --form".split())
@@ -21,7 +18,7 @@ _COOKIES = frozenset("-b --cookie".split())
 _OUTPUT = re.compile(r"%output\{(?:>>)?([^}]*)\}?")
 
 
-def curl(run: _Run, program: Program, first: int) -> None:
+def curl(run: Run, program: Program, first: int) -> None:
     items = parse(run.argv, program.grammar, first=first)
     run.walk(program, items)
     for item in items:
@@ -53,7 +50,7 @@ def _files(name: str, value: str) -> list[str]:
 _DELETES = frozenset("--delete --delete-before --delete-during --delete-after --delete-excluded --delete-delay".split())
 
 
-def copies(run: _Run, program: Program, first: int) -> None:
+def copies(run: Run, program: Program, first: int) -> None:
     """Sources, then a target; what has a colon before its first slash is on another machine."""
     if program.name == "scp" and servers.is_scp_end(run.argv):
         servers.scp(run, program, first)
@@ -91,7 +88,7 @@ def _host(place: str) -> str | None:
     return before.rpartition("@")[2] if colon and "/" not in before else None
 
 
-def _end(run: _Run, place: str, verb: str) -> None:
+def _end(run: Run, place: str, verb: str) -> None:
     host = _host(place)
     if host is None and "://" not in place:
         run.path(verb, place)

@@ -20,7 +20,7 @@ from postgast.pg_query_pb2 import Token
 
 from interlock.commands.bounds import TooMany, bounded, refused
 from interlock.commands.model import Analysis, Effect, Kind, Opaque, SqlContext, Stdin, Unreadable
-from interlock.commands.sql import definitions, expressions, queries, session, settings
+from interlock.commands.sql import definitions, expressions, privileges, queries, removals, session, settings
 from interlock.commands.sql.advice import advice
 from interlock.commands.sql.bounds import (
     AUTOMATIC_BYTES,
@@ -39,7 +39,8 @@ from interlock.errors import Reason
 
 PARSER = "libpg_query 18"
 
-_HANDLED_BY = (definitions, expressions, queries, session, settings)  # importing them fills the table of handlers
+# Importing them fills the table of handlers.
+_HANDLED_BY = (definitions, expressions, privileges, queries, removals, session, settings)
 _BLOCK = re.compile(rb"(?i)(?<![a-z0-9_])do(?![a-z0-9_]|\s+(?:update|nothing)\b)")
 _NEW_NUMERAL = re.compile(r"[0-9]_[0-9]|0[xXoObB]_?[0-9a-fA-F]")
 _PLAIN_NUMERAL = re.compile(rb"[0-9.]+([eE][-+]?[0-9]+)?")

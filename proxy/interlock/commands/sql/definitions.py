@@ -1,4 +1,4 @@
-"""Statements that change the schema, roles, privileges and the server: CREATE, ALTER, DROP, GRANT and their kin.
+"""Statements that change the schema and the server: CREATE, ALTER, DROP and their kin.
 
 One table says for each node which verb it is, what kind of object it names and where the name stands. The kind of
 object is the effect's `detail`, so that policy can tell `create` of an extension from `create` of a table. Queries and
@@ -9,15 +9,14 @@ Knows the nodes of utility statements. A statement that is not in a table of thi
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from typing import Any
 
 from google.protobuf.message import Message
 from postgast import pg_query_pb2 as pb
 
-from interlock.commands.sql import names, objects
-from interlock.commands.sql.consequences import truncates
+from interlock.commands.sql import details, names, objects
+from interlock.commands.sql.details import cascades, what_of
+from interlock.commands.sql.queries import into
 from interlock.commands.sql.settings import constant, resets
 from interlock.commands.sql.walk import HANDLERS, Walk
 
@@ -106,15 +105,10 @@ EMBEDDED = frozenset(
 )
 """What is walked inside of a definition; everything else there is searched for these."""
 
-
 _ON_EXISTING = frozenset(("create_policy_stmt", "create_trig_stmt", "rule_stmt"))
 """Nodes of `create` that name a relation which is there already."""
 
-
-def what_of(kind: int) -> str:
-    """Return the words for an ObjectType: `OBJECT_FOREIGN_SERVER` is `foreign server`."""
-    word = str(pb.ObjectType.Name(kind)).removeprefix("OBJECT_").lower().replace("_", " ")
-    return {"foreign server": "server", "fdw": "foreign data wrapper", "tabconstraint": "constraint"}.get(word, word)
+_KINDS = {"SelectStmt": "select_stmt", "FuncCall": "func_call", "TypeCast": "type_cast"}
 
 
 def define(kind: str) -> Any:
@@ -122,7 +116,7 @@ def define(kind: str) -> Any:
     verb, what, field = DEFINITIONS[kind]
 
     def handler(walk: Walk, message: Any) -> None:
-        named = what or _what(kind, message)
+        named = what or details.what(kind, message)
         schema, name = _named(
             walk, message, field, objects.NEW if verb == "create" and kind not in _ON_EXISTING else _sort(message, named)
         )
@@ -130,103 +124,14 @@ def define(kind: str) -> Any:
             verb,
             f"{schema}.{name}" if schema else name,
             schema=schema,
-            detail=_detail(walk, kind, message, named),
-            recursive=_cascades(message),
+            detail=details.detail(walk, kind, message, named),
+            recursive=cascades(message),
         )
         _temporary(walk, message, field)
         _on_relation(walk, kind, message)
         embedded(walk, message)
 
     return handler
-
-
-def _what(kind: str, message: Any) -> str:
-    match kind:
-        case "define_stmt":
-            return what_of(message.kind)
-        case "alter_table_stmt":
-            return what_of(message.objtype)
-        case "rename_stmt":
-            return what_of(message.rename_type)
-    return what_of(message.object_type)
-
-
-def _cascades(message: Any) -> bool:
-    """Tell whether CASCADE is said: what depends on the object, or on a part of it, goes too."""
-    parts = [message, *(command.alter_table_cmd for command in getattr(message, "cmds", ()))]
-    return any(getattr(part, "behavior", None) == pb.DROP_CASCADE for part in parts)
-
-
-def _detail(walk: Walk, kind: str, message: Any, what: str) -> str:
-    detail = _words(walk, kind, message, what)
-    others = sorted({".".join(filter(None, objects.place(walk, relation))) for relation in _involved(kind, message)})
-    return f"{detail} with {', '.join(others)}" if others else detail
-
-
-def _involved(kind: str, message: Any) -> Iterator[pb.RangeVar]:
-    """Yield the other relations that a definition changes or hangs on: parents, what foreign keys refer to, what is published."""
-    match kind:
-        case "create_stmt" | "create_foreign_table_stmt":
-            table = message if kind == "create_stmt" else message.base_stmt
-            yield from (parent.range_var for parent in table.inh_relations)
-            for element in table.table_elts:
-                yield from _referred(element)
-        case "alter_table_stmt":
-            for wrapper in message.cmds:
-                definition = getattr(wrapper.alter_table_cmd, "def")
-                match definition.WhichOneof("node"):
-                    case "range_var":
-                        yield definition.range_var
-                    case "partition_cmd":
-                        yield definition.partition_cmd.name
-                    case "constraint" | "column_def":
-                        yield from _referred(definition)
-        case "create_stats_stmt":
-            yield from (relation.range_var for relation in message.relations if relation.WhichOneof("node") == "range_var")
-        case "create_publication_stmt" | "alter_publication_stmt":
-            yield from (
-                spec.publication_obj_spec.pubtable.relation
-                for spec in message.pubobjects
-                if spec.publication_obj_spec.HasField("pubtable")
-            )
-
-
-def _referred(element: pb.Node) -> Iterator[pb.RangeVar]:
-    match element.WhichOneof("node"):
-        case "constraint" if element.constraint.pktable.relname:
-            yield element.constraint.pktable
-        case "column_def":
-            for constraint in element.column_def.constraints:
-                yield from _referred(constraint)
-        case "table_like_clause":
-            yield element.table_like_clause.relation
-
-
-def _words(walk: Walk, kind: str, message: Any, what: str) -> str:
-    match kind:
-        case "alter_role_stmt" | "create_role_stmt":
-            options = sorted(o.def_elem.defname for o in message.options if o.def_elem.defname != "password")
-            return " ".join((what, *options))
-        case "alter_table_stmt":
-            actions = sorted({_action(command.alter_table_cmd.subtype) for command in message.cmds})
-            return " ".join((what, *actions))
-        case "index_stmt":
-            return f"index on {'.'.join(objects.place(walk, message.relation))}" + (" concurrently" if message.concurrent else "")
-        case "create_trig_stmt":
-            return f"trigger {message.trigname} calling {'.'.join(names.strings(message.funcname))}"
-        case "rename_stmt":
-            return f"{what} renamed to {message.newname}"
-        case "alter_object_schema_stmt":
-            return f"{what} moved to {message.newschema}"
-    return what
-
-
-def _action(subtype: int) -> str:
-    """`AT_DropColumn` is `drop column`."""
-    return _CAPITAL.sub(r" \1", str(pb.AlterTableType.Name(subtype)).removeprefix("AT_")).strip().lower()
-
-
-_CAPITAL = re.compile(r"([A-Z])")
 
 
 def _sort(message: Any, what: str) -> str:
@@ -285,9 +190,6 @@ def embedded(walk: Walk, message: Message) -> None:
                         pending.append(inner)
 
 
-_KINDS = {"SelectStmt": "select_stmt", "FuncCall": "func_call", "TypeCast": "type_cast"}
-
-
 def _temporary(walk: Walk, message: Any, field: str) -> None:
     value = getattr(message, field) if field else None
     if isinstance(value, pb.RangeVar) and (value.relpersistence == "t" or value.schemaname.startswith("pg_temp")):
@@ -330,98 +232,6 @@ def _on_relation(walk: Walk, kind: str, message: Any) -> None:
 # -- those that fit no row ---------------------------------------------------------------------------------------------
 
 
-def _on(walk: Walk, what: str, schema: str, name: str) -> str:
-    """`index on public.t`, where the catalog knows whose it is."""
-    relation = walk.catalog.indexes.get((schema, name)) if walk.catalog is not None and what == "index" else None
-    return f"{what} on {relation}" if relation else what
-
-
-def drop_stmt(walk: Walk, message: pb.DropStmt) -> None:
-    what = what_of(message.remove_type)
-    for node in message.objects:
-        schema, name = objects.object_name(walk, node, what)
-        if message.remove_type in _WITHOUT_SCHEMA:
-            schema = ""
-        walk.emit(
-            "drop",
-            f"{schema}.{name}" if schema else name,
-            schema=schema,
-            detail=_on(walk, what, schema, name),
-            recursive=message.behavior == pb.DROP_CASCADE,
-        )
-
-
-_WITHOUT_SCHEMA = (
-    pb.OBJECT_SCHEMA,
-    pb.OBJECT_EXTENSION,
-    pb.OBJECT_LANGUAGE,
-    pb.OBJECT_FDW,
-    pb.OBJECT_FOREIGN_SERVER,
-    pb.OBJECT_EVENT_TRIGGER,
-    pb.OBJECT_PUBLICATION,
-    pb.OBJECT_ACCESS_METHOD,
-    pb.OBJECT_CAST,
-    pb.OBJECT_TRANSFORM,
-)
-
-
-def truncate_stmt(walk: Walk, message: pb.TruncateStmt) -> None:
-    for wrapper in message.relations:
-        relation = wrapper.range_var
-        found = names.relation(walk, relation.schemaname, relation.relname, relation.location)
-        walk.emit(
-            "truncate",
-            found.qualified,
-            schema=found.schema,
-            relation_kind=found.kind,
-            recursive=message.behavior == pb.DROP_CASCADE,
-            filtered=False,
-            limited=False,
-            functions=found.write_calls if found.triggers else (),
-            detail="triggers" if found.triggers else "",
-        )
-        if message.behavior == pb.DROP_CASCADE:
-            truncates(walk, found)
-
-
-def grant_stmt(walk: Walk, message: pb.GrantStmt) -> None:
-    verb = "grant" if message.is_grant else "revoke"
-    privileges = ", ".join(p.access_priv.priv_name for p in message.privileges) or "all"
-    grantees = ", ".join(_role(g.role_spec) for g in message.grantees)
-    detail = f"{privileges} on {what_of(message.objtype)} {'to' if message.is_grant else 'from'} {grantees}"
-    for node in message.objects:
-        schema, name = objects.object_name(walk, node, what_of(message.objtype))
-        walk.emit(
-            verb,
-            f"{schema}.{name}" if schema else name,
-            schema=schema,
-            detail=detail,
-            recursive=message.behavior == pb.DROP_CASCADE and not message.is_grant,
-        )
-    if not message.objects:
-        walk.emit(verb, what_of(message.objtype), detail=detail)
-
-
-def grant_role_stmt(walk: Walk, message: pb.GrantRoleStmt) -> None:
-    verb = "grant" if message.is_grant else "revoke"
-    grantees = ", ".join(_role(g.role_spec) for g in message.grantee_roles)
-    for node in message.granted_roles:
-        walk.emit(verb, node.access_priv.priv_name, detail=f"role {'to' if message.is_grant else 'from'} {grantees}")
-
-
-def _role(message: pb.RoleSpec) -> str:
-    return message.rolename or str(pb.RoleSpecType.Name(message.roletype)).removeprefix("ROLESPEC_").lower()
-
-
-def roles(verb: str) -> Any:
-    def handler(walk: Walk, message: Any) -> None:
-        for node in message.roles:
-            owned = verb != "drop" or not isinstance(message, pb.DropRoleStmt)
-            walk.emit(verb, _role(node.role_spec), detail="owned" if owned else "role", recursive=_cascades(message))
-
-    return handler
-
-
 def alter_system(walk: Walk, message: pb.AlterSystemStmt) -> None:
     value = ", ".join(constant(argument) or "" for argument in message.setstmt.args)
     walk.emit("alter", message.setstmt.name or "*", detail=f"system {value}".strip())
@@ -452,13 +262,11 @@ def create_function(walk: Walk, message: pb.CreateFunctionStmt) -> None:
 
 
 def create_table_as(walk: Walk, message: pb.CreateTableAsStmt) -> None:
-    from interlock.commands.sql.queries import into  # the target is that of SELECT INTO
-
     if message.objtype == pb.OBJECT_MATVIEW:
         schema, name = objects.place(walk, message.into.rel, objects.NEW)
         walk.emit("create", f"{schema}.{name}", schema=schema, detail="matview")
     else:
-        into(walk, message.into)
+        into(walk, message.into)  # the target is that of SELECT INTO
     with walk.within("create table as"):
         walk.node(message.query)
 
@@ -479,13 +287,6 @@ def discard(walk: Walk, message: pb.DiscardStmt) -> None:
 HANDLERS.update({kind: define(kind) for kind in DEFINITIONS})
 HANDLERS.update(
     {
-        "drop_stmt": drop_stmt,
-        "truncate_stmt": truncate_stmt,
-        "grant_stmt": grant_stmt,
-        "grant_role_stmt": grant_role_stmt,
-        "drop_role_stmt": roles("drop"),
-        "drop_owned_stmt": roles("drop"),
-        "reassign_owned_stmt": roles("alter"),
         "alter_system_stmt": alter_system,
         "create_function_stmt": create_function,
         "create_table_as_stmt": create_table_as,

@@ -49,6 +49,11 @@ class Bind(NamedTuple):
             return 0
         return self.formats[0] if len(self.formats) == 1 else self.formats[index]
 
+    @property
+    def at(self) -> int:
+        """Where its format codes begin in the message."""
+        return 7 + len(self.portal.encode()) + len(self.statement.encode())
+
 
 @dataclass(frozen=True, slots=True)
 class Named:
@@ -111,6 +116,16 @@ class _Reader:
         (value,) = self._unpack(_SIGNED, 4)
         return value
 
+    def value(self) -> bytes | None:
+        length = self.signed()
+        if length == -1:
+            return None
+        start = self.pos
+        if length < 0 or length > len(self._raw) - start:
+            raise RemoteProtocolError("a value's length is negative or beyond the message")
+        self.pos = start + length
+        return self._raw[start : self.pos]
+
     def end(self) -> None:
         if self.pos != len(self._raw):
             raise RemoteProtocolError("bytes after the end of a message's fields")
@@ -162,6 +177,20 @@ def bind(raw: bytes) -> Bind:
         found.append(raw[start:pos])
     results = (_result_formats if size - pos <= MAX_RECURRING else _read_result_formats)(raw[pos:])
     return Bind(portal, statement, codes, tuple(found), results)
+
+
+def values(data: bytes, at: int) -> tuple[tuple[int, ...], tuple[bytes | None, ...]]:
+    """Return (format codes, values) of a Bind whose format codes begin at `at`. Raise ValueError when there is no such thing."""
+    reader = _Reader(data, at)
+    try:
+        codes = _formats(reader)
+        number = reader.count()
+        if len(codes) not in (0, 1, number):
+            raise RemoteProtocolError("the number of parameter formats fits neither the values nor one for all")
+        found = tuple(reader.value() for _ in range(number))
+    except RemoteProtocolError:
+        raise ValueError("there are no values of a Bind at this place") from None
+    return codes, found
 
 
 def _formats(reader: _Reader) -> tuple[int, ...]:

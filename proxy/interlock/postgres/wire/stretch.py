@@ -6,17 +6,22 @@ nothing special happens. Must not know: what was decided, sockets.
 Theory of operation. Every function says what a read is only when it is exactly that and nothing else, to the last byte and
 with every length checked; for anything that differs by a byte they say None, and the read goes the ordinary way, message
 by message (frame, requests, pipeline), which alone judges what is wrong with it. So this knows no errors.
+
+Compiled (`_scan.c`) where a compiler was there when the package was built. Both forms say the same of every read
+(tests/postgres/wire/test_stretch.py).
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from interlock.errors import RemoteProtocolError
 from interlock.postgres.wire import requests
 from interlock.postgres.wire.frame import BIND_CAP, LENGTH, SERVER_CAP, TEXT_CAP
-from interlock.postgres.wire.requests import SYNC, Bind
-from interlock.postgres.wire.rows import skip_rows
+from interlock.postgres.wire.requests import SYNC
+from interlock.postgres.wire.rows import skip_rows_plain
+
+__all__ = [
+    "Stretch", "answered", "answered_plain", "asked", "asked_plain", "queried", "queried_plain", "query", "query_plain",
+]  # fmt: skip
 
 _length = LENGTH.unpack_from
 
@@ -30,15 +35,12 @@ _STATUSES = b"ITE"
 _PARSE, _BIND, _QUERY, _ROW, _ROWS, _COMPLETE = b"PBQDTC"
 
 
-class Stretch(NamedTuple):
-    """`parse` is the whole Parse message, empty without one."""
-
-    parse: bytes
-    bind: Bind
-    described: bool
+Stretch = tuple[bytes, str, bool, int]
+"""The whole Parse message, empty without one; the name of the statement; whether the portal is described; and the place where the
+format codes of the Bind begin."""
 
 
-def asked(data: bytes) -> Stretch | None:
+def asked_plain(data: bytes, /) -> Stretch | None:
     """Return the stretch that a read of the client is."""
     size, start = len(data), 0
     if size < 13:
@@ -59,10 +61,10 @@ def asked(data: bytes) -> Stretch | None:
         bind = requests.bind(data[start:end])
     except RemoteProtocolError:
         return None
-    return Stretch(data[:start], bind, described) if not bind.portal else None
+    return (data[:start], bind.statement, described, start + bind.at) if not bind.portal else None
 
 
-def query(data: bytes) -> bytes | None:
+def query_plain(data: bytes, /) -> bytes | None:
     """Return the text when a read of the client is one Query."""
     size = len(data)
     if size < 6 or data[0] != _QUERY or _length(data, 1)[0] != size - 1 or size > TEXT_CAP:
@@ -70,7 +72,7 @@ def query(data: bytes) -> bytes | None:
     return data[5:-1] if data.find(0, 5) == size - 1 else None
 
 
-def queried(data: bytes) -> tuple[bytes, str] | None:
+def queried_plain(data: bytes, /) -> tuple[bytes, str] | None:
     """Return (command tag, transaction status) of a read that is the whole answer to a Query of one statement."""
     size = len(data)
     if size < 16 or data[-6:-1] != _READY:
@@ -80,11 +82,11 @@ def queried(data: bytes) -> tuple[bytes, str] | None:
         (length,) = _length(data, 1)
         if not 6 <= length <= SERVER_CAP or 1 + length >= last:
             return None
-        pos = skip_rows(data, 1 + length)
+        pos = skip_rows_plain(data, 1 + length)
     return _ended(data, pos, last)
 
 
-def answered(data: bytes, *, parsed: bool, described: bool) -> tuple[bytes, str] | None:
+def answered_plain(data: bytes, parsed: bool, described: bool, /) -> tuple[bytes, str] | None:
     """Return (command tag, transaction status) of a read that is the whole answer to such a stretch."""
     size, pos = len(data), 5
     if parsed:
@@ -105,7 +107,7 @@ def answered(data: bytes, *, parsed: bool, described: bool) -> tuple[bytes, str]
             return None
         pos += 1 + length
     if pos < last and data[pos] == _ROW:
-        pos = skip_rows(data, pos)
+        pos = skip_rows_plain(data, pos)
     return _ended(data, pos, last)
 
 
@@ -115,3 +117,9 @@ def _ended(data: bytes, pos: int, last: int) -> tuple[bytes, str] | None:
         return None
     status = data[-1]
     return (data[pos + 5 : last - 1], chr(status)) if data[last - 1] == 0 and status in _STATUSES else None
+
+
+try:
+    from interlock.postgres.wire._scan import answered, asked, queried, query
+except ImportError:
+    answered, asked, queried, query = answered_plain, asked_plain, queried_plain, query_plain

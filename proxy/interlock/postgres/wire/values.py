@@ -237,10 +237,8 @@ def _decoded(decode: Decoder, oid: int, raw: bytes) -> str:
     return decode(raw)
 
 
-def shown(raw: bytes | None, format_code: int, oid: int) -> str | None:
-    """Return the value as text, cut at MAX_SHOWN with a mark; None for NULL and for what can't be decoded."""
-    if raw is None:
-        return None
+def shown(raw: bytes, format_code: int, oid: int) -> str | None:
+    """Return the value as text, cut at MAX_SHOWN with a mark; None for what can't be decoded."""
     try:
         if format_code == 0 and len(raw) > 4 * MAX_SHOWN:
             return raw[: 4 * MAX_SHOWN].decode("utf-8", "ignore")[:MAX_SHOWN] + f"… ({len(raw)} bytes)"

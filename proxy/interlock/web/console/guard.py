@@ -79,12 +79,16 @@ class Guard:
         self._public = _origin(public_url)
 
     def find(self, request: Request) -> Person | None:
-        """Return who is logged in. A person who is disabled is logged out."""
+        """Return who is logged in. A person who is disabled or revoked is logged out."""
         session = self._sessions.find(request.cookies.get(COOKIE))
         if session is None:
             return None
         entry = self._directory.get(session.principal.identity)
         if entry is None or entry.disabled:
+            return None
+        try:
+            self._authenticator.check_revoked(entry.principal(session.principal.credential))
+        except AuthenticationError:
             return None
         scopes = scopes_of(entry.principal(session.principal.credential))
         return Person(session, entry, scopes, self._sessions.may_decide(session))

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from interlock.clock import Clock, Entropy
-from interlock.identity.directory import Change, ChangeKind, Directory
+from interlock.identity.changes import Change, ChangeKind
+from interlock.identity.directory import Directory
 from interlock.identity.principal import CredentialKind, Principal
 
 COOKIE = "interlock_console"

@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from interlock.approvals import desk
-from interlock.approvals.desk import House, Voter
+from interlock.approvals.authority import House, Voter
 from interlock.approvals.model import ApprovalRequest, Proof, State, Vote, VoteVerdict
 from interlock.approvals.wording import one_line
 from interlock.errors import SENTENCES, Reason, VoteError
