@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -174,6 +175,28 @@ async def test_a_logout_at_the_provider_ends_a_login_that_is_just_being_written(
         await logins.open(who, method="device", source="here", derive=order)
     assert refused.value.code is Reason.LOGIN_ENDED
     assert order.signed is not None and shown(asyncssh.import_certificate(order.signed.line), issuance) is None
+    assert await store.logins.load(clock.now()) == ((), ())
+
+
+async def test_who_leaves_while_a_login_is_written_leaves_no_login_behind(
+    logins: Logins, store: Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stock client that is gone has no token, and nobody else has: the row would stand for hours, and after a restart too."""
+    reached, go_on, add = asyncio.Event(), asyncio.Event(), store.logins.add
+
+    async def slowly(*rows: LoginRow | DerivedRow) -> None:
+        reached.set()
+        await go_on.wait()
+        await add(*rows)
+
+    monkeypatch.setattr(store.logins, "add", slowly)
+    opening = asyncio.ensure_future(logins.open(somebody(), method="ssh", source="here"))
+    await reached.wait()
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    go_on.set()
+    await logins.close()
     assert await store.logins.load(clock.now()) == ((), ())
 
 

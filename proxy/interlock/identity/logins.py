@@ -157,8 +157,12 @@ class Logins:
             rows.append(_derived(made, entry.identity, row.id, who.groups - entry.groups))
             await self._journal.sync()
         self._opening[row.id] = row
+        writing = asyncio.ensure_future(self._rows.add(*rows))
         try:
-            await self._rows.add(*rows)
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:  # whoever was logging in has left, and nobody will have the token
+            self._later(self._take_back(writing, rows))
+            raise
         finally:
             standing = self._opening.pop(row.id, None) is not None
         if not standing:  # the provider ended it while this was written
@@ -176,6 +180,12 @@ class Logins:
         if principal is None:  # stopped while this was written
             raise AuthenticationError(reason=Reason.DISABLED_PRINCIPAL)
         return Opened(row.id, Secret(secret), principal)
+
+    async def _take_back(self, writing: asyncio.Future[None], rows: Collection[LoginRow | DerivedRow]) -> None:
+        """Take out what is being written: a write that has begun is not undone by whoever stops waiting for it."""
+        await writing
+        logins = [row.id for row in rows if isinstance(row, LoginRow)]
+        await self._rows.drop(login=logins, credential=[row.id for row in rows if row.id not in logins])
 
     def refused(self, method: str, reason: Reason, source: str) -> None:
         """Note a login whose ID token was refused."""
@@ -295,14 +305,17 @@ class Logins:
 
     # -- ending -------------------------------------------------------------------------------------------------------------
 
-    async def end(self, idents: Collection[str], why: str) -> int:
-        """End logins and all that was derived from them: in memory first, so that a store that is down prolongs nothing."""
+    async def end(self, idents: Collection[str], why: str, *, withdraw: bool = True) -> int:
+        """End logins and all that was derived from them: in memory first, so that a store that is down prolongs nothing.
+
+        With `withdraw`, whose they were loses what they have asked for.
+        """
         rows = [self._logins[ident] for ident in idents if ident in self._logins]
         children = [self._derived[c] for row in rows for c in self._children.get(row.id, {})]
         for row in rows:
             self._drop(row)
         if rows:
-            whose = frozenset(Identity(row.issuer, row.subject) for row in rows)
+            whose = frozenset(Identity(row.issuer, row.subject) for row in rows if withdraw)
             self._end_derived(children, more=[row.id for row in rows], whose=whose, why=why)
             for row in rows:
                 self._note("login", {"outcome": "ended", "reason": why, "login": row.id,

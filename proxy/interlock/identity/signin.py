@@ -178,6 +178,13 @@ class SignIn:
                 return answer
             await asyncio.sleep(answer.interval)
 
+    async def leave(self, opened: Opened) -> None:
+        """End a login whose token was given to nobody, with the connection that it was for. What was asked for goes on waiting.
+
+        Else those of stock clients would stand in the register for hours, and a few of them end the person's own.
+        """
+        await self._logins.end([opened.id], "connection-ended", withdraw=False)
+
     # -- browser ------------------------------------------------------------------------------------------------------------
 
     async def begin_browser(self, redirect: str, challenge: str, source: str) -> BrowserFlow:
