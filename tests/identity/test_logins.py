@@ -417,6 +417,18 @@ async def test_a_key_in_other_hands_is_worth_nothing_at_once(logins: Logins, iss
     assert shown(await certified(issuance, opened.principal), issuance) is not None
 
 
+async def test_when_all_end_now_no_earlier_authority_counts_and_all_are_remembered(tmp_path: Path, clock: ManualClock) -> None:
+    """One that was replaced an hour before still has seven; and what was ever ours must not become another authority's key."""
+    first = SshCa.load_or_create(tmp_path / "ssh_ca")
+    second = first.rotate(clock.now(), timedelta(hours=8))
+    clock.advance(3600)
+    third = second.rotate(clock.now(), timedelta(0))
+    for made in (third, SshCa.load_or_create(tmp_path / "ssh_ca")):
+        assert not made.trusts(first.blob, clock.now()) and not made.trusts(second.blob, clock.now())
+        assert made.trusts(third.blob, clock.now())
+        assert [old.blob for old in made.known] == [first.blob, second.blob]
+
+
 @pytest.mark.parametrize("shared", ["targets_ca", "evidence", "earlier"])
 async def test_no_two_authorities_share_a_key(
     tmp_path: Path, directory: Directory, store: Store, clock: ManualClock, journal: Journal, shared: str
