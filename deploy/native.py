@@ -1,8 +1,8 @@
-"""Compile the two inner loops that are worth it (docs/adr), where there is a compiler. Hatch runs it for every build of the
+"""Compile the inner loops that are worth it (docs/adr), where there is a compiler. Hatch runs it for every build of the
 package, also the editable one of `make setup`; by hand: `python deploy/native.py`.
 
-Without a compiler or Python's headers the package is built without it and does the same more slowly. INTERLOCK_NATIVE=0 leaves
-it out, INTERLOCK_NATIVE=1 makes its absence an error, for those who build packages for others.
+Without a compiler or Python's headers the package is built without them and does the same more slowly. INTERLOCK_NATIVE=0 leaves
+them out, INTERLOCK_NATIVE=1 makes their absence an error, for those who build packages for others.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ except ImportError:  # run by hand
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = {
+    ROOT / "proxy/interlock/commands/sql/_cut.c": [],
     ROOT / "proxy/interlock/postgres/wire/_scan.c": [],
     ROOT / "proxy/interlock/evidence/_chain.c": ["-l:libcrypto.so.3"],
+    ROOT / "proxy/interlock/evidence/_shown.c": [],
 }
 """What is compiled, and what it is linked with."""
 FLAGS = [

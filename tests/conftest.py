@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 from hypothesis import settings
 
-settings.register_profile("fixed", deadline=None, derandomize=True, database=None)
+from harness.budget import FUZZ, examples
+
+settings.register_profile("fixed", deadline=None, derandomize=True, database=None, max_examples=examples(100))
 settings.register_profile("fuzz", deadline=None, max_examples=2000)
-settings.load_profile("fuzz" if os.environ.get("FUZZ") else "fixed")
+settings.load_profile("fuzz" if FUZZ else "fixed")

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.budget import examples
 from harness.clock import ManualClock
 from harness.journal import MemoryRecorder
 from harness.people import BOB, agent
@@ -436,7 +437,7 @@ async def play(world: World, steps: list[tuple[str, bytes, int]]) -> None:
     assert [r for r in results if isinstance(r, Exception)] == []
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(
     steps=st.lists(STEP, min_size=1, max_size=14),
     pauses=st.lists(st.integers(0, 3), max_size=6),

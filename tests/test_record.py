@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interlock import record
-from interlock.commands.model import Analysis, BindValue, Command, Effect, HeldInput, Kind, Opaque, Wire
+from interlock.commands.model import Analysis, BindValue, Command, Effect, HeldInput, Kind, Opaque, SqlContext, Wire
+from interlock.commands.sql.analysis import analyze_sql
 from interlock.errors import EvidenceError
 from interlock.evidence.events import EventDraft
 from interlock.policy.model import Decision, Verdict
@@ -99,3 +100,15 @@ def test_a_value_without_a_form_is_refused() -> None:
     command = Command(Wire.POSTGRES, Kind.BIND, b"SELECT $1", binds=(BindValue(b"x", 0, 25, "\ud800"),))
     with pytest.raises(EvidenceError):
         Drafts().allowed(command, Analysis(), Decision(Verdict.ALLOW, "default", "it reads", "sha256:aa"), command.text)
+
+
+def test_what_is_secret_in_a_text_is_counted_and_nothing_of_it_is_in_the_event() -> None:
+    text = b"UPDATE users SET password = 'hunter2', pin = 77 WHERE id = 7"
+    found = analyze_sql(text, SqlContext(assume_tables=True), Kind.QUERY)
+    command = Command(Wire.POSTGRES, Kind.QUERY, text)
+    draft = described(command, found)
+    assert draft.fields["secret_literals"] == 2
+    assert "hunter2" not in str(draft.fields)
+    assert draft.secret["text"] == text.decode()
+    plain = analyze_sql(b"UPDATE users SET name = 'bob'", SqlContext(assume_tables=True), Kind.QUERY)
+    assert "secret_literals" not in described(command, plain).fields

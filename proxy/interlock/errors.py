@@ -56,6 +56,7 @@ class Reason(StrEnum):
     MISSING_SCOPE = "missing-scope"
     STEP_UP_REQUIRED = "step-up-required"
     PROVIDER_UNAVAILABLE = "provider-unavailable"
+    OVERLOADED = "overloaded"
     LOGIN_ENDED = "login-ended"
 
     # who may answer
@@ -130,6 +131,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.MISSING_SCOPE: "The credential lacks the scope that this call needs.",
     Reason.STEP_UP_REQUIRED: "Deciding needs a fresh step-up. Enter your passphrase.",
     Reason.PROVIDER_UNAVAILABLE: "The identity provider does not answer as it should. Try again; the node's log says more.",
+    Reason.OVERLOADED: "Too many log in at this moment. Nothing is lost: do the same again in a few seconds.",
     Reason.LOGIN_ENDED: "The login behind this session has ended. Run `interlock login`, and connect again.",
     Reason.SELF_APPROVAL: "Whoever asks, owns the agent or stands in its delegation chain can't answer the request.",
     Reason.NOT_A_REVIEWER: "You are in none of the groups that may answer this request.",
@@ -208,6 +210,16 @@ class AuthenticationError(InterlockError):
     """The credential was not accepted. The message never contains any part of it."""
 
     reason = Reason.NOT_AUTHENTICATED
+
+
+class OverloadedError(InterlockError):
+    """There is too much to do at this moment. Nothing was begun, so the same may be tried again."""
+
+    reason = Reason.OVERLOADED
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__()
+        self.retry_after = retry_after
 
 
 class VoteError(InterlockError):

@@ -207,6 +207,8 @@ class Session:
             return self._killed
         if self._revoked:
             return Refusal(Reason.DISABLED_PRINCIPAL, SENTENCES[Reason.DISABLED_PRINCIPAL])
+        if self.principal.credential.expires is None:
+            return None
         now = now or self._gate.clock.now()
         if self.principal.expired(now) and (self._renewed_until is None or now >= self._renewed_until):
             return Refusal(Reason.CREDENTIAL_EXPIRED, SENTENCES[Reason.CREDENTIAL_EXPIRED])

@@ -19,7 +19,7 @@ from interlock.approvals.wording import Refusal
 from interlock.clock import rfc3339
 from interlock.commands.model import Analysis, BindValue, Command
 from interlock.evidence import disclosure, jcs
-from interlock.evidence.disclosure import tail_of
+from interlock.evidence.disclosure import encoded_tail
 from interlock.evidence.events import Draft, EventDraft, Json
 from interlock.evidence.forms import BEFORE, Form, FormedDraft
 from interlock.identity.principal import Principal
@@ -61,7 +61,7 @@ class Recurring:
         """
         if not values:
             return self._without_values
-        return FormedDraft(self._asked, None, (*self._tails, tail_of("binds", values))), self._decided, self._sent
+        return FormedDraft(self._asked, None, (*self._tails, encoded_tail(b'"binds"', values))), self._decided, self._sent
 
 
 class RecurringText:
@@ -76,7 +76,8 @@ class RecurringText:
 
     def drafts(self, text: bytes) -> tuple[Draft, Draft, Draft]:
         """Return the command, its decision and its release. Append them together: each refers to the one before."""
-        return FormedDraft(self._asked, None, (disclosure.tail("text", text.decode()), *self._tails)), self._decided, _EXACT
+        given = (encoded_tail(b'"text"', jcs.encode_text(text)), *self._tails)
+        return FormedDraft(self._asked, None, given), self._decided, _EXACT
 
 
 class Drafts:
@@ -188,6 +189,8 @@ def _plain(command: Command, analysis: Analysis) -> dict[str, Json]:
         fields["env"] = dict(command.env)
     if analysis.secrets:
         fields["secret_binds"] = list(analysis.secrets)
+    if analysis.concealed:
+        fields["secret_literals"] = len(analysis.concealed)
     return fields
 
 

@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from harness.budget import examples
 from harness.people import ALICE, BOB, CAROL, CLAUDE
 from harness.requests import START, TERMS, draft
 from interlock.approvals import authority, desk
@@ -123,5 +124,5 @@ class AnyOrder(RuleBasedStateMachine):
             assert same == self.frozen
 
 
-AnyOrder.TestCase.settings = settings(max_examples=100, stateful_step_count=25, deadline=None)
+AnyOrder.TestCase.settings = settings(max_examples=examples(100), stateful_step_count=25, deadline=None)
 TestAnyOrder = AnyOrder.TestCase

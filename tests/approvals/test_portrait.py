@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import analyses
+from harness.budget import examples
 from harness.people import BOB, agent
 from harness.requests import SHELL, SQL, START, TERMS, draft
 from interlock.approvals.desk import open_request
@@ -175,7 +176,7 @@ def test_deceptions_are_warned_of() -> None:
 HOSTILE = st.text(alphabet="a⟦⟧ \n\t\x1b[31m\u202e\u200b\u00a0\u0430<>&*_`@|\ud800", max_size=30)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE)
 def test_nothing_in_a_portrait_is_more_than_plain_text(text: str, said: str, name: str, value: str, note: str) -> None:
     """Whatever an agent, a directory or a target chose as names, no view holds a character that could deceive."""

@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from harness import analyses
+from harness.budget import examples
 from harness.requests import START, draft
 from interlock.approvals import detectors
 from interlock.approvals.desk import open_request
@@ -174,6 +175,42 @@ def test_a_hidden_value_can_be_approved_and_the_reviewer_is_told(text: str) -> N
     assert view.notes[0].startswith("1 secret of about ")
 
 
+IN_A_SECRET_COLUMN = {
+    "plain": (f"UPDATE users SET name = 'bob', password = '{WORD}' WHERE id = 7", True),
+    "short": ("UPDATE users SET name = 'bob', password = 'tiny' WHERE id = 7", True),
+    "escaped": (rf"UPDATE users SET password = E'\x68unter2' || '{WORD}' WHERE id = 7", False),
+    "in dollars": (f"UPDATE users SET password = $${WORD}$$ WHERE id = 7", False),
+    "a number": ("UPDATE users SET name = 'bob', pin = 73519 WHERE id = 7", False),
+    "given to a function": (f"UPDATE users SET password = crypt('{WORD}', 'tiny') WHERE id = 7", False),
+    "compared": (f"DELETE FROM users WHERE token = '{WORD}'", True),
+    "a user mapping": (f"CREATE USER MAPPING FOR bob SERVER s OPTIONS (user 'bob', password '{WORD}')", False),
+    "said in a block": (f"DO $$ BEGIN INSERT INTO u (password) VALUES ('{WORD}'); END $$", False),
+    "with what does not parse": (f"UPDATE users SET password = '{WORD}' WHERE", False),
+}
+
+
+@pytest.mark.parametrize("how", IN_A_SECRET_COLUMN)
+def test_a_literal_for_a_secret_column_is_hidden_whatever_it_looks_like(how: str) -> None:
+    """And unless it is provably nothing but a value, the approve button goes with it."""
+    text, approvable = IN_A_SECRET_COLUMN[how]
+    made = analyses.sql(text)
+    view = chat(asked(made))
+    for secret in (WORD, "tiny", "73519", "x68unter2"):
+        assert secret not in everything(view)
+    assert any("hidden" in note for note in view.notes)
+    assert view.chat_approvable == approvable
+    page = portrait(opened(asked(made)))
+    assert "".join(page.command.lines).count("hidden") == 0
+    assert any(note.startswith("Secret by where ") for note in page.notes)
+
+
+def test_so_many_secrets_that_nothing_is_left_to_show() -> None:
+    """Bulk rows: each is hidden, and the message says how many there were."""
+    rows = ", ".join(f"({n}, '{WORD}{n}')" for n in range(200))
+    view = chat(asked(analyses.sql(f"INSERT INTO users (id, password) VALUES {rows}")))
+    assert WORD not in everything(view)
+
+
 def test_the_page_shows_what_chat_hides_and_the_digest_covers_the_raw_bytes() -> None:
     one, other = (opened(asked(analyses.shell(f"echo {s}"))) for s in (AWS, AWS[:-1] + "F"))
     assert AWS in "".join(portrait(one).command.lines)
@@ -327,7 +364,7 @@ def does(made: tuple[Command, Analysis]) -> set[Effect]:
     return {replace(effect, argv=()) for effect in made[1].effects}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(texts(PIECES))
 @example(f"echo {AWS}")
 @example(f"grep '{AWS}' x; ls")
@@ -339,7 +376,7 @@ def test_what_is_hidden_in_an_approvable_shell_text_changes_nothing_of_what_it_d
         assert does(made) == does(analyses.shell(text.replace(AWS, OTHER)))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(texts(PIECES_OF_SQL))
 @example(f"DELETE FROM t WHERE c = '{AWS}'")
 def test_what_is_hidden_in_an_approvable_sql_text_changes_nothing_of_what_it_does(text: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from harness import stores
 from harness.authenticator import HOST, ORIGIN, Authenticator, as_json, authenticator
 from harness.change_journal import Journal, seeded
 from harness.clock import ManualClock
@@ -23,7 +24,7 @@ from interlock.identity.directory import Directory
 from interlock.identity.passkeys import RelyingParty
 from interlock.identity.principal import Identity, Kind
 from interlock.identity.registration import NewPasskey
-from interlock.store.engine import Store, open_store
+from interlock.store.engine import Store
 
 UNTIL = datetime(2026, 1, 2, 4, 0, tzinfo=UTC)
 ANSWER: dict[str, Any] = {
@@ -63,7 +64,7 @@ class House:
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[House]:
     journal, phone = Journal(), authenticator()
-    store = await open_store("sqlite:///interlock.db", tmp_path)
+    store = await stores.opened(tmp_path)
     directory = Directory(store.principals, clock=ManualClock(), entropy=seeded("d"), journal=journal)
     await directory.load()
     for handle in ("alice", "bob"):

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from slack_sdk.models.blocks import Block as SdkBlock
 
+from harness.budget import examples
 from harness.people import BOB, CAROL
 from harness.requests import ANALYSIS, SHELL, SQL, START, TERMS, draft
 from harness.slack import buttons_of, misshapen, misshapen_form, text_of
@@ -92,7 +93,7 @@ requests = st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(request=requests)
 def test_any_request_fits_and_is_either_whole_or_not_approvable(request: ApprovalRequest) -> None:
     message = shown(request)
@@ -109,7 +110,7 @@ def test_any_request_fits_and_is_either_whole_or_not_approvable(request: Approva
     assert misshapen_form(forms.deny_form("x", blocks.summary(request))) == ""
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(text=hostile)
 def test_nothing_that_people_wrote_leaves_rich_text(text: str) -> None:
     """The types that Slack reads markup in (mrkdwn, markdown, sections, contexts) do not occur at all."""

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from slack_sdk.signature import SignatureVerifier
 
+from harness.budget import examples
 from harness.slack import APP, BOB, CHANNEL, SIGNING_SECRET, TEAM, FakeSlack, signed
 from interlock.approvals.channels.slack import blocks, forms
 from interlock.approvals.channels.slack.inbound import WINDOW_S, Click, Delivery, Expected, Submission, admit, interaction
@@ -59,7 +60,7 @@ def places(value: Any, way: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [p for key, below in inner for p in [(*way, key), *places(below, (*way, key))]]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(data=st.data(), genuine=st.sampled_from([CLICK, FORM]), replacement=junk)
 def test_a_payload_bent_in_any_one_place_is_refused_in_one_way_or_still_ours(
     data: Any, genuine: dict[str, Any], replacement: Any
@@ -80,14 +81,14 @@ def test_a_payload_bent_in_any_one_place_is_refused_in_one_way_or_still_ours(
         assert bent["team"]["id"] == TEAM and bent["api_app_id"] == APP
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(payload=junk)
 def test_anything_else_is_refused(payload: Any) -> None:
     with pytest.raises(AuthenticationError):
         interaction(payload, ident="a", expected=EXPECTED)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(body=st.binary(max_size=300), place=st.integers(0, 10_000), bit=st.integers(0, 7))
 def test_one_bit_flipped_anywhere_breaks_the_signature(body: bytes, place: int, bit: int) -> None:
     whole, headers = signed(body or b"x", at=NOW.timestamp())

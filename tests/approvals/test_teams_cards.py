@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.bot_connector import executes
+from harness.budget import examples
 from harness.people import ALICE, BOB, CAROL, CLAUDE
 from harness.requests import ANALYSIS, SHELL, SQL, START, draft
 from interlock.approvals import desk
@@ -104,7 +105,7 @@ def drafts(drawing: st.DrawFn) -> RequestDraft:
     )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=list(HealthCheck))
 @given(drafts(), awkward)
 def test_no_request_makes_a_card_that_teams_refuses_and_what_is_cut_is_not_approved_in_chat(
     drafted: RequestDraft, said: str

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from harness.trust import TRUST
 from interlock.approvals.channels.teams import connector as client
 from interlock.approvals.channels.teams.connector import Connector
 from interlock.approvals.channels.teams.transport import TransportError
@@ -43,7 +44,11 @@ def of(url: str, http: httpx.AsyncClient) -> Connector:
 
 async def test_a_service_that_drips_holds_nobody_up_longer_than_the_time_for_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "TIMEOUT_S", 0.3)
-    async with service(b"{", 100) as url, httpx.AsyncClient(trust_env=False, timeout=60) as http, asyncio.timeout(30):
+    async with (
+        service(b"{", 100) as url,
+        httpx.AsyncClient(trust_env=False, timeout=60, verify=TRUST) as http,
+        asyncio.timeout(30),
+    ):
         with pytest.raises(TransportError, match="in time") as refused:
             await of(url, http).bearer()
     assert refused.value.passing
@@ -51,13 +56,17 @@ async def test_a_service_that_drips_holds_nobody_up_longer_than_the_time_for_all
 
 async def test_the_checkup_does_not_wait_for_a_service_that_drips(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkup, "TIMEOUT_S", 0.3)
-    async with service(b"{", 100) as url, httpx.AsyncClient(trust_env=False, timeout=60) as http, asyncio.timeout(30):
+    async with (
+        service(b"{", 100) as url,
+        httpx.AsyncClient(trust_env=False, timeout=60, verify=TRUST) as http,
+        asyncio.timeout(30),
+    ):
         with pytest.raises(httpx.ReadTimeout):
             await checkup._fetch(http, "GET", url)
 
 
 async def test_an_answer_that_is_nested_too_deep_is_not_json() -> None:
-    async with service(DEEP, len(DEEP)) as url, httpx.AsyncClient(trust_env=False, timeout=60) as http:
+    async with service(DEEP, len(DEEP)) as url, httpx.AsyncClient(trust_env=False, timeout=60, verify=TRUST) as http:
         with pytest.raises(TransportError, match="not JSON"):
             await of(url, http).bearer()
     assert checkup._reason(DEEP) == ""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -15,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "proxy"), str(ROOT / "tests")]
 
 from bench import approvals, evidence, logins, postgres, results, ssh  # noqa: E402  after the path is set
-from bench.table import Figure, Row, earlier, show  # noqa: E402
+from bench.table import Figure, Row, earlier, keep, show  # noqa: E402
 from blackbox.conftest import World, open_world  # noqa: E402
 from harness.postgres_server import running_server  # noqa: E402
 from interlock.evidence.disclosure import parse_line  # noqa: E402
@@ -54,13 +52,10 @@ async def main() -> int:
         for figure in figures:
             print(figure)
         if only_postgres:
-            return done(problems)
-        found = {
-            "machine": platform.platform(), "cpus": os.cpu_count(),
-            "rows": [row.to_json() for row in rows], "figures": [figure.to_json() for figure in figures],
-        }  # fmt: skip
-        out.write_text(json.dumps(found, indent=2) + "\n")
-        print(f"written to {out.name}")
+            return done(problems)  # not kept: the next whole run is compared with a whole one
+        if not problems:
+            keep(out, rows, figures)
+            print(f"written to {out.name}")
         return done(problems)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -105,10 +106,25 @@ Earlier = Mapping[tuple[str, str, str], float]
 
 
 def earlier(file: Path) -> Earlier:
-    """Read the ratios of an earlier run; none where there was none."""
+    """Read the ratios of an earlier run; none where there was none, or one that can't be read: it must not cost this one."""
     if not file.exists():
         return {}
-    return {(row["what"], row["unit"], row["peer"]): row["ratio"] for row in json.loads(file.read_text())["rows"]}
+    try:
+        return {(row["what"], row["unit"], row["peer"]): float(row["ratio"]) for row in json.loads(file.read_text())["rows"]}
+    except (ValueError, KeyError, TypeError) as error:
+        print(f"{file.name} of an earlier run can't be read and is not compared with: {error!r}")
+        return {}
+
+
+def keep(file: Path, rows: list[Row], figures: list[Figure]) -> None:
+    """Write a run, whole or not at all: the next one is compared with it."""
+    found = {
+        "machine": platform.platform(), "cpus": os.cpu_count(),
+        "rows": [row.to_json() for row in rows], "figures": [figure.to_json() for figure in figures],
+    }  # fmt: skip
+    fresh = file.with_suffix(".new")
+    fresh.write_text(json.dumps(found, indent=2) + "\n")
+    fresh.replace(file)
 
 
 def show(rows: list[Row], before: Earlier = MappingProxyType({})) -> None:

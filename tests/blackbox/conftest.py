@@ -79,10 +79,8 @@ class World:
             **{"stdin": subprocess.DEVNULL, **kwargs},
         )  # fmt: skip
 
-    def start_ssh(self, command: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            self.ssh_argv(command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+    def start_ssh(self, command: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
+        return subprocess.Popen(self.ssh_argv(command), stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def dsn(self, target: str = "orders") -> str:
         return f"host=127.0.0.1 port={self.node.port('postgres')} user=claude dbname={target} password={self.password}"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
+import signal
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -76,6 +78,44 @@ async def test_psql_through_a_tunnel_comes_to_the_same_front_end(world: World) -
         if tunnel.returncode is None:
             tunnel.terminate()
         await tunnel.wait()
+
+
+async def test_a_reload_makes_connections_to_targets_anew_and_ends_nothing_that_runs(world: World) -> None:
+    await asyncio.to_thread(_reloaded, world)
+
+
+def _reloaded(world: World) -> None:
+    node = world.node
+    assert node.process is not None
+    with world.start_ssh("cat", stdin=subprocess.PIPE) as running:
+
+        def echoed(word: str) -> str:
+            assert running.stdin is not None and running.stdout is not None
+            running.stdin.write(f"{word}\n")
+            running.stdin.flush()
+            return running.stdout.readline().strip()
+
+        assert echoed("before") == "before"
+        first = _line_of_another(world)
+        assert first["reused"], "one connection carries both"
+        times = sum("policy.reloaded" in line for line in node.said)
+        node.process.send_signal(signal.SIGHUP)
+        node.wait_said("policy.reloaded", times=times + 1)
+        second = _line_of_another(world)
+        assert (second["reused"], second["line"] != first["line"], second["port"] != first["port"]) == (False, True, True)
+        assert echoed("after") == "after", "what ran then runs on"
+    assert running.returncode == 0
+    third = _line_of_another(world)
+    assert (third["line"], third["reused"]) == (second["line"], True)
+
+
+def _line_of_another(world: World) -> dict[str, Any]:
+    """Run one more command, and return what its transcript says of the connection to the target."""
+    before = set(world.bundles())
+    assert world.ssh("true").returncode == 0
+    (bundle,) = set(world.bundles()) - before
+    events = map(json.loads, (bundle / "events.jsonl").read_text().splitlines())
+    return next(event for event in events if event["type"] == "channel.open" and event["side"] == "target")
 
 
 async def test_a_held_rm_is_approved_from_a_second_terminal_and_its_exit_status_arrives(world: World, tmp_path: Path) -> None:

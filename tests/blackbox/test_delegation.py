@@ -19,6 +19,7 @@ import pytest_asyncio
 from blackbox.conftest import World, open_world
 from harness.issuer import FakeIssuer
 from harness.postgres_server import PostgresServer
+from harness.trust import TRUST
 from interlock.cli.client import Client
 from interlock.control import SOCKET
 from interlock.identity.exchange import ACCESS_TOKEN, GRANT, JWT, PASSWORD
@@ -78,8 +79,10 @@ class Pipeline:
         self.world, self.people, self.ci = world, people, ci
         self.made = 0
         url = f"http://{world.node.addresses['http']}"
-        self.http = httpx.AsyncClient(base_url=url, trust_env=False, timeout=60)
-        self.scim = httpx.AsyncClient(base_url=url, trust_env=False, timeout=60, headers={"Authorization": f"Bearer {SCIM}"})
+        self.http = httpx.AsyncClient(base_url=url, trust_env=False, timeout=60, verify=TRUST)
+        self.scim = httpx.AsyncClient(
+            base_url=url, trust_env=False, timeout=60, headers={"Authorization": f"Bearer {SCIM}"}, verify=TRUST
+        )
 
     def token(self, issuer: FakeIssuer, sub: str, **more: Any) -> str:
         now = int(datetime.now(UTC).timestamp())  # noqa: TID251  issuers have clocks of their own

@@ -21,6 +21,8 @@ from interlock.approvals.model import Proof, State
 from interlock.cli.documents import DOCUMENTS
 from interlock.policy.model import Risk, StepUp
 
+pytestmark = pytest.mark.blackbox
+
 CRITICAL = replace(TERMS, risk=Risk.CRITICAL, step_up=StepUp.PASSKEY)
 
 

@@ -32,6 +32,7 @@ from typer.testing import CliRunner
 from harness import bot_connector
 from harness.bot_connector import ALICE_OID, APP_ID, APP_PASSWORD, BOB_OID, CONVERSATION, TENANT, BotConnector
 from harness.node import Node
+from harness.trust import TRUST
 from harness.webserver import serving
 from interlock.cli.checkup import Finding, Status, TeamsCheckup
 from interlock.cli.main import build
@@ -85,7 +86,7 @@ class Setup:
             return self.people
 
         async with (
-            httpx.AsyncClient(trust_env=False, timeout=60) as http,
+            httpx.AsyncClient(trust_env=False, timeout=60, verify=TRUST) as http,
             httpx.AsyncClient(trust_env=False, verify=self.trust, timeout=60) as outside,
         ):
             checkup = TeamsCheckup(file, http=http, outside=outside, clock=self.clock, people=everybody)
@@ -189,7 +190,7 @@ async def test_without_a_configuration_every_step_is_still_named(setup: Setup) -
 async def test_a_configuration_without_teams(setup: Setup, tmp_path: Path) -> None:
     file = tmp_path / "other.yaml"
     file.write_text(json.dumps(setup.config))
-    async with httpx.AsyncClient(timeout=60) as http:
+    async with httpx.AsyncClient(timeout=60, verify=TRUST) as http:
         found = await TeamsCheckup(file, http=http, outside=http, clock=setup.clock, people=lambda _: []).run()
     assert found[0].status is Status.FAILED and "approvals.channels.teams" in found[0].said
 

@@ -8,16 +8,17 @@ import socket
 import stat
 import threading
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 import pytest
 
-from interlock.cli import certified
+from interlock.cli import certified, login
 from interlock.cli.clients import _conninfo, _listener, _quoted
 from interlock.cli.kept import Kept, Session, current_server
 from interlock.cli.login import _check_page, _check_safe, _picture
 from interlock.cli.loopback import Loopback
-from interlock.errors import AuthenticationError, ConfigError, InterlockError
+from interlock.errors import AuthenticationError, ConfigError, InterlockError, Reason
 
 SERVER = "https://gw.example:8443"
 
@@ -256,3 +257,43 @@ def test_a_tunnel_carries_bytes_both_ways_and_ends_with_its_client() -> None:
         return said
 
     assert asyncio.run(run()) == b"HELLO"
+
+
+class Busy:
+    """A daemon that says so many times that too many log in."""
+
+    def __init__(self, times: int, reason: Reason = Reason.OVERLOADED) -> None:
+        self.times = times
+        self.reason = reason
+        self.asked: list[tuple[str, Any]] = []
+
+    def post(self, path: str, body: Any = None) -> dict[str, Any]:
+        self.asked.append((path, body))
+        if len(self.asked) <= self.times:
+            raise InterlockError(reason=self.reason)
+        return {"token": "ils_x"}
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Time that passes by sleeping alone."""
+    naps: list[float] = []
+    monkeypatch.setattr(login.time, "sleep", naps.append)
+    monkeypatch.setattr(login.time, "monotonic", lambda: sum(naps))
+    return naps
+
+
+def test_a_turn_is_waited_for_with_the_same_answer(slept: list[float]) -> None:
+    busy = Busy(3)
+    assert login._in_turn(busy, "/finish", {"code": "c"}) == {"token": "ils_x"}  # type: ignore[arg-type]
+    assert busy.asked == [("/finish", {"code": "c"})] * 4 and slept == [login.RETRY_AFTER_S] * 3
+
+
+def test_a_turn_is_not_waited_for_for_ever_and_nothing_else_is_tried_twice(slept: list[float]) -> None:
+    with pytest.raises(InterlockError):
+        login._in_turn(Busy(1000), "/finish", None)  # type: ignore[arg-type]
+    assert sum(slept) == login.TURN_S
+    refused = Busy(1, Reason.NOT_AUTHENTICATED)
+    with pytest.raises(InterlockError):
+        login._in_turn(refused, "/finish", None)  # type: ignore[arg-type]
+    assert len(refused.asked) == 1

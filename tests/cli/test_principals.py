@@ -12,25 +12,16 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-from fastapi import FastAPI
 from typer.testing import CliRunner
 
-from harness.change_journal import Journal, seeded
-from harness.clock import ManualClock
 from harness.loopback import free_port
+from harness.registry import PHRASE, open_registry
 from harness.webserver import serving
 from interlock.cli import principals as verbs
 from interlock.identity.authenticate import Authenticator
 from interlock.identity.directory import Directory
-from interlock.identity.passphrase import Passphrases
 from interlock.identity.registration import NewPasskey
-from interlock.identity.stepup import DecisionSessions
-from interlock.store.engine import open_store
-from interlock.web import principals, problems
-from interlock.web.access import ADMINS, Doorkeeper
-from interlock.web.stepup import stepup_router
-
-PHRASE = "correct horse battery"
+from interlock.web.access import ADMINS
 
 
 @dataclass
@@ -61,22 +52,8 @@ class Terminal:
 @pytest.fixture
 async def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Terminal]:
     monkeypatch.delenv("INTERLOCK_TOKEN", raising=False)
-    clock, journal = ManualClock(), Journal()
-    store = await open_store("sqlite:///interlock.db", tmp_path)
-    cheap = Passphrases(memory_kib=64, passes=1)
-    directory = Directory(store.principals, clock=clock, entropy=seeded("d"), journal=journal, passphrases=cheap)
-    await directory.load()
-    authenticator = Authenticator(directory, clock=clock, journal=journal, passphrases=cheap)
-    app = FastAPI()
-    problems.install(app)
-    sessions = DecisionSessions(directory, clock=clock, entropy=seeded("s"))
-    door = Doorkeeper(authenticator, sessions, local=True)
-    app.include_router(principals.router(directory, door.require_scope, door.require_given))
-    app.include_router(stepup_router(authenticator, sessions))
-    async with serving(app) as url:
-        yield Terminal(directory, authenticator, url, tmp_path)
-    await authenticator.close()
-    await store.close()
+    async with open_registry(tmp_path) as registry, serving(registry.app(local=True)) as url:
+        yield Terminal(registry.directory, registry.authenticator, url, tmp_path)
 
 
 async def test_a_team(terminal: Terminal) -> None:

@@ -21,6 +21,8 @@ from interlock.policy.model import Risk, StepUp
 
 HOSTILE = b"echo ok\x1b]0;owned\x07\x1b[2J\x1b[1;1Happroved by alice\x07\r\nrm -rf /srv \xe2\x80\xaegnp.exe\x9b31m"
 
+pytestmark = pytest.mark.blackbox
+
 
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[House]:

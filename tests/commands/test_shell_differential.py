@@ -19,10 +19,11 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
+from harness.budget import examples
 from interlock.commands.shell.quoting import single_quoted
 
 STUBS = "ls cat rm grep head sort uptime touch tee stat wc cp mkdir".split()
-EXAMPLES = 2000 if os.environ.get("FUZZ") else 170
+EXAMPLES = examples(170, fuzz=2000)
 BUILTINS = frozenset("echo true false test [ : printf pwd cd sleep".split())
 
 

@@ -37,6 +37,7 @@ ALL: Mapping[str, Check] = {
     "node-postgres": Check(clients.node_version, partial(clients.work, clients.node_script, ("",))),
     "pgjdbc": Check(clients.jdbc_version, partial(clients.work, clients.jdbc_program, clients.JDBC_MODES)),
     "pgx-client": Check(clients.pgx_version, partial(clients.work, clients.pgx_program, clients.PGX_MODES)),
+    "psycopg2": Check(python_suites.psycopg2_version, python_suites.psycopg2),
     "asyncpg": Check(python_suites.asyncpg_version, python_suites.asyncpg),
     "sqlalchemy-dialect": _sqlalchemy("psycopg", python_suites.SQLALCHEMY_DIALECT),
     "sqlalchemy-dialect-asyncpg": _sqlalchemy("asyncpg", python_suites.SQLALCHEMY_DIALECT),

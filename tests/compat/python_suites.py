@@ -8,7 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from compat.results import Outcomes
-from compat.sources import locked, python, source_archive
+from compat.sources import PSYCOPG2, locked, python, source_archive
 from compat.ways import Way, run
 
 _DIALECT = "test/dialect/postgresql"
@@ -31,6 +31,22 @@ def asyncpg(way: Way, scratch: Path) -> Outcomes:
     return _pytest(way, scratch, _tests("asyncpg", ("tests",), scratch), ["tests"], way.env())
 
 
+def psycopg2_version(scratch: Path) -> str:
+    _tests("psycopg2-binary", ("tests",), scratch, PSYCOPG2)
+    python(scratch)
+    return PSYCOPG2
+
+
+def psycopg2(way: Way, scratch: Path) -> Outcomes:
+    """The suite of psycopg 2: libpq as most programs use it, blocking, green and asynchronous."""
+    way.create_database("test")
+    way.server.run("CREATE EXTENSION hstore", user="postgres", database="test")
+    env = way.env("test")
+    told = {"PSYCOPG2_TESTDB": "test", "PSYCOPG2_TESTDB_HOST": way.host, "PSYCOPG2_TESTDB_PORT": str(way.port),
+            "PSYCOPG2_TESTDB_USER": env["PGUSER"], "PSYCOPG2_TESTDB_PASSWORD": way.password}  # fmt: skip
+    return _pytest(way, scratch, _tests("psycopg2-binary", ("tests",), scratch, PSYCOPG2), ["tests"], {**env, **told})
+
+
 def sqlalchemy_version(scratch: Path) -> str:
     _tests("sqlalchemy", SQLALCHEMY_NEEDS, scratch)
     python(scratch)
@@ -49,11 +65,11 @@ def sqlalchemy(driver: str, tests: Sequence[str], way: Way, scratch: Path) -> Ou
     return _pytest(way, scratch, _tests("sqlalchemy", SQLALCHEMY_NEEDS, scratch), [*tests, *options], way.env("test"))
 
 
-def _tests(package: str, parts: Sequence[str], scratch: Path) -> Path:
+def _tests(package: str, parts: Sequence[str], scratch: Path, version: str = "") -> Path:
     """Return a folder with the package's tests and not the package, so that the installed one is what they import."""
     folder = scratch / "suites" / package
     if not folder.is_dir():
-        archive = source_archive(package, scratch)
+        archive = source_archive(package, scratch, version)
         for part in parts:
             shutil.copytree(archive / part, folder / part)
         for name in ("setup.cfg", "conftest.py"):

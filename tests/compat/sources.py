@@ -36,9 +36,13 @@ def locked(package: str) -> str:
     return found[1]
 
 
-def source_archive(package: str, scratch: Path) -> Path:
-    """Return the unpacked source archive of a Python package, at the locked version."""
-    version = locked(package)
+PSYCOPG2 = "2.9.13"
+"""Of psycopg2-binary: not used by the project, and the suite of libpq's users that can be had."""
+
+
+def source_archive(package: str, scratch: Path, version: str = "") -> Path:
+    """Return the unpacked source archive of a Python package, at the locked version or at another one."""
+    version = version or locked(package)
     place = scratch / "sources"
     folder = place / f"{package}-{version}"
     if not folder.is_dir():
@@ -56,7 +60,7 @@ def source_archive(package: str, scratch: Path) -> Path:
             place,
             f"{package}=={version}",
         )
-        with tarfile.open(place / f"{package}-{version}.tar.gz") as archive:
+        with tarfile.open(place / f"{package.replace('-', '_')}-{version}.tar.gz") as archive:
             archive.extractall(place, filter="data")
     return folder
 
@@ -64,10 +68,11 @@ def source_archive(package: str, scratch: Path) -> Path:
 def python(scratch: Path) -> Path:
     """Return a Python of its own with the clients and what their suites need. The project's venv stays as it is."""
     folder = scratch / "python"
-    if not (folder / "ready").exists():
+    pinned = [f"{name}=={locked(name)}" for name in ("asyncpg", "psycopg", "psycopg-binary", "sqlalchemy")]
+    more = ["django", "pgcli", "psycopg-pool", f"psycopg2-binary=={PSYCOPG2}", "pytest", "distro", "greenlet", "uvloop"]
+    ready, wanted = folder / "ready", " ".join((*pinned, *more))
+    if not ready.exists() or ready.read_text() != wanted:
         call(sys.executable, "-m", "venv", folder)
-        pinned = [f"{name}=={locked(name)}" for name in ("asyncpg", "psycopg", "psycopg-binary", "sqlalchemy")]
-        more = ["django", "pgcli", "psycopg-pool", "pytest", "distro", "greenlet", "uvloop"]
         call(folder / "bin/pip", "install", "-q", *pinned, *more)
-        (folder / "ready").touch()
+        ready.write_text(wanted)
     return folder / "bin/python"

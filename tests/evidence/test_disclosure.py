@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from interlock.errors import EvidenceError
 from interlock.evidence import disclosure
+from interlock.evidence.chain import COMPILED
 
 
 def test_digest_of_rfc_9901_section_4_2_3() -> None:
@@ -38,3 +39,9 @@ def test_the_salt_hides_the_value() -> None:
 def test_other_lines_are_refused(line: bytes) -> None:
     with pytest.raises(EvidenceError):
         disclosure.parse_line(line)
+
+
+@pytest.mark.skipif(not COMPILED, reason="no compiler at build time")
+@given(st.binary(max_size=20), st.binary(max_size=200))
+def test_both_forms_of_a_tail_are_the_same(name: bytes, value: bytes) -> None:
+    assert disclosure.encoded_tail(name, value) == disclosure.encoded_tail_plain(name, value)

@@ -46,6 +46,13 @@ async def until_covered(*commits: GroupCommit) -> None:
     await until(lambda: not any(commit.behind for commit in commits))
 
 
+def wrote(commit: GroupCommit) -> None:
+    """Append, as the recorder does."""
+    commit.written += 1
+    if not commit.queued:
+        commit.queue()
+
+
 def never() -> None:
     raise AssertionError("a background sync is the log's")
 
@@ -57,7 +64,7 @@ async def test_a_round_covers_every_transcript_with_one_sync(transcripts: int) -
         rounds = SyncRounds(pool, log)
         commits = [GroupCommit(never, rounds, failures.append) for _ in range(transcripts)]
         for commit in commits:
-            commit.wrote()
+            wrote(commit)
         await until_covered(*commits)
     assert log.writes == 1
     assert not failures
@@ -69,10 +76,10 @@ async def test_what_comes_during_a_round_is_covered_by_the_next() -> None:
         rounds = SyncRounds(pool, log)
         early, late = (GroupCommit(never, rounds, pytest.fail) for _ in range(2))
         log.gate.clear()
-        early.wrote()
+        wrote(early)
         await until(lambda: log.together)
-        early.wrote()
-        late.wrote()
+        wrote(early)
+        wrote(late)
         rounds.begin()  # one is under way: two would finish in any order, and the later cover what the earlier still writes
         log.gate.set()
         await until_covered(early, late)
@@ -86,12 +93,12 @@ async def test_a_log_that_fails_breaks_whom_it_should_have_covered() -> None:
         rounds = SyncRounds(pool, log)
         covered = [GroupCommit(never, rounds, failures.append) for _ in range(3)]
         for commit in covered:
-            commit.wrote()
+            wrote(commit)
         await until(lambda: len(failures) == 3)
         assert all(commit.behind for commit in covered)
         log.error = None
         other = GroupCommit(never, rounds, later.append)
-        other.wrote()
+        wrote(other)
         await until_covered(other)
     assert not later
 
@@ -105,8 +112,8 @@ async def test_one_that_fails_is_not_its_neighbours_fault() -> None:
     with ThreadPoolExecutor(2) as pool:
         rounds = SyncRounds(pool, log)
         good, bad = GroupCommit(lambda: None, rounds, pytest.fail), GroupCommit(full, rounds, failures.append)
-        good.wrote()
-        bad.wrote()
+        wrote(good)
+        wrote(bad)
         async with asyncio.timeout(30):
             with pytest.raises(OSError, match="No space"):
                 await bad.wait()
@@ -121,9 +128,9 @@ async def test_what_is_being_closed_is_in_no_round() -> None:
     with ThreadPoolExecutor(1) as pool:
         rounds = SyncRounds(pool, log)
         closing, other = (GroupCommit(lambda: None, rounds, pytest.fail) for _ in range(2))
-        closing.wrote()
+        wrote(closing)
         closing.stop()
-        other.wrote()
+        wrote(other)
         await until_covered(other)
         assert closing.behind
         await closing.wait()

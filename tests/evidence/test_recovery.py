@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from harness.budget import examples
 from harness.clock import ManualClock
 from harness.transcripts import NODE, allowed, approved, denied, make_store, one_of_everything, open_session
 from interlock.clock import system_entropy
@@ -99,7 +100,7 @@ def complete_events(folder: Path) -> list[bytes]:
     return (folder / "events.jsonl").read_bytes().split(b"\n")[:-1]
 
 
-@settings(max_examples=500 if os.environ.get("FUZZ") else 60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(60, fuzz=500), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_a_crash_at_any_byte_verifies_as_aborted(writes: Writes, data: st.DataObject) -> None:
     total = sum(len(content) for _, content in writes.written)
@@ -121,7 +122,7 @@ def test_a_crash_at_any_byte_verifies_as_aborted(writes: Writes, data: st.DataOb
 commands = st.sampled_from(["allowed", "denied", "approved", "output", "beat"])
 
 
-@settings(max_examples=100 if os.environ.get("FUZZ") else 12, deadline=None)
+@settings(max_examples=examples(12, fuzz=100), deadline=None)
 @given(steps=st.lists(commands, max_size=8), where=st.floats(0, 1))
 def test_any_session_recovers(steps: list[str], where: float) -> None:
     def fill(recorder: Recorder, clock: ManualClock) -> None:

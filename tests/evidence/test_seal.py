@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.budget import examples
 from harness.clock import ManualClock
 from interlock.clock import system_entropy
 from interlock.evidence import sshsig
@@ -99,7 +100,7 @@ def test_a_certificate_lasts_at_most_a_day_and_can_be_renewed(tmp_path: Path) ->
     assert key.renewed(ca, clock.now(), system_entropy).covers(clock.now())
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(st.binary(max_size=300))
 def test_another_implementation_agrees(message: bytes) -> None:
     import asyncssh

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from interlock.evidence import shown
 from interlock.evidence.terminal import OutputFilter, visible
 
 ATTACKS = [
@@ -86,3 +89,31 @@ def test_every_character_there_is_is_printable_kept_or_shown(kept: str, drawing:
 def _as_shown(character: str) -> str:
     code = ord(character)
     return f"^{chr(code ^ 0x40)}" if code < 0x20 or code == 0x7F else f"\\u{{{code:x}}}"
+
+
+compiled = pytest.mark.skipif(not shown.COMPILED, reason="no compiler at build time")
+KEPT = [shown.kept(""), shown.kept("\n\t"), shown.kept("\n\r\t\b\a"), shown.kept("".join(map(chr, range(0x20))))]
+
+
+@compiled
+@pytest.mark.parametrize("kept", KEPT)
+def test_both_forms_show_every_character_the_same(kept: int) -> None:
+    for begin in range(0, 0x110000, 0x1000):
+        text = "".join(map(chr, range(begin, begin + 0x1000)))
+        assert shown.shown(text, kept) == shown.shown_plain(text, kept)
+
+
+@compiled
+@given(st.text(), st.sampled_from(KEPT))
+def test_both_forms_show_every_text_the_same(text: str, kept: int) -> None:
+    found = shown.shown(text, kept)
+    assert found == shown.shown_plain(text, kept)
+    assert str(found.encode("utf-8"), "utf-8") == found, "a string as Python makes them"
+
+
+@pytest.mark.parametrize("show", [pytest.param(shown.shown, marks=compiled), shown.shown_plain], ids=["compiled", "plain"])
+def test_what_is_not_printable_is_shown_by_its_number(show: Callable[[str, int], str]) -> None:
+    text = "a\tb\x00\x1b\x7f\x80\u202e\U000e0001\ud800é\ufffd\U0001f600\n"
+    assert show(text, shown.kept("\t")) == "a\tb^@^[^?\\u{80}\\u{202e}\\u{e0001}\\u{d800}é\ufffd\U0001f600^J"
+    assert show("", 0) == ""
+    assert show("plain é", 0) == "plain é"

@@ -121,7 +121,7 @@ class Rig:
         self.session.on_end(lambda _session, why: self.ended.append(why))
         self.session.start(cast("Any", self.client), cast("Any", self.server))
 
-    async def _cancel(self) -> None:
+    async def _cancel(self, _wanted: Callable[[], bool] = lambda: True) -> None:
         self.cancelled += 1
 
     async def rest(self) -> None:

@@ -17,6 +17,7 @@ import httpx
 
 from harness.desk import PASSPHRASE, Desk, open_desk
 from harness.requests import draft
+from harness.trust import TRUST
 from harness.webnode import gate_over, parts_over
 from harness.webserver import serving
 from interlock.approvals.channels.slack.linking import LinkCodes
@@ -105,7 +106,9 @@ class Visitor:
 
 @contextlib.asynccontextmanager
 async def visiting(house: House, handle: str = "bob") -> AsyncIterator[Visitor]:
-    async with httpx.AsyncClient(base_url=house.url, headers={"Origin": house.url}, trust_env=False, timeout=60) as http:
+    async with httpx.AsyncClient(
+        base_url=house.url, headers={"Origin": house.url}, trust_env=False, timeout=60, verify=TRUST
+    ) as http:
         answer = await http.post("/console/login", data={"handle": handle, "passphrase": PASSPHRASE})
         assert answer.status_code == 303, answer.text
         cookie = answer.headers["set-cookie"].lower()

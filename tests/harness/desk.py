@@ -10,6 +10,7 @@ from typing import Any
 
 import asyncssh
 
+from harness import stores
 from harness.bot_connector import ALICE_OID, BOB_OID, TENANT
 from interlock.approvals.inbox import Inbox
 from interlock.approvals.reviewer_keys import ReviewerKeys
@@ -25,7 +26,7 @@ from interlock.identity.passkeys import relying_party
 from interlock.identity.passphrase import Passphrases
 from interlock.identity.principal import Credential, CredentialKind, Kind, Principal
 from interlock.identity.revocation import Revocations
-from interlock.store.engine import Store, open_store
+from interlock.store.engine import Store
 
 PASSPHRASE = "correct horse battery staple"
 
@@ -68,7 +69,7 @@ async def open_desk(
     data.mkdir(mode=0o700)
     clock = clock or SystemClock()
     async with contextlib.AsyncExitStack() as stack:
-        store = await open_store("sqlite:///interlock.db", data)
+        store = await stores.opened(data)
         stack.push_async_callback(store.close)
         ca = SealCa.load_or_create(data / "keys" / "evidence_ca")
         transcripts = TranscriptStore(data, "test", clock=clock, entropy=system_entropy, ca=ca, sync="review", policy_files=dict)

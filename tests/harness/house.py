@@ -13,6 +13,7 @@ import httpx
 from harness.desk import PASSPHRASE, Desk, open_desk
 from harness.gate import SqlClassifier, VerbPolicy
 from harness.requests import ANALYSIS, TERMS, draft
+from harness.trust import TRUST
 from harness.webnode import open_web
 from interlock.approvals.model import ApprovalRequest, State
 from interlock.commands.model import Analysis, Command, Effect, HeldInput, Kind, SqlContext, Wire
@@ -36,7 +37,9 @@ class House:
 
     def client(self, token: str | None = None, *, socket: bool = False) -> httpx.AsyncClient:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        return httpx.AsyncClient(base_url=self.socket if socket else self.url, headers=headers, trust_env=False, timeout=60)
+        return httpx.AsyncClient(
+            base_url=self.socket if socket else self.url, headers=headers, trust_env=False, timeout=60, verify=TRUST
+        )
 
     async def ask(self, **changes: Any) -> ApprovalRequest:
         """A shell command of the agent waits."""

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from harness import stores
 from harness.clock import ManualClock
 from harness.journal import MemoryRecorder
 from harness.people import ALICE, BOB, CAROL, CLAUDE
@@ -22,7 +23,7 @@ from interlock.approvals.model import ApprovalRequest, Signed, VoteVerdict
 from interlock.approvals.place import Place
 from interlock.errors import Reason, VoteError
 from interlock.identity.principal import Identity, Kind
-from interlock.store.engine import Store, open_store
+from interlock.store.engine import Store
 
 DAVE = Identity("local", "dave")
 ALICE_AT_IDP = Identity("https://idp", "00u1")
@@ -96,7 +97,7 @@ class Desk:
         self.inbox: Inbox
 
     async def open(self, mirrored: int = 0) -> None:
-        self.store = await open_store("sqlite:///interlock.db", self.path)
+        self.store = await stores.opened(self.path)
         self.inbox = Inbox(
             self.store, self.people, clock=self.clock, entropy=secrets.token_bytes,
             journal=self.journal, public_url="https://proxy/", house=self.house, limits=self.limits, proofs=Keys(),

@@ -23,6 +23,7 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from harness.bot_connector import BotConnector
+from harness.trust import TRUST
 from harness.webserver import serving
 
 ENABLE = "INTERLOCK_PLAYGROUND"
@@ -67,7 +68,7 @@ class SigningProxy:
         activity = json.loads(body)
         token = self.connector.token(serviceurl=activity["serviceUrl"])
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-        async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
+        async with httpx.AsyncClient(trust_env=False, timeout=30, verify=TRUST) as http:
             answer = await http.post(f"{self.node_url}/api/messages", content=body, headers=headers)
         self.answers.append((f"{activity['type']} {activity.get('name', '')}".strip(), answer.status_code))
         return Response(answer.content, answer.status_code, media_type=answer.headers.get("content-type"))

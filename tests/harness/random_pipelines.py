@@ -44,6 +44,7 @@ class Statement:
     names: bool = False  # changes or uses names, so it stands alone in its string
     simple: bool = False  # EXECUTE of what may be refused: decided at Bind, where a server fails only at Execute
     copies: bool = False  # a COPY FROM STDIN: its data must follow
+    query_only: bool = False  # refused when it is read, where a server in the extended protocol would only when it runs
 
 
 @dataclass(slots=True)
@@ -53,8 +54,11 @@ class Pipeline:
     asked: bytearray = field(default_factory=bytearray)
     model: bytearray = field(default_factory=bytearray)
     words: list[str] = field(default_factory=list)
+    flushing: bool = False  # a driver that waits for each answer and sends Flush, and hardly any Sync
 
     def add(self, words: str, asked: bytes, model: bytes | None = None) -> None:
+        if self.flushing and words != "end":
+            asked, model = asked + WireClient.FLUSH, None if model is None else model + WireClient.FLUSH
         self.asked += asked
         self.model += asked if model is None else model
         self.words.append(words)
@@ -67,10 +71,11 @@ class Generator:
         self._rng = rng
 
     def pipeline(self) -> Pipeline:
-        made = Pipeline()
+        made = Pipeline(flushing=self._rng.random() < 0.15)
         steps: list[tuple[Callable[[Pipeline], None], int]] = [
             (self._query, 6), (self._unnamed, 8), (self._parse, 3), (self._bind, 4), (self._execute, 4), (self._describe, 1),
-            (self._close, 1), (self._sync, 5), (self._flush, 1), (self._stray, 1), (self._call, 1),
+            (self._close, 1), (self._sync, 1 if made.flushing else 5), (self._flush, 1), (self._stray, 1), (self._call, 1),
+            (self._formats, 2), (self._nothing, 1),
         ]  # fmt: skip
         for _ in range(self._rng.randint(1, 14)):
             [step] = self._rng.choices([s for s, _ in steps], [w for _, w in steps])
@@ -100,7 +105,7 @@ class Generator:
 
     def _unnamed(self, made: Pipeline) -> None:
         statement = self._statement()
-        if statement.simple:
+        if statement.simple or statement.query_only:
             return
         values = [b"%d" % self._rng.randint(0, 14)] * statement.values
         tail = WireClient.bind("", "", values)
@@ -121,7 +126,7 @@ class Generator:
 
     def _parse(self, made: Pipeline) -> None:
         name, statement = self._rng.choice(["s1", "s2", "s3", ""]), self._statement()
-        if statement.copies:
+        if statement.copies or statement.query_only:
             return
         made.add(f"P {name} {statement.asked}", WireClient.parse(name, statement.asked), WireClient.parse(name, statement.model))
 
@@ -135,6 +140,26 @@ class Generator:
     def _execute(self, made: Pipeline) -> None:
         portal, limit = self._rng.choice(["q1", "q2", "c1"]), self._rng.choice([0, 1, 3])
         made.add(f"E {portal} {limit}", WireClient.execute(portal, limit))
+
+    def _formats(self, made: Pipeline) -> None:
+        """Values and answers in binary form, rightly and wrongly. Codes that fit no value end a session with us: not here."""
+        codes, values = self._rng.choice(
+            [((1,), [struct.pack("!i", 5)]), ((1,), [b"5"]), ((), [None]), ((0,), [b"5"]), ((1,), [])]
+        )
+        answers = self._rng.choice([(), (1,), (0,), (1, 1), (1, 1, 1)])
+        text = self._rng.choice(
+            ["SELECT id, v FROM t WHERE id = $1", "SELECT $1::int + 1 AS sum", "SELECT id FROM t ORDER BY id"]
+        )
+        bind = b"\0\0" + struct.pack(f"!H{len(codes)}hH", len(codes), *codes, len(values))
+        bind += b"".join(struct.pack("!i", -1) if v is None else struct.pack("!i", len(v)) + v for v in values)
+        bind += struct.pack(f"!H{len(answers)}h", len(answers), *answers)
+        tail = message(b"B", bind) + WireClient.describe("P", "") + WireClient.execute("", self._rng.choice([0, 2]))
+        made.add(f"run {text} with codes {codes} for {values}, answers in {answers}", WireClient.parse("", text) + tail)
+
+    def _nothing(self, made: Pipeline) -> None:
+        """A text without a statement, which has an answer of its own."""
+        text = self._rng.choice(["", ";", "-- nothing", " /* at all */ "])
+        made.add(f"run {text!r}", WireClient.parse("", text) + WireClient.bind("", "") + WireClient.execute(""))
 
     def _describe(self, made: Pipeline) -> None:
         of, name = self._rng.choice([("S", "s1"), ("S", "s2"), ("S", ""), ("P", "q1"), ("P", ""), ("S", "p1")])
@@ -171,7 +196,7 @@ class Generator:
     def _statement(self, *, values: bool = True) -> Statement:
         kinds: list[tuple[Callable[[], Statement], int]] = [
             (self._read, 6), (self._write, 8), (self._transaction, 8), (self._error, 3), (self._refused, 6),
-            (self._approved, 1), (self._sql_names, 4), (self._cursor, 4), (self._copy, 2), (self._setting, 1),
+            (self._approved, 1), (self._sql_names, 4), (self._cursor, 4), (self._copy, 2), (self._setting, 1), (self._notify, 1),
         ]  # fmt: skip
         while True:
             [kind] = self._rng.choices([k for k, _ in kinds], [w for _, w in kinds])
@@ -216,6 +241,13 @@ class Generator:
             Statement("SELECT id FROM denied", _AT_PARSE),
             Statement(f"{into} SELECT 1 WHERE {key} > 0", f"{into} SELECT refuse() WHERE {key} > 0"),
             Statement(f"{into} SELECT 1 WHERE $1::int >= 0", f"{into} SELECT refuse() WHERE $1::int >= 0", 1),
+            Statement("COPY denied TO STDOUT", "COPY forbidden.x TO STDOUT", query_only=True),
+            Statement("COPY denied FROM STDIN", "COPY forbidden.x FROM STDIN", copies=True, query_only=True),
+            Statement("PREPARE p1 AS SELECT id FROM denied", f"PREPARE p1 AS {_AT_PARSE}", names=True, query_only=True),
+            Statement(
+                "DECLARE c1 CURSOR WITH HOLD FOR SELECT id FROM denied", f"DECLARE c1 CURSOR WITH HOLD FOR {_AT_PARSE}",
+                names=True, query_only=True,
+            ),
         ])  # fmt: skip
 
     def _approved(self) -> Statement:
@@ -242,6 +274,9 @@ class Generator:
         if self._rng.random() < 0.4:
             return self._same("COPY (SELECT id FROM t ORDER BY id) TO STDOUT")
         return self._same("COPY t FROM STDIN", copies=True)
+
+    def _notify(self) -> Statement:
+        return self._same(self._rng.choice(["LISTEN here", "LISTEN here", "NOTIFY here, 'something'", "UNLISTEN *"]))
 
     def _setting(self) -> Statement:
         return self._same(

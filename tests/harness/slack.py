@@ -22,6 +22,8 @@ from urllib.parse import urlencode
 import httpx
 from aiohttp import WSMsgType, web
 
+from harness.trust import TRUST
+
 TEAM, OTHER_TEAM, APP = "T0TEAM", "T0OTHER", "A0APP"
 CHANNEL, ESCALATION, ELSEWHERE = "C0APPROVALS", "C0ESCALATION", "C0ELSEWHERE"
 BOT_TOKEN, APP_TOKEN, SIGNING_SECRET = "xoxb-not-a-real-token", "xapp-not-a-real-token", "not-a-real-signing-secret"
@@ -282,7 +284,7 @@ def signed(
 
 
 async def deliver(node_url: str, body: bytes, headers: dict[str, str]) -> httpx.Response:
-    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=60, verify=TRUST) as http:
         return await http.post(f"{node_url}/slack/interactions", content=body, headers=headers, timeout=20)
 
 

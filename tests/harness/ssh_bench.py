@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncssh
 
@@ -19,6 +20,9 @@ from interlock.ssh.limits import Limits
 from interlock.ssh.listener import SshListener
 
 QUIET = ("-F", "none", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none", "-o", "LogLevel=INFO")
+
+
+_Client = TypeVar("_Client", bound=asyncssh.SSHClientConnection)
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,18 @@ class SshBench:
             known_hosts=str(self.directory / "proxy_known_hosts"), client_keys=[key or self.key], **options,
         )  # fmt: skip
 
+    async def begun(self, kind: type[_Client]) -> tuple[_Client, asyncio.Future[None]]:
+        """Connect with a client of a test's own; the future tells how its login ends."""
+        options = await asyncssh.SSHClientConnectionOptions.construct(
+            None, config=None, username="web-1", client_keys=[self.key], agent_path=None, gss_host=None, host="127.0.0.1",
+            port=self.listener.port, known_hosts=str(self.directory / "proxy_known_hosts"),
+        )  # fmt: skip
+        loop = asyncio.get_running_loop()
+        options.waiter = loop.create_future()
+        connection = kind(loop, options, wait="auth")
+        await loop.create_connection(lambda: connection, "127.0.0.1", self.listener.port)
+        return connection, options.waiter
+
     def _key(self, name: str, key: asyncssh.SSHKey) -> None:
         path = self.directory / name
         path.touch(mode=0o600)
@@ -107,6 +123,16 @@ class SshBench:
             "targets_ca": {"key": "file:targets_ca"}, "targets": [web, *more],
         }  # fmt: skip
         return parse(data, base=self.directory)
+
+
+@contextlib.asynccontextmanager
+async def open_bench(directory: Path, target: OpenSshServer, **parts: Any) -> AsyncIterator[SshBench]:
+    bench = SshBench(directory, target, **parts)
+    await bench.start()
+    try:
+        yield bench
+    finally:
+        await bench.stop()
 
 
 async def finish(process: asyncio.subprocess.Process, stdin: bytes | None = b"") -> Finished:

@@ -21,6 +21,7 @@ from harness import bot_connector
 from harness.bot_connector import APP_ID, APP_PASSWORD, CONVERSATION, TENANT, BotConnector, deliver
 from harness.desk import Desk, open_desk
 from harness.requests import draft
+from harness.trust import TRUST
 from harness.webserver import serving
 from interlock.approvals.channels.teams import carriage
 from interlock.approvals.channels.teams.channel import TeamsChannel
@@ -136,7 +137,7 @@ async def open_room(
         clock = LaterClock()
         desk = await stack.enter_async_context(open_desk(directory, clock=clock))
         connector = await stack.enter_async_context(bot_connector.running())
-        http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False, timeout=60))
+        http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False, timeout=60, verify=TRUST))
         carrier = carriage.transport(
             transport,
             connector=Connector(

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from harness import stores
 from harness.clock import ManualClock
 from harness.inbox import people
 from harness.journal import MemoryRecorder
@@ -21,7 +22,7 @@ from interlock.approvals.channels.webhook.address import Guarded, Resolve, look_
 from interlock.approvals.channels.webhook.sender import WebhookChannel
 from interlock.approvals.inbox import Inbox
 from interlock.approvals.model import ApprovalRequest, VoteVerdict
-from interlock.store.engine import Store, open_store
+from interlock.store.engine import Store
 
 KEY = bytes(range(32))
 
@@ -42,7 +43,7 @@ class Node:
     channel: WebhookChannel | None = None
 
     async def open(self) -> Node:
-        self.store = await open_store("sqlite:///interlock.db", self.path)
+        self.store = await stores.opened(self.path)
         self.inbox = Inbox(
             self.store, people(), clock=self.clock, entropy=secrets.token_bytes, journal=self.journal,
             public_url="https://proxy/",

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from harness import stores
 from harness.change_journal import Journal, seeded
 from harness.clock import ManualClock
 from interlock.identity.authenticate import Authenticator
 from interlock.identity.directory import Directory
 from interlock.identity.passphrase import Passphrases
 from interlock.identity.stepup import DecisionSessions
-from interlock.store.engine import Store, open_store
+from interlock.store.engine import Store
 
 
 @pytest.fixture
@@ -28,22 +27,9 @@ def journal() -> Journal:
     return Journal()
 
 
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store that all migrations were run on once; each test gets a copy."""
-
-    async def make(folder: Path) -> None:
-        await (await open_store("sqlite:///interlock.db", folder)).close()
-
-    folder = tmp_path_factory.mktemp("migrated")
-    asyncio.run(make(folder))
-    return folder / "interlock.db"
-
-
 @pytest.fixture
-async def store(tmp_path: Path, migrated: Path) -> AsyncIterator[Store]:
-    shutil.copy(migrated, tmp_path)
-    opened = await open_store("sqlite:///interlock.db", tmp_path)
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    opened = await stores.opened(tmp_path)
     yield opened
     await opened.close()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from harness.clock import ManualClock
 from harness.desk import Desk, open_desk
 from harness.issuer import FakeIssuer
 from harness.requests import draft
+from harness.trust import TRUST
 from interlock.approvals.model import ApprovalRequest, State, VoteVerdict
 from interlock.config import Issuer, parse
 from interlock.errors import ConfigError, Reason, VoteError
@@ -21,7 +21,6 @@ from interlock.identity.authenticate import Authenticator
 from interlock.identity.oidc import TokenVerifier
 from interlock.identity.principal import Identity, Kind
 
-TRUST = ssl.create_default_context()
 HOURS = 3600
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 from collections.abc import AsyncIterator
 
 import httpx
@@ -13,10 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from harness.clock import ManualClock
 from harness.issuer import FakeIssuer, public_jwk, rsa_key
+from harness.trust import TRUST
 from interlock.errors import AuthenticationError, ConfigError
 from interlock.identity.keyset import MAX_BODY, MAX_FRESH_S, MIN_FRESH_S, RETRY_S, STALE_S, UNKNOWN_KID_S, KeySet
-
-TRUST = ssl.create_default_context()
 
 
 @pytest.fixture

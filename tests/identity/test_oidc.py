@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hmac
 import json
-import ssl
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -17,8 +16,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.budget import examples
 from harness.clock import ManualClock
 from harness.issuer import FakeIssuer, public_jwk, rsa_key
+from harness.trust import TRUST
 from interlock.config import Issuer
 from interlock.errors import AuthenticationError, ConfigError, Reason
 from interlock.identity.claims import verified
@@ -26,7 +27,6 @@ from interlock.identity.jose import MAX_TOKEN
 from interlock.identity.oidc import TokenVerifier
 from interlock.identity.principal import Identity
 
-TRUST = ssl.create_default_context()
 ALL = ["RS256", "PS256", "ES256", "ES384", "EdDSA"]
 
 
@@ -412,7 +412,7 @@ class TestGarbage:
         with pytest.raises(AuthenticationError):
             await verifier.verify(f"{deep}.e30.x")
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=examples(100), deadline=None)
     @given(
         st.dictionaries(
             st.sampled_from(["iss", "aud", "sub", "jti", "exp", "iat", "act", "groups", "azp", "nbf", "typ", "amr"]),

@@ -11,8 +11,6 @@ import base64
 import hashlib
 import hmac
 import json
-import os
-import ssl
 import warnings
 from typing import Any
 
@@ -25,16 +23,17 @@ from joserfc import jwt as other
 from joserfc.errors import JoseError, SecurityWarning
 from joserfc.jwk import KeySet as OtherKeys
 
+from harness.budget import examples
 from harness.clock import ManualClock
 from harness.issuer import FakeIssuer, public_jwk, rsa_key
+from harness.trust import TRUST
 from interlock.config import Issuer
 from interlock.errors import AuthenticationError
 from interlock.identity.claims import SKEW_S
 from interlock.identity.oidc import TokenVerifier
 
-EXAMPLES = 3000 if os.environ.get("FUZZ") else 120
+EXAMPLES = examples(120, fuzz=3000)
 ALLOWED = ["RS256", "PS256", "ES256", "EdDSA"]
-TRUST = ssl.create_default_context()
 
 P256, ED = ec.generate_private_key(ec.SECP256R1()), ed25519.Ed25519PrivateKey.generate()
 SIGNERS: dict[str, Any] = {

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.budget import examples
 from interlock.errors import AuthenticationError, InterlockError, LocalProtocolError, RemoteProtocolError
 from interlock.identity.saslprep import saslprep
 from interlock.identity.scram import (
@@ -109,7 +110,7 @@ class TestExchange:
         assert client.mechanism == PLUS
         assert talk(server, client, "pw").verifier == "pw-0"
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=examples(30), deadline=None)
     @given(st.text(max_size=40))
     def test_any_text_is_a_password(self, password: str) -> None:
         server = ScramServer(credentials(password), entropy=entropy())
@@ -265,7 +266,7 @@ class TestHostileClient:
         with pytest.raises(LocalProtocolError):
             server.final(b"c=biws,r=abc,p=")
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=examples(200), deadline=None)
     @given(st.binary(max_size=200), st.binary(max_size=200))
     def test_garbage_is_refused_in_our_own_words(self, first: bytes, final: bytes) -> None:
         server = ScramServer(credentials("pw"), entropy=entropy(), binding=BINDING)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import logging
-import ssl
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -18,12 +17,11 @@ from structlog.testing import capture_logs
 
 from harness.clock import ManualClock
 from harness.issuer import FakeIssuer, public_jwk, rsa_key
+from harness.trust import TRUST
 from interlock.config import Issuer
 from interlock.errors import AuthenticationError, Reason
 from interlock.identity.jose import MAX_TOKEN, digest
 from interlock.identity.oidc import TokenVerifier
-
-TRUST = ssl.create_default_context()
 
 
 @pytest.fixture

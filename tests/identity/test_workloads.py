@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from harness.change_journal import Journal
 from harness.clock import ManualClock
 from harness.issuer import FakeIssuer
+from harness.trust import TRUST
 from interlock.config import Config, Issuer, parse
 from interlock.errors import AuthenticationError, ConfigError, Reason
 from interlock.identity.authenticate import Authenticator
@@ -21,7 +21,6 @@ from interlock.identity.oidc import TokenVerifier
 from interlock.identity.principal import CredentialKind, Identity, Kind, Principal
 from interlock.store.engine import Store
 
-TRUST = ssl.create_default_context()
 DOMAIN = "prod.example"
 
 GITHUB = {

@@ -71,6 +71,11 @@ BROKEN: dict[str, bytes] = {
     "Parse with more types than bytes": message(b"P", b"\0SELECT 1\0" + struct.pack("!H", 0xFFFF)),
     "Parse with a name of 2000 bytes": message(b"P", b"n" * 2000 + b"\0SELECT 1\0" + struct.pack("!H", 0)),
     "CopyFail without a NUL": message(b"f", b"why"),
+    "a cancel request inside a session": struct.pack("!IIII", 16, 80877102, 1, 2),
+    "a request for TLS inside a session": WireClient.SSL_REQUEST + SMUGGLED,
+    "a start-up inside a session": startup({"user": "postgres"}),
+    "CopyFail over its cap": message(b"f", b"x" * 10_000 + b"\0"),
+    "Close of neither": message(b"C", b"X\0"),
     "replication inside a session": message(b"W", b"\0\0\0"),
     "Parse with bytes behind its end": message(b"P", b"\0SELECT 1\0" + struct.pack("!H", 0) + b"x"),
     "Parse with a NUL in its text": message(b"P", b"\0SELECT 1\0DELETE FROM t\0" + struct.pack("!H", 0)),
@@ -110,6 +115,102 @@ def test_a_command_inside_copy_ends_the_connection(wire: WireClient, server: Pos
 def test_copy_data_when_nothing_copies_reaches_nobody(wire: WireClient) -> None:
     wire.send(message(b"d", SMUGGLED) + message(b"c") + WireClient.query("SELECT 1"))
     assert wire.until_ready() == ["T", "D", "C", "ZI"]
+
+
+def test_a_sync_and_a_flush_inside_copy_are_the_servers_to_drop(wire: WireClient, server: PostgresServer) -> None:
+    """It drops both, and the Sync behind the end of the copy is the one that it answers."""
+    for sent, answers in (
+        (WireClient.query("COPY bulk FROM STDIN"), ["C", "ZI"]),
+        (WireClient.extended("COPY bulk FROM STDIN") + WireClient.FLUSH, ["C", "ZI"]),
+    ):
+        wire.send(sent)
+        while wire.read()[0] != "G":
+            pass
+        drops = WireClient.SYNC + WireClient.FLUSH
+        ends = b"" if sent[:1] == b"Q" else WireClient.SYNC
+        wire.send(drops + message(b"d", b"1\tx\n") + drops + message(b"d") + message(b"c") + ends + WireClient.query("SELECT 1"))
+        assert wire.until_ready() == answers
+        assert wire.until_ready() == ["T", "D", "C", "ZI"]
+    assert server.run("SELECT count(*) FROM bulk") == "2"
+
+
+def test_a_copy_that_the_client_gives_up_with_many_words(wire: WireClient, server: PostgresServer) -> None:
+    words = "x" * 9_990
+    wire.send(WireClient.query("COPY bulk FROM STDIN") + message(b"d", b"1\tx\n") + message(b"f", words.encode() + b"\0"))
+    assert wire.until_ready() == ["G", "E57014", "ZI"]
+    assert words in wire.errors[-1]["M"]
+    wire.send(WireClient.query("COPY bulk FROM STDIN") + message(b"f", b"\0") + WireClient.query("SELECT 1"))
+    assert wire.until_ready() == ["G", "E57014", "ZI"]
+    assert wire.until_ready() == ["T", "D", "C", "ZI"]
+    assert server.run("SELECT count(*) FROM bulk") == "0"
+
+
+MANY = 0xFFFF
+HARMLESS = {
+    "more values than the statement takes": (
+        WireClient.parse("", "SELECT $1::int") + WireClient.bind("", "", [b"1"] * MANY) + WireClient.SYNC, ["1", "E08P01", "ZI"],
+    ),
+    "as many values as there can be": (
+        WireClient.parse("", "SELECT 1") + WireClient.bind("", "", [None] * MANY) + WireClient.SYNC, ["1", "E08P01", "ZI"],
+    ),
+    "a value in a form that its type does not have": (
+        WireClient.parse("", "SELECT $1::int") + WireClient.bind("", "", [b"123"], binary=True) + WireClient.SYNC,
+        ["1", "E08P01", "ZI"],
+    ),
+    "names that nobody gave are closed": (
+        WireClient.close("S", "nobody") + WireClient.close("P", "nobody") + WireClient.close("P", "") + WireClient.SYNC,
+        ["3", "3", "3", "ZI"],
+    ),
+    "what comes behind an error": (
+        WireClient.parse("", "SELEKT") + WireClient.describe("S", "") + WireClient.close("S", "x") + WireClient.execute("")
+        + WireClient.FLUSH + WireClient.describe("P", "") + WireClient.SYNC, ["E42601", "ZI"],
+    ),
+    "a Query behind an error, without a Sync": (
+        WireClient.bind("", "nobody") + WireClient.query("SELECT 1") + WireClient.SYNC, ["E26000", "ZI"],
+    ),
+    "fewer rows than none": (
+        WireClient.parse("", "SELECT 1") + WireClient.bind("", "") + WireClient.execute("", -1) + WireClient.SYNC,
+        ["1", "2", "D", "C", "ZI"],
+    ),
+    "a portal that has ended": (WireClient.extended("SELECT 1") + WireClient.execute("") + WireClient.SYNC,
+        ["1", "2", "D", "C", "C", "ZI"],
+    ),
+    "the same name for both": (
+        WireClient.parse("n", "SELECT 1") + WireClient.bind("n", "n") + WireClient.describe("S", "n")
+        + WireClient.describe("P", "n") + WireClient.execute("n") + WireClient.close("S", "n")
+        + WireClient.close("P", "n") + WireClient.SYNC,
+        ["1", "2", "t", "T", "T", "D", "C", "3", "3", "ZI"],
+    ),
+    "a hundred times nothing": (WireClient.SYNC * 100, ["ZI"]),
+    "a type that there is not": (
+        message(b"P", b"\0SELECT $1\0" + struct.pack("!HI", 1, 0xFFFFFFFF)) + WireClient.SYNC, ["EXX000", "ZI"],
+    ),
+}  # fmt: skip
+"""Odd, and allowed or the server's to refuse: it answers, in its order, and the session goes on."""
+
+
+@pytest.mark.parametrize("what", HARMLESS)
+def test_oddities_are_answered_as_by_the_server_itself(wire: WireClient, server: PostgresServer, what: str) -> None:
+    sent, answers = HARMLESS[what]
+    syncs = 100 if what == "a hundred times nothing" else 1
+    with WireClient.connect(server.port, "app", "app", server.password) as bare:
+        for client in (bare, wire):
+            client.send(sent)
+            assert [client.until_ready() for _ in range(syncs)] == [answers] * syncs
+            client.send(WireClient.query("SELECT 1"))
+            assert client.until_ready() == ["T", "D", "C", "ZI"]
+
+
+def test_a_client_that_leaves_without_reading_leaves_nothing_running(proxy: Proxy, server: PostgresServer) -> None:
+    """100 MB are on their way when it says goodbye: the server must not be kept waiting for somebody to take them."""
+    with WireClient.connect(proxy.port, "claude", "orders", proxy.password) as leaving:
+        leaving.send(WireClient.query("SELECT repeat('x', 1000) FROM generate_series(1, 100000)"))
+        assert leaving.read()[0] == "T"
+        leaving.send(message(b"X"))
+        with psycopg.connect(server.dsn("postgres"), autocommit=True) as watching:
+            there = "SELECT 1 FROM pg_stat_activity WHERE pid = %s"
+            while watching.execute(there, (leaving.process,)).fetchone() is not None:
+                pass
 
 
 def carrier(passenger: bytes) -> tuple[bytes, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import struct
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -155,6 +156,46 @@ async def test_notifications_pass(proxy: Proxy, table: str) -> None:
         assert await asyncio.wait_for(got.get(), 5) == "hello"
     finally:
         await connection.close()
+
+
+def test_notifications_arrive_while_a_command_is_held(proxy: Proxy, server: PostgresServer, table: str) -> None:
+    """To the server the session is idle, so it tells what happens elsewhere at once; in a transaction it waits for its end."""
+    with WireClient.connect(proxy.port, "claude", "orders", proxy.password) as client:
+        client.send(WireClient.query("LISTEN news"))
+        assert client.until_ready() == ["C", "ZI"]
+        client.send(WireClient.query("DELETE FROM t WHERE id = 8"))
+        request = proxy.pending()
+        assert client.read()[0] == "N"
+        server.run("NOTIFY news, 'meanwhile'")
+        kind, body = client.read()
+        assert (kind, body[4:]) == ("A", b"news\0meanwhile\0")
+        assert rows(server) == 10
+        proxy.approve(request)
+        assert client.until_ready() == ["C", "ZI"]
+        client.send(WireClient.query("BEGIN"))
+        assert client.until_ready() == ["C", "ZT"]
+        client.send(WireClient.query("DELETE FROM t WHERE id = 9"))
+        request = proxy.pending()
+        assert client.read()[0] == "N"
+        server.run("NOTIFY news, 'later'")
+        proxy.deny(request)
+        assert client.until_ready() == ["E42501", "ZE"]
+        client.send(WireClient.query("ROLLBACK"))
+        seen = [client.read() for _ in range(3)]
+        assert [kind for kind, _ in seen] == ["C", "A", "Z"]
+        assert seen[1][1][4:] == b"news\0later\0"
+
+
+def test_a_value_of_many_megabytes_passes_whole_and_is_shown_cut(proxy: Proxy, table: str) -> None:
+    value = b"\\x" + b"ab" * 10_000_000
+    with WireClient.connect(proxy.port, "claude", "orders", proxy.password) as client:
+        client.send(
+            WireClient.parse("", "SELECT length($1::bytea)") + WireClient.bind("", "", [value]) + WireClient.execute("")
+            + WireClient.SYNC
+        )  # fmt: skip
+        assert [client.read()[0] for _ in range(2)] == ["1", "2"]
+        assert client.read() == ("D", struct.pack("!HI", 1, 8) + b"10000000")
+        assert client.until_ready() == ["C", "ZI"]
 
 
 def test_cancelling_a_running_query(proxy: Proxy, connection: psycopg.Connection[Any], server: PostgresServer) -> None:

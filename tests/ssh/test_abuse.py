@@ -120,15 +120,8 @@ class Stalling(asyncssh.SSHClientConnection):
 
 
 async def stalling(bench: SshBench) -> Stalling:
-    options = await asyncssh.SSHClientConnectionOptions.construct(
-        None, config=None, username="web-1", client_keys=[bench.key], agent_path=None, gss_host=None, host="127.0.0.1",
-        port=bench.listener.port, known_hosts=str(bench.directory / "proxy_known_hosts"),
-    )  # fmt: skip
-    loop = asyncio.get_running_loop()
-    options.waiter = loop.create_future()
-    connection = Stalling(loop, options, wait="auth")
-    await loop.create_connection(lambda: connection, "127.0.0.1", bench.listener.port)
-    await options.waiter
+    connection, login = await bench.begun(Stalling)
+    await login
     return connection
 
 
@@ -187,7 +180,7 @@ async def test_a_channel_that_is_opened_while_the_client_does_not_read_prints_no
 
 async def test_whoever_asks_and_never_listens_is_sent_away(tmp_path: Path, target: OpenSshServer) -> None:
     """Each question has an answer, however short; a client that reads none of them must not make us keep them all."""
-    bench = await started(tmp_path, target, limits=Limits(unsent=200_000))
+    bench = await started(tmp_path, target, limits=Limits(unsent=200_000, asks=1 << 30))
     try:
         async with await bench.raw() as connection:
             server = inner(bench)
@@ -207,6 +200,22 @@ async def test_whoever_asks_and_never_listens_is_sent_away(tmp_path: Path, targe
         assert dict(bench.memory.transcripts.sessions[0].closed or {})["reason"] == "limit-reached"
     finally:
         await bench.stop()
+
+
+async def test_whoever_asks_whether_we_live_all_the_time_is_sent_away(bench: SshBench) -> None:
+    """A keepalive costs the client nothing, is refused to nobody and leaves no event: only its number has a bound."""
+    connection = await bench.raw()
+    for _ in range(bench.limits.asks):
+        connection.send_packet(MSG_GLOBAL_REQUEST, String("keepalive@openssh.com"), Boolean(False))
+    answer, _ = await connection._make_global_request(b"no-such-thing@example.com")
+    assert answer == MSG_REQUEST_FAILURE, "so many at once are no offence"
+    for _ in range(10 * bench.limits.asks):
+        connection.send_packet(MSG_GLOBAL_REQUEST, String("keepalive@openssh.com"), Boolean(True))
+    async with asyncio.timeout(30):
+        await connection.wait_closed()
+    await until(lambda: bench.memory.transcripts.sessions[0].closed is not None)
+    assert dict(bench.memory.transcripts.sessions[0].closed or {})["reason"] == "limit-reached"
+    assert (await bench.ssh("echo still", options=["-o", "ServerAliveInterval=1"])).out == b"still\n"
 
 
 @pytest.mark.parametrize("size", [1, 100, 1023])

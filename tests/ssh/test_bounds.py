@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from interlock.approvals.wording import Refusal
 from interlock.errors import InputError, Reason
 from interlock.ssh import refusals
-from interlock.ssh.limits import BURST, Doorkeeper, Limits, plain_address, source_of
+from interlock.ssh.limits import BURST, Allowance, Doorkeeper, Limits, plain_address, source_of
 from interlock.ssh.stdin import HeldBuffer
 
 
@@ -104,6 +104,14 @@ def test_a_refusal_can_not_write_to_the_terminal_but_in_plain_lines(message: str
     lines = said.split("\n")[:-1]
     assert 1 <= len(lines) <= 2
     assert all(line.startswith("interlock: ") and line.isprintable() for line in lines)
+
+
+def test_an_allowance_is_so_many_at_once_and_so_many_a_second() -> None:
+    allowance, now = Allowance(burst=3, a_second=2), 7_000_000
+    assert [allowance.take(now) for _ in range(5)] == [True] * 3 + [False] * 2
+    assert [allowance.take(now + 500_000) for _ in range(2)] == [True, False]
+    assert [allowance.take(now + 3_600_000_000) for _ in range(4)] == [True] * 3 + [False], "an hour of silence saves nothing up"
+    assert all(allowance.take(now + 7_200_000_000 + at * 500_000) for at in range(1000)), "this often for ever"
 
 
 def test_failed_logins_do_not_fill_the_journal_and_none_is_forgotten() -> None:

@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 from asyncssh.packet import String
 
+from harness import stores
 from harness.change_journal import Journal
 from harness.entrance import issuance_over, logins_over, public_line, somebody
 from harness.hostile_provider import CLI, ISSUER, HostileProvider
@@ -33,7 +34,6 @@ from interlock.identity.principal import Kind
 from interlock.identity.provider import Provider, ProviderClient
 from interlock.identity.signin import Clients, SignIn
 from interlock.ssh import connection
-from interlock.store.engine import open_store
 
 pytestmark = pytest.mark.interop
 
@@ -88,7 +88,7 @@ class Office:
 @pytest_asyncio.fixture
 async def office(tmp_path: Path, target: OpenSshServer) -> AsyncIterator[Office]:
     clock, journal = SystemClock(), Journal()
-    store = await open_store("sqlite:///interlock.db", tmp_path)
+    store = await stores.opened(tmp_path)
     directory = Directory(store.principals, clock=clock, entropy=system_entropy, journal=journal)
     await directory.load()
     logins = logins_over(directory, store.logins, clock=clock, journal=journal, entropy=system_entropy)
@@ -320,7 +320,7 @@ async def test_a_client_that_leaves_gives_its_code_back(office: Office) -> None:
     await until(lambda: office.idp.times("/token") > 0)
     ssh.kill()
     await ssh.communicate()
-    await until(lambda: not office.bench.signin._devices)
+    await until(lambda: not office.bench.signin._flows)
 
 
 async def test_where_nobody_logs_in_so_the_prompt_asks_for_a_token(bench: SshBench) -> None:

@@ -16,7 +16,7 @@ import pytest
 from harness.cuttable import CuttableWay
 from harness.openssh_server import OpenSshServer
 from harness.people import ALICE, CLAUDE, agent, person
-from harness.ssh_bench import SshBench, finish, until
+from harness.ssh_bench import SshBench, finish, open_bench, until
 from interlock.approvals.model import VoteVerdict
 from interlock.clock import SystemClock
 from interlock.config import TargetConfig
@@ -28,23 +28,13 @@ pytestmark = pytest.mark.interop
 
 
 @asynccontextmanager
-async def proxy(tmp_path: Path, target: OpenSshServer, **parts: Any) -> AsyncIterator[SshBench]:
-    bench = SshBench(tmp_path / "proxy", target, **parts)
-    await bench.start()
-    try:
-        yield bench
-    finally:
-        await bench.stop()
-
-
-@asynccontextmanager
 async def far(tmp_path: Path, target: OpenSshServer, **parts: Any) -> AsyncIterator[tuple[SshBench, CuttableWay]]:
     """The target `far` is the same sshd over a stretch of network that can be cut."""
     way = CuttableWay(target.address)
     await way.start()
     there = {"name": "far", "address": f"127.0.0.1:{way.port}"}
     try:
-        async with proxy(tmp_path, target, more_targets=[there], **parts) as bench:
+        async with open_bench(tmp_path / "proxy", target, more_targets=[there], **parts) as bench:
             with (bench.directory / "known_hosts").open("a") as known:
                 known.write(f"\n[127.0.0.1]:{way.port} {target.host_key.export_public_key().decode()}")
             yield bench, way
@@ -149,7 +139,7 @@ async def test_a_reviewed_command_never_takes_a_shared_line_and_its_own_carries_
 
 async def test_an_idle_line_closes_after_its_time(tmp_path: Path, target: OpenSshServer) -> None:
     hasty = {"name": "hasty", "reuse": {"idle": "50ms"}}
-    async with proxy(tmp_path, target, more_targets=[hasty]) as bench:
+    async with open_bench(tmp_path / "proxy", target, more_targets=[hasty]) as bench:
         await run(bench, "echo one", user="hasty")
         await until(lambda: bench.listener.lines.count == 0)
         assert (await run(bench, "echo two", user="hasty")).stdout == "two\n"
@@ -158,7 +148,7 @@ async def test_an_idle_line_closes_after_its_time(tmp_path: Path, target: OpenSs
 
 async def test_idle_of_zero_closes_a_line_with_its_last_command(tmp_path: Path, target: OpenSshServer) -> None:
     alone = {"name": "alone", "reuse": {"idle": "0s"}}
-    async with proxy(tmp_path, target, more_targets=[alone]) as bench:
+    async with open_bench(tmp_path / "proxy", target, more_targets=[alone]) as bench:
         async with await bench.raw("alone") as connection:
             both = await asyncio.gather(connection.run("read x; echo one", input="\n"), connection.run("echo two"))
             assert [done.stdout for done in both] == ["one\n", "two\n"]
@@ -178,7 +168,7 @@ class LaterClock(SystemClock):
 
 async def test_no_command_begins_on_a_line_whose_certificate_has_ended(tmp_path: Path, target: OpenSshServer) -> None:
     clock = LaterClock()
-    async with proxy(tmp_path, target, clock=clock) as bench:
+    async with open_bench(tmp_path / "proxy", target, clock=clock) as bench:
         await run(bench, "echo one")
         clock.ahead = 239_000_000
         await run(bench, "echo two")
@@ -192,7 +182,7 @@ async def test_no_command_begins_on_a_line_whose_certificate_has_ended(tmp_path:
 async def test_a_line_that_is_too_old_ends_though_its_key_file_is_good(tmp_path: Path, target: OpenSshServer) -> None:
     clock = LaterClock()
     keyed = {"name": "keyed", "credentials": {"kind": "key", "key": "file:operator"}, "reuse": {"age": "1h"}}
-    async with proxy(tmp_path, target, clock=clock, more_targets=[keyed]) as bench:
+    async with open_bench(tmp_path / "proxy", target, clock=clock, more_targets=[keyed]) as bench:
         await run(bench, "echo one", user="keyed")
         clock.ahead = 3599_000_000
         await run(bench, "echo two", user="keyed")
@@ -349,7 +339,7 @@ async def test_a_command_that_may_have_arrived_is_never_sent_again(tmp_path: Pat
     )
     there = {"name": "leaving", "address": f"127.0.0.1:{server.get_port()}",
              "credentials": {"kind": "key", "key": "file:operator"}}  # fmt: skip
-    async with proxy(tmp_path, target, more_targets=[there]) as bench:
+    async with open_bench(tmp_path / "proxy", target, more_targets=[there]) as bench:
         with (bench.directory / "known_hosts").open("a") as known:
             known.write(f"\n[127.0.0.1]:{server.get_port()} {target.host_key.export_public_key().decode()}")
         done = await run(bench, "echo in", user="leaving")
@@ -400,7 +390,7 @@ async def test_a_target_with_less_room_is_believed_across_connections(tmp_path: 
     target = OpenSshServer(extra="MaxSessions 2\n")
     await target.start()
     try:
-        async with proxy(tmp_path, target) as bench:
+        async with open_bench(tmp_path / "proxy", target) as bench:
             clients = [await bench.raw() for _ in range(6)]
             running = [await client.create_process(f"read x; exit {n}") for n, client in enumerate(clients)]
             await until(lambda: len(target.ran()) == 6)  # all at once
@@ -418,7 +408,7 @@ async def test_a_target_with_less_room_is_believed_across_connections(tmp_path: 
 
 
 async def test_all_lines_together_are_bounded_and_the_longest_idle_goes_first(tmp_path: Path, target: OpenSshServer) -> None:
-    async with proxy(tmp_path, target, limits=Limits(lines=1)) as bench:
+    async with open_bench(tmp_path / "proxy", target, limits=Limits(lines=1)) as bench:
         key = enter(bench, person())
         await run(bench, "echo one")
         assert (await run(bench, "echo two", key=key)).stdout == "two\n"
@@ -435,7 +425,7 @@ async def test_all_lines_together_are_bounded_and_the_longest_idle_goes_first(tm
 
 
 async def test_only_so_many_lines_wait_idle(tmp_path: Path, target: OpenSshServer) -> None:
-    async with proxy(tmp_path, target, limits=Limits(idle_lines=1)) as bench:
+    async with open_bench(tmp_path / "proxy", target, limits=Limits(idle_lines=1)) as bench:
         key = enter(bench, person())
         await run(bench, "echo one")
         await run(bench, "echo two", key=key)

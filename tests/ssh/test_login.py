@@ -301,16 +301,9 @@ async def test_a_client_without_strict_key_exchange_is_refused_in_words(bench: S
         def _get_extra_kex_algs(self) -> list[bytes]:
             return [b"ext-info-c"]
 
-    options = await asyncssh.SSHClientConnectionOptions.construct(
-        None, config=None, username="web-1", client_keys=[bench.key], agent_path=None, gss_host=None, host="127.0.0.1",
-        port=bench.listener.port, known_hosts=str(bench.directory / "proxy_known_hosts"),
-    )  # fmt: skip
-    loop = asyncio.get_running_loop()
-    options.waiter = loop.create_future()
-    connection = Old(loop, options, wait="auth")
-    await loop.create_connection(lambda: connection, "127.0.0.1", bench.listener.port)
+    _, login = await bench.begun(Old)
     with pytest.raises(asyncssh.DisconnectError, match="strict key exchange"):
-        await options.waiter
+        await login
 
 
 @pytest.mark.parametrize("cipher", ["chacha20-poly1305@openssh.com", "aes128-cbc"])

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.budget import examples
 from interlock.errors import RemoteProtocolError
 from interlock.ssh.transfers import pktlines
 from interlock.ssh.transfers.push import PushReading
@@ -56,7 +57,7 @@ def test_a_tree_is_named_place_by_place() -> None:
     assert went == {side: b"".join(data for other, data in TREE if other is not side) for side in (C, T)}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.data())
 def test_bytes_cut_and_ahead_of_their_turn_give_the_same(data: st.DataObject) -> None:
     """Each side's bytes in any pieces, and in any order against the other side's."""
@@ -117,7 +118,7 @@ COMMANDS = (
 PACK = b"PACK" + bytes(range(256)) * 4
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(st.integers(1, len(COMMANDS + PACK) - 1), max_size=8))
 def test_a_push_is_decided_once_before_any_of_it_goes_on(cuts: list[int]) -> None:
     whole, places = COMMANDS + PACK, [0, *sorted(set(cuts)), len(COMMANDS + PACK)]

@@ -6,8 +6,7 @@ import asyncio
 import os
 import re
 import subprocess
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import pytest
 
 from harness.clock import ManualClock
 from harness.openssh_server import OpenSshServer
-from harness.ssh_bench import SshBench, finish
+from harness.ssh_bench import SshBench, finish, open_bench
 from interlock.approvals.model import VoteVerdict
 from interlock.clock import SystemClock, system_entropy
 from interlock.errors import ConfigError, Reason, TargetError
@@ -26,16 +25,6 @@ from interlock.ssh.limits import Limits
 from interlock.ssh.listener import SshListener
 
 pytestmark = pytest.mark.interop
-
-
-@asynccontextmanager
-async def proxy(tmp_path: Path, target: OpenSshServer, **parts: Any) -> AsyncIterator[SshBench]:
-    bench = SshBench(tmp_path / "proxy", target, **parts)
-    await bench.start()
-    try:
-        yield bench
-    finally:
-        await bench.stop()
 
 
 async def approved(bench: SshBench, command: str) -> Any:
@@ -168,7 +157,7 @@ async def test_a_reviewed_text_that_can_not_be_pinned_is_refused_before_anybody_
 
 
 async def test_with_a_key_file_nothing_is_forced_and_nothing_is_said_to_be(tmp_path: Path, target: OpenSshServer) -> None:
-    async with proxy(tmp_path, target, credentials={"kind": "key", "key": "file:operator"}) as bench:
+    async with open_bench(tmp_path / "proxy", target, credentials={"kind": "key", "key": "file:operator"}) as bench:
         assert (await bench.ssh("echo in")).out == b"in\n"
         assert (await approved(bench, "rm -f x")).status == 0
         assert target.forced() == 0
@@ -191,7 +180,7 @@ def _revoked(target: OpenSshServer) -> str:
 async def test_a_target_that_is_not_the_configured_one_gets_nothing(
     tmp_path: Path, target: OpenSshServer, contents: Callable[[OpenSshServer], str]
 ) -> None:
-    async with proxy(tmp_path, target) as bench:
+    async with open_bench(tmp_path / "proxy", target) as bench:
         (bench.directory / "known_hosts").write_text(contents(target))
         done = await bench.ssh("echo in")
         assert done.status == 255
@@ -202,7 +191,7 @@ async def test_a_target_that_is_not_the_configured_one_gets_nothing(
 
 
 async def test_hashed_names_are_understood(tmp_path: Path, target: OpenSshServer) -> None:
-    async with proxy(tmp_path, target) as bench:
+    async with open_bench(tmp_path / "proxy", target) as bench:
         known = bench.directory / "known_hosts"
         hashing = await asyncio.create_subprocess_exec(
             "ssh-keygen", "-q", "-H", "-f", str(known), stderr=asyncio.subprocess.DEVNULL
@@ -221,7 +210,7 @@ async def test_a_host_authority_is_believed_for_the_names_it_signed(tmp_path: Pa
     target.extra = f"HostCertificate {path}\n"
     await target.start()
     try:
-        async with proxy(tmp_path, target) as bench:
+        async with open_bench(tmp_path / "proxy", target) as bench:
             known = bench.directory / "known_hosts"
             known.write_text(f"@cert-authority [127.0.0.1]:{target.port} {authority.export_public_key().decode()}")
             assert (await bench.ssh("echo in")).out == b"in\n"
@@ -250,7 +239,7 @@ async def test_a_target_that_never_answers_is_given_up(tmp_path: Path, target: O
     gone: list[asyncio.StreamWriter] = []
     server = await asyncio.start_server(mute, "127.0.0.1", 0)
     dead = {"name": "dead", "address": f"127.0.0.1:{server.sockets[0].getsockname()[1]}"}
-    async with proxy(tmp_path, target, limits=Limits(connect=0.3), more_targets=[dead]) as bench:
+    async with open_bench(tmp_path / "proxy", target, limits=Limits(connect=0.3), more_targets=[dead]) as bench:
         done = await bench.ssh("echo in", user="dead")
         assert done.status == 255
         assert "did not answer within 0.3 s" in done.err
@@ -279,7 +268,7 @@ async def test_a_connection_that_is_lost_says_that_the_outcome_is_unknown(bench:
 
 
 async def test_input_that_never_ends_is_refused(tmp_path: Path, target: OpenSshServer) -> None:
-    async with proxy(tmp_path, target, limits=Limits(stdin_idle=0.2)) as bench:
+    async with open_bench(tmp_path / "proxy", target, limits=Limits(stdin_idle=0.2)) as bench:
         process = await bench.spawn("tee file")
         done = await finish(process, None)
         assert done.status == 126
@@ -303,7 +292,7 @@ async def test_no_configuration_of_the_user_who_runs_the_proxy_is_read(
     (home / ".ssh" / "config").write_text("Host *\n  User mallory\n  SendEnv *\n  ProxyCommand touch /nonexistent\n")
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("SSH_AUTH_SOCK", str(home / "agent"))
-    async with proxy(tmp_path, target) as bench:
+    async with open_bench(tmp_path / "proxy", target) as bench:
         assert (await bench.ssh("echo in")).out == b"in\n"
 
 
@@ -311,7 +300,7 @@ async def test_a_target_with_less_room_for_sessions_gets_more_connections(tmp_pa
     target = OpenSshServer(extra="MaxSessions 2\n")
     await target.start()
     try:
-        async with proxy(tmp_path, target) as bench:
+        async with open_bench(tmp_path / "proxy", target) as bench:
             connection = await bench.raw()
             async with connection:
                 answers = await asyncio.gather(*(connection.run(f"sleep 0.3; exit {n}") for n in range(1, 9)))
@@ -325,7 +314,7 @@ async def test_a_target_with_less_room_for_sessions_gets_more_connections(tmp_pa
 async def test_host_keys_that_can_not_be_read_stop_the_start(
     tmp_path: Path, target: OpenSshServer, contents: str | bytes | None
 ) -> None:
-    async with proxy(tmp_path, target) as bench:
+    async with open_bench(tmp_path / "proxy", target) as bench:
         path = bench.directory / "known_hosts"
         path.unlink()
         if contents is not None:

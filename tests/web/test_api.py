@@ -13,6 +13,7 @@ import pytest
 
 from harness.desk import PASSPHRASE, Desk, open_desk
 from harness.requests import draft
+from harness.trust import TRUST
 from harness.webnode import open_web
 from interlock.approvals.model import ApprovalRequest, State
 
@@ -25,7 +26,7 @@ class House:
 
     def client(self, token: str | None = None) -> httpx.AsyncClient:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        return httpx.AsyncClient(base_url=self.url, headers=headers, trust_env=False, timeout=60)
+        return httpx.AsyncClient(base_url=self.url, headers=headers, trust_env=False, timeout=60, verify=TRUST)
 
     async def ask(self, **changes: Any) -> ApprovalRequest:
         return (await self.desk.inbox.submit(draft(principal=self.desk.agent(), **changes))).request
@@ -98,7 +99,7 @@ async def test_an_agents_token_does_not_decide(house: House) -> None:
 async def test_the_unix_socket_alone_does_not_decide(house: House) -> None:
     """Whoever owns data_dir administers and reads; deciding still takes a person with a passphrase."""
     request = await house.ask()
-    async with httpx.AsyncClient(base_url=house.socket, trust_env=False, timeout=60) as http:
+    async with httpx.AsyncClient(base_url=house.socket, trust_env=False, timeout=60, verify=TRUST) as http:
         assert (await http.get("/v1/approvals")).status_code == 200
         answer = await vote(http, request)
     assert (answer.status_code, answer.json()["reason"]) == (403, "not-a-person")

@@ -15,6 +15,7 @@ from harness.browser import DESKTOP, PHONE, SMALL, Window, open_chromium, window
 from harness.console import House, open_house, visiting
 from harness.desk import PASSPHRASE
 from harness.requests import TERMS, draft
+from harness.trust import TRUST
 from interlock.approvals.model import State
 from interlock.web.console.sessions import DECIDING_S
 
@@ -298,7 +299,9 @@ async def test_a_form_of_another_page_decides_nothing(house: House) -> None:
 async def test_without_a_login_nothing_is_shown_or_decided(house: House) -> None:
     request = await house.ask()
     form = {"csrf": "0" * 64, "digest": request.digest, "verdict": "approve"}
-    async with httpx.AsyncClient(base_url=house.url, headers={"Origin": house.url}, trust_env=False, timeout=60) as http:
+    async with httpx.AsyncClient(
+        base_url=house.url, headers={"Origin": house.url}, trust_env=False, timeout=60, verify=TRUST
+    ) as http:
         shown = await http.get(f"/console/approvals/{request.id}")
         decided = await http.post(f"/console/approvals/{request.id}/decision", data=form)
         http.cookies.set("interlock_console", "0" * 64)
@@ -309,7 +312,9 @@ async def test_without_a_login_nothing_is_shown_or_decided(house: House) -> None
 
 
 async def test_agents_and_wrong_passphrases_do_not_log_in(house: House) -> None:
-    async with httpx.AsyncClient(base_url=house.url, headers={"Origin": house.url}, trust_env=False, timeout=60) as http:
+    async with httpx.AsyncClient(
+        base_url=house.url, headers={"Origin": house.url}, trust_env=False, timeout=60, verify=TRUST
+    ) as http:
         for handle, passphrase in (("claude", PASSPHRASE), ("bob", "open-sesame"), ("nobody", PASSPHRASE)):
             answer = await http.post("/console/login", data={"handle": handle, "passphrase": passphrase})
             assert answer.status_code == 401 and "set-cookie" not in answer.headers
@@ -376,7 +381,9 @@ async def test_a_login_does_not_outlive_a_new_passphrase_or_a_stop(house: House,
 
 
 async def test_login_leads_only_to_our_own_pages(house: House) -> None:
-    async with httpx.AsyncClient(base_url=house.url, headers={"Origin": house.url}, trust_env=False, timeout=60) as http:
+    async with httpx.AsyncClient(
+        base_url=house.url, headers={"Origin": house.url}, trust_env=False, timeout=60, verify=TRUST
+    ) as http:
         elsewhere = (
             "https://evil.example", "//evil.example", "/console\\@evil", "javascript:alert(1)", "/console//evil.example",
             "/console@evil.example", "/console.evil.example", "/console/\r\nSet-Cookie: a=b", "/console/\u2028", "",

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from harness.console import House, open_house, visiting
+from harness.trust import TRUST
 from interlock.identity.principal import Kind
 
 NOBODY, AGENT, REVIEWER, AUDITOR, ADMIN = "nobody", "agent", "reviewer", "auditor", "admin"
@@ -95,7 +96,9 @@ def test_every_route_is_in_the_matrix(house: House) -> None:
 async def test_nobody_and_an_agent_with_its_token_get_no_page(house: House) -> None:
     token = (await house.desk.directory.issue_token("claude")).secret.reveal()
     request = await house.ask()
-    async with httpx.AsyncClient(base_url=house.url, headers={"Origin": house.url}, trust_env=False, timeout=60) as http:
+    async with httpx.AsyncClient(
+        base_url=house.url, headers={"Origin": house.url}, trust_env=False, timeout=60, verify=TRUST
+    ) as http:
         for headers in ({}, {"Authorization": f"Bearer {token}"}, {"Cookie": f"interlock_console={token}"}):
             for method, path in set(RIGHTS) - OPEN:
                 answer = await http.request(method, filled(path, request_id=request.id), headers=headers)

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from harness.desk import open_desk
 from harness.requests import draft
+from harness.trust import TRUST
 from harness.webnode import gate_over
 from harness.webserver import serving
 from interlock.web.metrics import loop_lag, metrics_app
@@ -21,7 +22,7 @@ async def test_counts_without_names(tmp_path: Path) -> None:
         await desk.inbox.submit(draft(principal=desk.agent()))
         async with (
             serving(metrics_app(gate_over(desk), desk.inbox, registry)) as url,
-            httpx.AsyncClient(trust_env=False, timeout=60) as http,
+            httpx.AsyncClient(trust_env=False, timeout=60, verify=TRUST) as http,
         ):
             text = (await http.get(f"{url}/metrics")).text
             missing = await http.get(f"{url}/v1/approvals")

@@ -24,6 +24,7 @@ from harness.clock import ManualClock
 from harness.desk import PASSPHRASE, Desk, open_desk
 from harness.loopback import free_port
 from harness.requests import TERMS, draft
+from harness.trust import TRUST
 from harness.webnode import open_web
 from interlock.approvals.authority import House as DeskHouse
 from interlock.approvals.model import ApprovalRequest, Proof, Scope, State
@@ -238,7 +239,9 @@ async def test_the_page_is_accessible_and_fits_a_phone(house: House, dark: bool)
 @contextlib.asynccontextmanager
 async def session(house: House, handle: str = "bob") -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
     """A logged-in client and its CSRF token."""
-    async with httpx.AsyncClient(base_url=house.url, headers={"Origin": house.url}, trust_env=False, timeout=60) as http:
+    async with httpx.AsyncClient(
+        base_url=house.url, headers={"Origin": house.url}, trust_env=False, timeout=60, verify=TRUST
+    ) as http:
         await http.post("/console/login", data={"handle": handle, "passphrase": PASSPHRASE})
         found = re.search(r'name="csrf" value="([0-9a-f]+)"', (await http.get(PASSKEYS)).text)
         assert found
@@ -389,7 +392,9 @@ async def test_no_challenge_for_other_pages_other_people_or_other_forms(house: H
         assert evil.status_code == 401
         async with session(house, "alice") as (other, token):
             assert (await challenge_for(other, request, csrf=token, digest=request.digest)).status_code == 403
-    async with httpx.AsyncClient(base_url=house.url, headers={"Origin": house.url}, trust_env=False, timeout=60) as nobody:
+    async with httpx.AsyncClient(
+        base_url=house.url, headers={"Origin": house.url}, trust_env=False, timeout=60, verify=TRUST
+    ) as nobody:
         for path in (f"/console/approvals/{request.id}/challenge", PASSKEYS + "/options"):
             answered = await nobody.post(path, data={"digest": request.digest, "verdict": "approve"})
             assert answered.status_code == 401

@@ -11,6 +11,7 @@ import pytest
 from harness.desk import PASSPHRASE
 from harness.house import House, open_house
 from interlock.approvals.model import State
+from interlock.identity.principal import Kind
 
 OWN, READ, DECIDE, SESSIONS, ADMIN, OPEN = "own", "read", "decide", "sessions", "admin", "open"
 LOOK = "look"
@@ -200,3 +201,15 @@ async def test_only_who_may_decide_sees_the_nonce(house: House) -> None:
                 answer = await http.get(path)
                 seen = request.nonce in answer.text
                 assert seen == (who.endswith(", stepped up") and path.endswith(request.id)), (who, path)
+
+
+async def test_somebody_without_a_group_reads_nobody_else_s_requests(house: House) -> None:
+    """Who logs in at the identity provider for the first time has an entry of their own, and no more."""
+    await house.desk.directory.add("stranger", Kind.HUMAN)
+    request = await house.ask()
+    async with house.client(await house.token("stranger")) as http:
+        assert (await http.get("/v1/approvals")).json()["approvals"] == []
+        assert (await http.get(f"/v1/approvals/{request.id}")).status_code == 404
+        assert (await http.get("/v1/locks")).status_code == 403
+    async with house.client(await house.token("bob")) as http:
+        assert (await http.get(f"/v1/approvals/{request.id}")).status_code == 200

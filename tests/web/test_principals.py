@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,11 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from fastapi import FastAPI
 
-from harness.change_journal import Journal, seeded
-from harness.clock import ManualClock
-from interlock.identity.authenticate import Authenticator
-from interlock.identity.directory import Directory
-from interlock.identity.passphrase import Passphrases
+from harness.registry import PHRASE, Callers, open_callers
 from interlock.identity.principal import Credential, CredentialKind, Identity, Kind, Principal
-from interlock.identity.stepup import DecisionSessions
-from interlock.store.engine import open_store
 from interlock.web import principals, problems
-from interlock.web.access import ADMINS, Doorkeeper
-from interlock.web.stepup import stepup_router
+from interlock.web.access import ADMINS
 
-PHRASE = "correct horse battery"
 TENANT, OID = "0a0b0c0d-0000-4000-8000-000000000001", "0a0b0c0d-0000-4000-8000-00000000000a"
 
 
@@ -37,51 +29,14 @@ def public_key() -> str:
     return public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 
 
-@dataclass
-class House:
-    """A directory behind two applications: the unix socket's and the network's."""
-
-    directory: Directory
-    journal: Journal
-    clock: ManualClock
-    local: httpx.AsyncClient
-    remote: httpx.AsyncClient
-
-    async def token(self, handle: str) -> dict[str, str]:
-        issued = await self.directory.issue_token(handle)
-        return {"Authorization": f"Bearer {issued.secret.reveal()}"}
-
-    async def stepped_up(self, handle: str) -> dict[str, str]:
-        answer = await self.remote.post("/v1/step-up", json={"handle": handle, "passphrase": PHRASE})
-        return {"Authorization": f"Bearer {answer.json()['token']}"}
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[Callers]:
+    async with open_callers(tmp_path) as callers:
+        yield callers
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    clock, journal = ManualClock(), Journal()
-    store = await open_store("sqlite:///interlock.db", tmp_path)
-    cheap = Passphrases(memory_kib=64, passes=1)
-    directory = Directory(store.principals, clock=clock, entropy=seeded("d"), journal=journal, passphrases=cheap)
-    await directory.load()
-    authenticator = Authenticator(directory, clock=clock, journal=journal, passphrases=cheap)
-    sessions = DecisionSessions(directory, clock=clock, entropy=seeded("s"))
-
-    def client(*, local: bool) -> httpx.AsyncClient:
-        app = FastAPI()
-        problems.install(app)
-        door = Doorkeeper(authenticator, sessions, local=local)
-        app.include_router(principals.router(directory, door.require_scope, door.require_given))
-        app.include_router(stepup_router(authenticator, sessions))
-        return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://interlock")
-
-    async with client(local=True) as local, client(local=False) as remote:
-        yield House(directory, journal, clock, local, remote)
-    await authenticator.close()
-    await store.close()
-
-
-@pytest.fixture
-async def team(house: House) -> House:
+async def team(house: Callers) -> Callers:
     await house.directory.add("root", Kind.HUMAN, groups=[ADMINS], passphrase=PHRASE)
     await house.directory.add("alice", Kind.HUMAN, groups=["sre"])
     await house.directory.add("claude", Kind.AGENT, owner="alice")
@@ -123,7 +78,7 @@ TAKING: list[tuple[str, str, dict[str, object] | None]] = [
 
 
 class TestAccess:
-    def test_the_list_of_routes_is_whole(self, house: House) -> None:
+    def test_the_list_of_routes_is_whole(self, house: Callers) -> None:
         never: Any = lambda _: lambda _request: None  # noqa: E731  # never called
         app = FastAPI()
         app.include_router(principals.router(house.directory, never, never))
@@ -135,7 +90,7 @@ class TestAccess:
         assert found == told | {("POST", "/v1/password")}
 
     @pytest.mark.parametrize(("method", "path", "body"), ROUTES)
-    async def test_only_administrators(self, team: House, method: str, path: str, body: dict[str, object] | None) -> None:
+    async def test_only_administrators(self, team: Callers, method: str, path: str, body: dict[str, object] | None) -> None:
         before = team.directory.entries()
         told = [
             (await team.remote.request(method, path, json=body)).status_code,
@@ -150,7 +105,7 @@ class TestAccess:
             assert (answer.status_code, answer.json()["reason"]) == (403, "missing-scope")
             assert team.directory.entries() == before
 
-    async def test_an_administrator_and_the_socket_may(self, team: House) -> None:
+    async def test_an_administrator_and_the_socket_may(self, team: Callers) -> None:
         for client, headers, handle in ((team.remote, await team.stepped_up("root"), "one"), (team.local, {}, "two")):
             answer = await client.post("/v1/principals", json={"handle": handle}, headers=headers)
             assert answer.status_code == 201
@@ -161,7 +116,7 @@ class TestAccess:
 
     @pytest.mark.parametrize(("method", "path", "body"), GIVING)
     async def test_a_login_token_gives_nobody_anything(
-        self, team: House, method: str, path: str, body: dict[str, object] | None
+        self, team: Callers, method: str, path: str, body: dict[str, object] | None
     ) -> None:
         """Attack: whoever finds an administrator's token on a laptop makes a reviewer, or has one confirmed."""
         await team.directory.link("alice", Identity("https://okta.example", "00u1"))
@@ -178,14 +133,14 @@ class TestAccess:
 
     @pytest.mark.parametrize(("method", "path", "body"), TAKING)
     async def test_stopping_waits_for_no_passphrase(
-        self, team: House, method: str, path: str, body: dict[str, object] | None
+        self, team: Callers, method: str, path: str, body: dict[str, object] | None
     ) -> None:
         answer = await team.remote.request(method, path, json=body, headers=await team.token("root"))
         assert answer.status_code in (200, 204, 404), answer.text
 
 
 class TestRegistering:
-    async def test_a_life(self, house: House) -> None:
+    async def test_a_life(self, house: Callers) -> None:
         post, key = house.local.post, public_key()
         body = {"handle": "alice", "groups": ["sre"], "passphrase": PHRASE, "teams": [f"{TENANT}/{OID}"], "ssh_keys": [key]}
         alice = (await post("/v1/principals", json=body)).json()
@@ -222,17 +177,17 @@ class TestRegistering:
             {"handle": ["a"]},
         ],
     )
-    async def test_bodies_that_are_refused(self, house: House, body: dict[str, object]) -> None:
+    async def test_bodies_that_are_refused(self, house: Callers, body: dict[str, object]) -> None:
         answer = await house.local.post("/v1/principals", json=body)
         assert (answer.status_code, answer.json()["reason"]) == (422, "config-invalid")
         assert house.directory.entries() == ()
 
     @pytest.mark.parametrize("body", [{}, {"teams": "x/y", "account": "alice"}, {"issuer": "https://x"}, {"subject": "x"}])
-    async def test_a_link_names_exactly_one_account(self, team: House, body: dict[str, str]) -> None:
+    async def test_a_link_names_exactly_one_account(self, team: Callers, body: dict[str, str]) -> None:
         answer = await team.local.post("/v1/principals/alice/links", json=body)
         assert answer.status_code == 422
 
-    async def test_accounts_of_one_person(self, team: House) -> None:
+    async def test_accounts_of_one_person(self, team: Callers) -> None:
         answer = await team.local.post("/v1/principals/alice/links", json={"account": "root"})
         root = team.directory.by_handle("root")
         assert root is not None
@@ -240,7 +195,7 @@ class TestRegistering:
         answer = await team.local.delete("/v1/principals/alice/links", params={"account": "root"})
         assert answer.json()["linked"] == []
 
-    async def test_a_passphrase_is_in_no_answer(self, house: House) -> None:
+    async def test_a_passphrase_is_in_no_answer(self, house: Callers) -> None:
         """Also not in the answer to a body that was wrong somewhere else."""
         for body in (
             {"handle": "a", "passphrase": PHRASE},
@@ -252,7 +207,7 @@ class TestRegistering:
 
 
 class TestSecrets:
-    async def test_a_token_is_shown_once(self, team: House) -> None:
+    async def test_a_token_is_shown_once(self, team: Callers) -> None:
         made = (await team.local.post("/v1/principals/claude/tokens", json={"lifetime": 60})).json()
         assert (await team.remote.get("/v1/principals", headers={"Authorization": f"Bearer {made['token']}"})).status_code == 403
         shown = await team.local.get("/v1/principals/claude")
@@ -263,7 +218,7 @@ class TestSecrets:
         again = await team.remote.post("/v1/password", headers={"Authorization": f"Bearer {made['token']}"})
         assert again.status_code == 401
 
-    async def test_verifiers_are_not_shown(self, team: House) -> None:
+    async def test_verifiers_are_not_shown(self, team: Callers) -> None:
         made = (await team.local.post("/v1/principals/claude/passwords")).json()
         text = (await team.local.get("/v1/principals/claude")).text
         entry = team.directory.by_handle("claude")
@@ -276,13 +231,13 @@ class TestSecrets:
         assert (await team.local.delete(f"/v1/principals/claude/passwords/{made['id']}")).status_code == 204
 
     @pytest.mark.parametrize("lifetime", [0, -1, 10**9, "1h", 9 * 3600])
-    async def test_lifetimes(self, team: House, lifetime: object) -> None:
+    async def test_lifetimes(self, team: Callers, lifetime: object) -> None:
         answer = await team.local.post("/v1/principals/claude/passwords", json={"lifetime": lifetime})
         assert answer.status_code == 422
 
 
 class TestOwnPassword:
-    async def test_for_whoever_calls_and_no_longer_than_the_credential(self, team: House) -> None:
+    async def test_for_whoever_calls_and_no_longer_than_the_credential(self, team: Callers) -> None:
         token = await team.directory.issue_token("claude", timedelta(minutes=3))
         headers = {"Authorization": f"Bearer {token.secret.reveal()}"}
         made = (await team.remote.post("/v1/password", headers=headers)).json()
@@ -291,11 +246,11 @@ class TestOwnPassword:
         assert entry is not None
         assert entry.passwords[0].expires == token.expires
 
-    async def test_the_socket_is_nobody(self, team: House) -> None:
+    async def test_the_socket_is_nobody(self, team: Callers) -> None:
         answer = await team.local.post("/v1/password")
         assert (answer.status_code, answer.json()["reason"]) == (403, "unknown-principal")
 
-    async def test_not_for_an_agent_that_acts_for_somebody(self, team: House) -> None:
+    async def test_not_for_an_agent_that_acts_for_somebody(self, team: Callers) -> None:
         """The password would name the agent alone, and the person would be in no record and no exclusion."""
         entry = team.directory.by_handle("claude")
         assert entry is not None

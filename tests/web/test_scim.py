@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from harness.desk import Desk, open_desk
 from harness.requests import draft
+from harness.trust import TRUST
 from harness.webnode import gate_over, open_web
 from interlock.approvals.model import State
 from interlock.clock import system_entropy
@@ -28,7 +28,6 @@ from interlock.web.app import ScimParts
 
 ISSUER = "https://acme.okta.com"
 TOKEN = "scim-secret-of-the-test"
-TRUST = ssl.create_default_context()
 
 OKTA_USER = {
     "schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"], "userName": "dana@acme.example", "externalId": "00u-dana",

@@ -45,6 +45,7 @@ from harness.slack import (
     signed,
     text_of,
 )
+from harness.trust import TRUST
 from harness.webserver import serving
 from interlock.approvals.authority import House
 from interlock.approvals.channels.courier import Patience
@@ -858,7 +859,7 @@ async def test_kinds_that_we_take_no_notice_of_are_acknowledged(room: Room) -> N
 
 
 async def test_a_get_decides_nothing(room: Room) -> None:
-    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=60, verify=TRUST) as http:
         assert (await http.get(f"{room.url}/slack/interactions")).status_code == 405
 
 

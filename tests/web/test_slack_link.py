@@ -16,6 +16,7 @@ from harness.clock import ManualClock
 from harness.desk import PASSPHRASE
 from harness.requests import draft
 from harness.slack import APP, BOB, DAVE, STRANGER, TEAM
+from harness.trust import TRUST
 from harness.webnode import open_web
 from interlock.approvals.authority import House
 from interlock.approvals.channels.slack.inbound import Actor, Expected
@@ -72,7 +73,7 @@ async def desktop(tmp_path: Path) -> AsyncIterator[Desktop]:
         await room.desk.directory.unlink_slack("bob", TEAM, BOB)
         parts = SlackParts(room.channel, Expected(TEAM, APP), room.codes, None)
         url = await stack.enter_async_context(open_web(room.desk, local=False, slack=parts))
-        http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, trust_env=False, timeout=60))
+        http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, trust_env=False, timeout=60, verify=TRUST))
         yield Desktop(room, http, url)
 
 

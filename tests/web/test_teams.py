@@ -21,6 +21,7 @@ from harness import bot_connector
 from harness.bot_connector import APP_ID, CONVERSATION, TENANT, BotConnector, deliver
 from harness.requests import draft
 from harness.teams_room import Room, open_room
+from harness.trust import TRUST
 from interlock.approvals.channels.teams.inbound import Expected, service_allowed
 from interlock.approvals.model import ApprovalRequest, Proof, State, VoteVerdict
 from interlock.errors import SENTENCES, Reason
@@ -349,7 +350,7 @@ async def test_an_activity_that_is_bent_in_one_place_is_refused(room: Room, why:
 
 async def test_bodies_that_are_too_large_or_no_activity_are_refused(room: Room) -> None:
     headers = {"Authorization": f"Bearer {room.connector.token()}"}
-    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=60, verify=TRUST) as http:
         for body in (b"x" * (300 * 1024), b"[]", b"null", b"{", b"[" * 100_000, b"\xff\xfe", b""):
             answer = await http.post(f"{room.url}/api/messages", content=body, headers=headers)
             assert answer.status_code == 401, body[:20]
@@ -359,7 +360,7 @@ async def test_two_authorization_headers_are_refused(room: Room) -> None:
     """A proxy in front may believe the one, we the other."""
     good = room.connector.token()
     headers = [("Authorization", f"Bearer {good}"), ("Authorization", "Bearer a.b.c")]
-    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=60, verify=TRUST) as http:
         answer = await http.post(f"{room.url}/api/messages", content=b"{}", headers=headers)
     assert answer.status_code == 401
 

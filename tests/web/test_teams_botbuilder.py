@@ -30,6 +30,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from harness import bot_connector
 from harness.bot_connector import APP_ID, APP_PASSWORD, CONVERSATION, TENANT, BotConnector
+from harness.trust import TRUST
 from harness.webserver import serving
 from interlock.approvals.channels.teams.botbuilder import BotbuilderTransport
 from interlock.approvals.channels.teams.carriage import INSTALL
@@ -63,7 +64,7 @@ async def service() -> AsyncIterator[BotConnector]:
 
 @pytest.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=60, verify=TRUST) as http:
         yield http
 
 
@@ -301,11 +302,13 @@ async def test_an_id_with_url_syntax_stays_one_segment(service: BotConnector, ht
 # -- only when it is asked for ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.blackbox
 def test_it_is_imported_only_when_it_is_configured() -> None:
     code = "import sys, interlock.app; sys.exit(not {'botbuilder', 'botframework', 'msrest'}.isdisjoint(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.blackbox
 def test_a_daemon_without_the_extra_does_not_start_and_says_how_to_get_it(tmp_path: Path) -> None:
     """The extra is shadowed by a package that can't be imported, as if it were not there."""
     shadow = tmp_path / "shadow" / "botbuilder"

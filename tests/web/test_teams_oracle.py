@@ -26,6 +26,8 @@ from jwt.algorithms import RSAAlgorithm
 
 from harness import bot_connector
 from harness.bot_connector import APP_ID, TENANT, BotConnector
+from harness.budget import examples
+from harness.trust import TRUST
 from interlock.approvals.channels.teams.inbound import ISSUER, Expected, admit
 from interlock.clock import SystemClock
 from interlock.errors import AuthenticationError
@@ -119,7 +121,7 @@ def bench() -> Iterator[Bench]:
 
         async def begin() -> Oracle:
             service = await stack.enter_async_context(bot_connector.running())
-            http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False, timeout=60))
+            http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False, timeout=60, verify=TRUST))
 
             @service.app.get(f"/login/{TENANT}/discovery/v2.0/keys")
             async def entra_keys() -> dict[str, Any]:
@@ -178,7 +180,7 @@ HEADERS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(claims=TOKENS, header=HEADERS, forged=st.booleans())
 def test_what_ours_accepts_theirs_accepts(bench: Bench, claims: dict[str, Any], header: dict[str, Any], forged: bool) -> None:
     verdicts = bench.judge(bench.oracle.token(claims, header=header, forged=forged and header.get("alg") != "HS256"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,6 +16,7 @@ import pytest
 from harness.desk import PASSPHRASE, Desk, open_desk
 from harness.issuer import FakeIssuer
 from harness.requests import draft
+from harness.trust import TRUST
 from harness.webnode import gate_over, open_web
 from interlock import record
 from interlock.approvals import portrait
@@ -28,7 +28,6 @@ from interlock.identity.exchange import ACCESS_TOKEN, GRANT, JWT, PASSWORD
 from interlock.identity.principal import Identity, Kind, Principal
 
 REPOSITORY = "acme/app"
-TRUST = ssl.create_default_context()
 
 
 @dataclass

@@ -9,6 +9,7 @@ prefixes", Google API keys, GitLab, npm, PyPI, OpenAI, Anthropic, SendGrid, Digi
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -110,8 +111,8 @@ def find(text: bytes) -> tuple[Hit, ...]:
             found.append(Hit(*match.span("secret"), detector.name, detector.certain))
     for pattern in (_WORD, _AWS_SECRET):
         found += [Hit(*m.span(), "what may be a key", certain=False) for m in pattern.finditer(text) if _random(m.group())]
-    merged = _merged(found)
-    return merged if len(merged) <= MAX_HITS else (Hit(0, len(text), "many secrets", certain=False),)
+    joined = merged(found)
+    return joined if len(joined) <= MAX_HITS else (Hit(0, len(text), "many secrets", certain=False),)
 
 
 def _keys(text: bytes) -> list[Hit]:
@@ -125,7 +126,7 @@ def _keys(text: bytes) -> list[Hit]:
     return found
 
 
-def _merged(hits: list[Hit]) -> tuple[Hit, ...]:
+def merged(hits: Iterable[Hit]) -> tuple[Hit, ...]:
     """Join what overlaps: all of it is hidden, under the name of the first certain one."""
     found: list[Hit] = []
     for hit in sorted(hits, key=lambda h: (h.start, -h.end)):

@@ -84,7 +84,7 @@ def portrait(request: ApprovalRequest, now: datetime | None = None, *, longest: 
     stdin = None if command.stdin is None else whole(command.stdin.data)
     binds = tuple(_bind(value.raw, value.shown) for value in command.binds)
     approvable = _fits_chat(request) and redacted(request.draft).chat_approvable
-    return _portrait(request, now, _View(whole(command.text), stdin, binds, approvable, longest))
+    return _portrait(request, now, _View(whole(command.text), stdin, binds, approvable, longest, _secret(request.draft.analysis)))
 
 
 def moved_on(view: Portrait, request: ApprovalRequest) -> Portrait:
@@ -149,6 +149,12 @@ def _portrait(request: ApprovalRequest, now: datetime | None, view: _View) -> Po
         complete=not view.command.cut and not (stdin is not None and stdin.cut) and len(view.binds) == len(command.binds),
         chat_approvable=view.chat_approvable,
     )
+
+
+def _secret(analysis: Analysis) -> tuple[str, ...]:
+    """Tell of values in the text what `$1 (secret)` tells of those beside it."""
+    count = len(analysis.concealed)
+    return (f"Secret by where {'it goes' if count == 1 else 'they go'}: {count} of the values in the text",) if count else ()
 
 
 def _hidden(analysis: Analysis, words: Callable[[str], str]) -> Analysis:

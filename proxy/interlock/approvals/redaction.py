@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from interlock.approvals.detectors import Hit, find
+from interlock.approvals.detectors import Hit, find, merged
 from interlock.approvals.model import RequestDraft
 from interlock.commands.display import MAX_LINE, Display, about, display, hide, inline
 from interlock.commands.model import Analysis, BindValue, Command, Effect, Wire
@@ -87,7 +87,7 @@ class Redaction:
 def redacted(draft: RequestDraft) -> Redaction:
     """Return what chat may show of a request, and whether it can be approved there as far as that goes."""
     command = draft.command
-    text, hits = _of_text(command.text)
+    text, hits = _of_text(command.text, draft.analysis.concealed)
     provable = _provable_ranges(draft)
     sure = all(_provable(command, hit, provable, draft.analysis) for hit in hits)
     values = [command.text[hit.start : hit.end] for hit in hits]
@@ -119,8 +119,10 @@ def redacted(draft: RequestDraft) -> Redaction:
 # -- finding -----------------------------------------------------------------------------------------------------------
 
 
-def _of_text(raw: bytes) -> tuple[Hidden, tuple[Hit, ...]]:
-    hits = find(raw[:MAX_READ])
+def _of_text(raw: bytes, concealed: tuple[tuple[int, int], ...] = ()) -> tuple[Hidden, tuple[Hit, ...]]:
+    """Return a text with its secrets hidden. `concealed` are ranges that hold one, whatever it looks like."""
+    known = (Hit(start, end, "a value for a secret column", certain=True) for start, end in concealed)
+    hits = merged((*find(raw[:MAX_READ]), *known)) if concealed else find(raw[:MAX_READ])
     shown = raw[:MAX_SHOWN]
     spans = tuple((hit.start, min(hit.end, len(shown))) for hit in hits if hit.start < len(shown))
     return Hidden(shown, spans, more=len(raw) - len(shown)), hits

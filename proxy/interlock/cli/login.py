@@ -33,6 +33,10 @@ Server = Annotated[str | None, typer.Option("--server", help="URL or unix socket
 Format = Annotated[Output, typer.Option("--output", "-o", help="text or json.")]
 
 BROWSER_S = 300.0
+TURN_S = 120.0
+"""How long a turn is waited for."""
+
+RETRY_AFTER_S = 5.0
 
 
 @reporting
@@ -111,7 +115,7 @@ def _with_person(at: str, public: str, *, device: bool) -> tuple[Session, dict[s
 
 def _by_code(client: Client, wanted: dict[str, str]) -> dict[str, Any]:
     """RFC 8628 §3.3 and §3.5."""
-    begun = client.post("/v1/login/device")
+    begun = _in_turn(client, "/v1/login/device", None)
     complete = begun["verification_uri_complete"]
     say(f"Open {begun['verification_uri']} and confirm the code {begun['user_code']}")
     if complete:
@@ -144,8 +148,22 @@ def _in_browser(client: Client, wanted: dict[str, str]) -> dict[str, Any]:
     finally:
         loopback.close()
     body = {"flow": begun["flow"], "state": begun["state"], "code": answer.code, "verifier": verifier, "iss": answer.issuer}
-    done: dict[str, Any] = client.post("/v1/login/browser/finish", {**body, **wanted})
-    return done
+    return _in_turn(client, "/v1/login/browser/finish", {**body, **wanted})
+
+
+def _in_turn(client: Client, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+    """Post, and again while too many others log in: the daemon has begun nothing then, and the browser's answer is still good."""
+    deadline = time.monotonic() + TURN_S
+    while True:
+        try:
+            answer: dict[str, Any] = client.post(path, body)
+        except InterlockError as error:
+            if error.code is not Reason.OVERLOADED or time.monotonic() >= deadline:
+                raise
+            say("many log in at this moment; waiting for a turn")
+            time.sleep(RETRY_AFTER_S)
+        else:
+            return answer
 
 
 def _has_browser() -> bool:

@@ -220,6 +220,7 @@ class Analysis:
     parser: str = ""
     notes: tuple[str, ...] = ()  # facts for the reviewer, never a gate
     secrets: tuple[int, ...] = ()  # numbers of the parameters whose values are secret by the column that they go to
+    concealed: tuple[tuple[int, int], ...] = ()  # byte ranges of the text that are secret in the same way
 
     @property
     def static(self) -> bool:

@@ -21,6 +21,7 @@ import structlog
 
 from interlock.child import Child, serve
 from interlock.commands.model import Analysis, Kind, Opaque, SqlContext, Stdin
+from interlock.commands.sql.secrets import hints
 
 WALL_S = 5.0
 MEMORY = 1 << 30
@@ -91,7 +92,8 @@ def _pickled(request: object) -> bytes:
 
 
 def _unknown(reason: str, text: bytes) -> Analysis:
-    return Analysis(opaque=(Opaque(reason, "", 0, len(text)),), stdin=Stdin.NONE, parser="libpg_query")
+    concealed = ((0, len(text)),) if hints(text) else ()
+    return Analysis(opaque=(Opaque(reason, "", 0, len(text)),), stdin=Stdin.NONE, parser="libpg_query", concealed=concealed)
 
 
 class _Answers:

@@ -242,6 +242,39 @@ static PyTypeObject DraftType = {
 
 /* -- lines and their disclosures ------------------------------------------------------------------------------------------- */
 
+/* What follows the salt in a disclosure (disclosure.encoded_tail): base64url of `",` name `,` value `]`. */
+static PyObject *encoded_tail(PyObject *self, PyObject *const *args, Py_ssize_t argc)
+{
+    static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    (void)self;
+    if (argc != 2 || !PyBytes_CheckExact(args[0]) || !PyBytes_CheckExact(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "a tail is made of the bytes of a name and of a value");
+        return NULL;
+    }
+    const struct { const char *data; Py_ssize_t size; } parts[] = {
+        {"\",", 2}, {PyBytes_AS_STRING(args[0]), PyBytes_GET_SIZE(args[0])}, {",", 1},
+        {PyBytes_AS_STRING(args[1]), PyBytes_GET_SIZE(args[1])}, {"]", 1},
+    };
+    if (parts[1].size > PY_SSIZE_T_MAX / 8 || parts[3].size > PY_SSIZE_T_MAX / 8)
+        return PyErr_NoMemory();
+    Py_ssize_t size = parts[1].size + parts[3].size + 4;
+    PyObject *made = PyBytes_FromStringAndSize(NULL, (size * 4 + 2) / 3);
+    if (made == NULL)
+        return NULL;
+    char *to = PyBytes_AS_STRING(made);
+    uint32_t bits = 0;
+    int kept = 0; /* bits that are not written yet */
+    for (int i = 0; i < 5; i++)
+        for (Py_ssize_t at = 0; at < parts[i].size; at++) {
+            bits = bits << 8 | (unsigned char)parts[i].data[at];
+            for (kept += 8; kept >= 6; kept -= 6)
+                *to++ = alphabet[bits >> (kept - 6) & 63];
+        }
+    if (kept > 0)
+        *to++ = alphabet[bits << (6 - kept) & 63];
+    return made;
+}
+
 static int by_text(const void *a, const void *b)
 {
     return memcmp(a, b, DIGEST);
@@ -782,6 +815,7 @@ static PyTypeObject ChainType = {
 };
 
 static PyMethodDef methods[] = {
+    {"encoded_tail", (PyCFunction)(void (*)(void))encoded_tail, METH_FASTCALL, "Return what follows the salt in a disclosure."},
     {"chained", (PyCFunction)(void (*)(void))chained, METH_FASTCALL, "Return the lines and disclosures of drafts, and the last line's hash."},
     {NULL, NULL, 0, NULL},
 };

@@ -22,6 +22,11 @@ from interlock.errors import EvidenceError, Reason
 from interlock.evidence import jcs
 from interlock.evidence.events import Json
 
+__all__ = [
+    "DRAWN", "OF_SEAL", "SALT", "URL_SAFE", "Disclosed", "beginnings", "commit", "digest", "digest_of", "encoded_tail",
+    "encoded_tail_plain", "line", "parse_line", "read_tail", "seq_of", "tail",
+]  # fmt: skip
+
 SALT = 16
 """Bytes of salt: 128 bits (RFC 9901 §9.3)."""
 
@@ -81,12 +86,12 @@ def beginnings(drawn: bytes) -> list[bytes]:
 
 def tail(name: str, value: Json) -> bytes:
     """Return the rest of a disclosure behind `beginnings`. Raise NotCanonicalError."""
-    return tail_of(name, jcs.encode(value))
+    return encoded_tail(_name(name), jcs.encode(value))
 
 
-def tail_of(name: str, encoded: bytes) -> bytes:
-    """Like `tail`, of a value whose canonical bytes these are."""
-    return _b64(b'",%b,%b]' % (_name(name), encoded))
+def encoded_tail_plain(name: bytes, value: bytes, /) -> bytes:
+    """Like `tail`, of a name and a value whose canonical bytes these are."""
+    return _b64(b'",%b,%b]' % (name, value))
 
 
 def read_tail(data: bytes) -> tuple[str, Json]:
@@ -155,3 +160,9 @@ def _b64(data: bytes | bytearray) -> bytes:
         # them is fifty times quicker than translating.
         return encoded.replace(b"+", b"-").replace(b"/", b"_").rstrip(b"=")
     return encoded.translate(URL_SAFE, b"=")
+
+
+try:
+    from interlock.evidence._chain import encoded_tail
+except ImportError:
+    encoded_tail = encoded_tail_plain

@@ -82,30 +82,27 @@ class SyncRounds(Generic[B]):
 class GroupCommit:
     """Shares the syncs of one transcript. `flush` runs in a thread; `failed` is told, on the loop, why one did not."""
 
-    __slots__ = ("_durable", "_failed", "_flush", "_next", "_queued", "_rounds", "_running", "_stopped", "_written")
+    __slots__ = ("_durable", "_failed", "_flush", "_next", "_rounds", "_running", "queued", "written")
 
     def __init__(self, flush: Callable[[], None], rounds: SyncRounds[B], failed: Callable[[Exception], None]) -> None:
         self._flush = flush
         self._rounds: SyncRounds[B] = rounds
         self._failed = failed
-        self._written = 0
+        self.written = 0
+        """Appends so far. Who appends counts here, and calls `queue` unless `queued`: a background sync follows within `SOON`."""
+        self.queued = False
         self._durable = 0
-        self._stopped = False
-        self._queued = False
         self._running: asyncio.Future[None] | None = None
         self._next: asyncio.Future[None] | None = None
 
     @property
     def behind(self) -> bool:
         """Something was appended that no finished sync covers."""
-        return self._durable < self._written
+        return self._durable < self.written
 
-    def wrote(self) -> None:
-        """Note an append; a background sync follows within `SOON`."""
-        self._written += 1
-        if not self._queued and not self._stopped:
-            self._queued = True
-            self._rounds.add(self)
+    def queue(self) -> None:
+        self.queued = True
+        self._rounds.add(self)
 
     async def wait(self) -> None:
         """Return once everything noted before this call is on stable storage. Raise OSError."""
@@ -115,7 +112,7 @@ class GroupCommit:
 
     def stop(self) -> None:
         """No more background syncs: the transcript is being closed, and whoever closes it waits."""
-        self._stopped = True
+        self.queued = True  # for good
         self._rounds.forget(self)
 
     def _request(self) -> asyncio.Future[None]:
@@ -130,7 +127,7 @@ class GroupCommit:
 
     def _begin(self) -> None:
         job = asyncio.get_running_loop().run_in_executor(self._rounds.pool, self._flush)
-        job.add_done_callback(partial(self._synced, self._written))
+        job.add_done_callback(partial(self._synced, self.written))
 
     def _synced(self, covered: int, job: asyncio.Future[None]) -> None:
         """The sync has ended. Start the next one when somebody waits for it."""
@@ -151,8 +148,8 @@ class GroupCommit:
 
     def begin_round(self) -> int:
         """A round begins now; return what it will cover."""
-        self._queued = False
-        return self._written
+        self.queued = False
+        return self.written
 
     def ended(self, covered: int, error: BaseException | None) -> None:
         """A sync has ended that covers this many appends."""

@@ -24,7 +24,7 @@ TYPES: dict[str, str] = {
     "term.output": "Bytes the target printed (stream 1 or 2).",
     "term.input": "Bytes the client sent to a running command.",
     "term.resize": "The terminal changed size.",
-    "pg.query": "A simple Query: its text is committed to.",
+    "pg.query": "A simple Query: its text is committed to. `secret_literals` counts the values in it for secret columns.",
     "pg.parse": "A Parse: a decision of its own, the server only analyses.",
     "pg.bind": "A Bind: the statement's text and its values are committed to. `secret_binds` are those for secret columns.",
     "pg.copy": "A COPY stream ended: direction, bytes and rows.",

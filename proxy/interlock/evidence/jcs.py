@@ -33,6 +33,11 @@ def encode(value: Json) -> bytes:
     return encode_with(value, value)
 
 
+def encode_text(text: bytes) -> bytes:
+    """Return the canonical bytes of a string that these are in UTF-8. Raise UnicodeDecodeError when they are none."""
+    return _fast(text.decode())
+
+
 def encode_with(checked: Json, whole: Json) -> bytes:
     """Return the canonical bytes of `whole`, of which only the values in `checked` are not known to be canonical.
 

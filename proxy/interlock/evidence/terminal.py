@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 
+from interlock.evidence.shown import kept, shown
+
 _ESCAPE = re.compile(
     r"\x1b\[(?P<args>[0-9;:]*)(?P<final>[@-~])"  # CSI without private or intermediate bytes
     r"|\x1b\[(?P<private>\?[0-9;]*[hl])"  # DEC private modes
@@ -25,39 +27,13 @@ _LIMIT = 64
 """Longest escape sequence that is waited for across two reads."""
 
 
+_LINES = kept("\n\t")
+_DRAWN = kept("\n\r\t\b\a")
+
+
 def visible(text: str) -> str:
     """Make every character that is not printable visible; keep newlines and tabs."""
-    if text.isprintable() or text.replace("\n", "").replace("\t", "").isprintable():
-        return text
-    return text.translate(_LINES)
-
-
-def _shown(character: str) -> str:
-    code = ord(character)
-    if code < 0x20 or code == 0x7F:
-        return "^" + chr(code ^ 0x40)
-    return f"\\u{{{code:x}}}"
-
-
-class _Shown(dict[int, str]):
-    """How each character is shown, for str.translate: recordings are long, and a loop over them costs more than all else."""
-
-    def __init__(self, kept: str) -> None:
-        super().__init__({ord(character): character for character in kept})
-
-    def __missing__(self, code: int) -> str:
-        character = chr(code)
-        shown = character if character.isprintable() else _shown(character)
-        if code < _REMEMBERED:
-            self[code] = shown
-        return shown
-
-
-_REMEMBERED = 0x800
-"""Characters below are worth remembering; a target that prints all that there are must not fill our memory."""
-
-_LINES = _Shown("\n\t")
-_DRAWN = _Shown("\n\r\t\b\a")
+    return shown(text, _LINES)
 
 
 class OutputFilter:
@@ -82,14 +58,14 @@ class OutputFilter:
     def _filter(self, text: str) -> str:
         if "\x1b" not in text:
             return self._plain(text)
-        shown: list[str] = []
+        pieces: list[str] = []
         at = 0
         for found in _ESCAPE.finditer(text):
-            shown.append(self._plain(text[at : found.start()]))
-            shown.append(found[0] if self._harmless(found) else visible(found[0]))
+            pieces.append(self._plain(text[at : found.start()]))
+            pieces.append(found[0] if self._harmless(found) else visible(found[0]))
             at = found.end()
-        shown.append(self._plain(text[at:]))
-        return "".join(shown)
+        pieces.append(self._plain(text[at:]))
+        return "".join(pieces)
 
     def _harmless(self, found: re.Match[str]) -> bool:
         if found["final"] == "m":
@@ -102,6 +78,6 @@ class OutputFilter:
 
     def _plain(self, text: str) -> str:
         if self._drawing:
-            return text.translate(_DRAWN)
+            return shown(text, _DRAWN)
         # A program without a terminal ends lines with LF alone; a terminal needs CR LF.
         return visible(text.replace("\r\n", "\n")).replace("\n", "\r\n")

@@ -99,11 +99,11 @@ class Transcript:
         try:
             seq = self.chain.append(*drafts)
         except OSError as error:
-            raise self._torn(error) from None
-        return self._append(drafts) if seq is None else seq
+            raise self.torn(error) from None
+        return self.append_other(drafts) if seq is None else seq
 
-    def _append(self, drafts: tuple[Draft, ...]) -> int:
-        """Write what is not ordinary."""
+    def append_other(self, drafts: tuple[Draft, ...]) -> int:
+        """The same of what is not ordinary, which `chain` leaves alone."""
         if self._broken is not None or self._sealed:
             raise EvidenceError(self._broken or "the transcript is sealed")
         chain = self.chain
@@ -124,11 +124,11 @@ class Transcript:
                 self._sink.append(committed)
             self._events.append(b"".join(lines))
         except (OSError, EvidenceError) as error:
-            raise self._torn(error) from None
+            raise self.torn(error) from None
         chain.seq, chain.prev, chain.mono_us, chain.wall_us = first + len(drafts), prev, mono_us, wall_us
         return first
 
-    def _torn(self, error: Exception) -> EvidenceError:
+    def torn(self, error: Exception) -> EvidenceError:
         """A write failed: what is on the disk may end anywhere."""
         self.break_off(f"the transcript can't be written: {getattr(error, 'strerror', None) or error}")
         return EvidenceError(self._broken or "")

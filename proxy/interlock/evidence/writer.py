@@ -89,8 +89,16 @@ class TranscriptRecorder:
         return self._transcript.directory
 
     def append(self, *drafts: Draft) -> int:
-        seq = self._transcript.append(*drafts)
-        self._commit.wrote()
+        transcript, commit = self._transcript, self._commit
+        try:
+            seq = transcript.chain.append(*drafts)
+        except OSError as error:
+            raise transcript.torn(error) from None
+        if seq is None:
+            seq = transcript.append_other(drafts)
+        commit.written += 1
+        if not commit.queued:
+            commit.queue()
         return seq
 
     async def sync(self) -> None:

@@ -2,7 +2,8 @@
 
 Two ways: a device grant (a code that is shown here and confirmed elsewhere) and a browser's authorization code with PKCE,
 state and nonce. A flow is known by a secret that only whoever began it has; what a browser carries back must be the state
-of that very flow. Everything is bounded: how many, for how long, how often the provider is asked.
+of that very flow. Everything is bounded: how many are begun, how many are redeemed at once, for how long, how often the provider
+is asked.
 
 Knows the provider's client and ID tokens. Must not know HTTP, cookies or SSH.
 """
@@ -17,16 +18,24 @@ import re
 from dataclasses import dataclass, field
 
 from interlock.clock import Clock, Entropy
-from interlock.errors import AuthenticationError, InterlockError, Reason
+from interlock.errors import AuthenticationError, InterlockError, OverloadedError, Reason
+from interlock.identity.flows import Flows
 from interlock.identity.idtoken import IdTokens
 from interlock.identity.logins import Derive, Logins, Opened
 from interlock.identity.logouts import Logouts
 from interlock.identity.provider import SLOWER_S, DeviceGrant, Provider, ProviderClient, Waiting
 from interlock.identity.tokens import fingerprint
+from interlock.identity.turnstile import Turnstile
 
-MAX_FLOWS = 10_000
 MAX_PER_SOURCE = 64
+"""Codes of one source at once: the provider is asked for each, and would stop answering all of us."""
+
+MAX_BROWSERS = 1024
+"""Logins of one source at once that ask the provider nothing before somebody comes back: behind one address may be a company."""
+
 BROWSER_S = 600
+
+_OVER = "this login is over, or was not begun here; log in again"
 
 _CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}\Z")
 _VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}\Z")
@@ -47,7 +56,6 @@ class Clients:
 class _Device:
     grant: DeviceGrant
     source: str
-    until_us: int
     interval: float
     next_us: int
     asking: bool = False
@@ -61,7 +69,6 @@ class _Browser:
     nonce: str = field(repr=False)
     challenge: str
     source: str
-    until_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +102,7 @@ class SignIn:
 
     def __init__(
         self, provider: Provider, tokens: IdTokens, logins: Logins, clients: Clients, *, clock: Clock, entropy: Entropy,
-        logouts: Logouts | None = None,
+        turnstile: Turnstile | None = None, logouts: Logouts | None = None,
     ) -> None:  # fmt: skip
         self._logouts = logouts
         self._provider = provider
@@ -104,9 +111,9 @@ class SignIn:
         self._clients = clients
         self._clock = clock
         self._entropy = entropy
-        self._devices: dict[bytes, _Device] = {}
-        self._browsers: dict[bytes, _Browser] = {}
-        self._by_source: dict[str, int] = {}
+        self._flows: Flows[_Device | _Browser] = Flows(clock)
+        self._turnstile = turnstile if turnstile is not None else Turnstile()
+        self._verifying = asyncio.Lock()
 
     @property
     def offers_device(self) -> bool:
@@ -125,14 +132,12 @@ class SignIn:
     async def begin_device(self, source: str) -> DeviceFlow:
         """Ask the provider for a code. Raise InterlockError."""
         client = _offered(self._clients.device)
-        self._make_room(source)
-        with _counted(self._by_source, source):
-            grant = await self._provider.begin_device(client, self._clients.scopes)
-        flow, now = self._secret(), self._clock.monotonic_us()
-        self._devices[fingerprint(flow)] = _Device(
-            grant, source, now + _us(grant.lifetime), grant.interval, now + _us(grant.interval)
-        )
-        self._by_source[source] = self._by_source.get(source, 0) + 1
+        with self._flows.room(source, MAX_PER_SOURCE) as place:
+            async with self._turnstile.turn(source):
+                grant = await self._provider.begin_device(client, self._clients.scopes)
+            flow, now = self._secret(), self._clock.monotonic_us()
+            device = _Device(grant, source, grant.interval, now + _us(grant.interval))
+            self._flows.put(place, fingerprint(flow), device, now + _us(grant.lifetime))
         return DeviceFlow(flow, grant.user_code, grant.address, grant.complete, grant.interval, grant.lifetime)
 
     async def poll(self, flow: str, *, method: str = "device", derive: Derive | None = None) -> Opened | Pending:
@@ -141,34 +146,41 @@ class SignIn:
         A flow is redeemed once, and gone when it was refused. `derive` makes what the login is for in one step with it.
         """
         key = fingerprint(flow)
-        device, now = self._devices.get(key), self._clock.monotonic_us()
-        if device is None or now >= device.until_us:
-            self._forget_device(key)
+        device, now = self._flows.get(key), self._clock.monotonic_us()
+        if not isinstance(device, _Device):
             raise AuthenticationError("nobody confirmed the login in time; log in again")
         if device.asking or now < device.next_us:
             return Pending(device.interval)
         device.asking = True
         try:
-            answer = await self._provider.device_token(_offered(self._clients.device), device.grant)
+            async with self._turnstile.turn(device.source):
+                client = _offered(self._clients.device)
+                answer = await self._asked(key, device, client)
+                if not isinstance(answer, Waiting):
+                    self._flows.pop(key)
+                    return await self._open(answer, client, None, method, device.source, derive)
+        except OverloadedError:
+            return Pending(device.interval)  # whoever asks again anyhow need not hear of it
+        finally:
+            device.asking = False
+            device.next_us = self._clock.monotonic_us() + _us(device.interval)
+        return Pending(device.interval)
+
+    async def _asked(self, key: bytes, device: _Device, client: ProviderClient) -> str | Waiting:
+        """Ask the provider once, and less often from then on if that is what it wants."""
+        try:
+            answer = await self._provider.device_token(client, device.grant)
         except AuthenticationError:
-            self._forget_device(key)
+            self._flows.pop(key)
             raise
         except InterlockError as error:
             if error.code is not Reason.PROVIDER_UNAVAILABLE:
                 raise
             # RFC 8628 §3.5: on a timeout, ask less often. The person's confirmation is not lost by our network.
             answer = Waiting.SLOWER
-        finally:
-            device.asking = False
-            device.next_us = self._clock.monotonic_us() + _us(device.interval)
-        if isinstance(answer, Waiting):
-            if answer is Waiting.SLOWER:
-                device.interval += SLOWER_S
-                device.next_us = self._clock.monotonic_us() + _us(device.interval)
-            return Pending(device.interval)
-        client = _offered(self._clients.device)
-        self._forget_device(key)
-        return await self._open(answer, client, None, method, device.source, derive)
+        if answer is Waiting.SLOWER:
+            device.interval += SLOWER_S
+        return answer
 
     async def confirmed(self, flow: str, *, method: str) -> Opened:
         """Wait until the person has decided, asking as often as the provider wants. Raise InterlockError."""
@@ -205,44 +217,49 @@ class SignIn:
     async def _begin(
         self, client: ProviderClient, redirect: str, challenge: str, source: str, *, again: bool = False
     ) -> BrowserFlow:
-        self._make_room(source)
         flow, state, nonce = self._secret(), self._secret(), self._secret()
-        with _counted(self._by_source, source):
+        with self._flows.room(source, MAX_BROWSERS) as place:
             address = await self._provider.authorization_url(
                 client, self._clients.scopes, redirect=redirect, state=state, nonce=nonce, challenge=challenge, again=again
             )
-        until = self._clock.monotonic_us() + BROWSER_S * 1_000_000
-        self._browsers[fingerprint(flow)] = _Browser(client, redirect, fingerprint(state), nonce, challenge, source, until)
-        self._by_source[source] = self._by_source.get(source, 0) + 1
+            browser = _Browser(client, redirect, fingerprint(state), nonce, challenge, source)
+            self._flows.put(place, fingerprint(flow), browser, self._clock.monotonic_us() + _us(BROWSER_S))
         return BrowserFlow(flow, address, state)
 
     async def finish(
         self, flow: str, *, state: str, code: str, verifier: str, issuer: str | None, method: str, derive: Derive | None = None
     ) -> Opened:
-        """Redeem what a browser brought back. A flow is tried once, whatever comes of it. Raise InterlockError."""
+        """Redeem what a browser brought back. A flow is tried once, whatever comes of it. Raise InterlockError.
+
+        Who is sent away by the turnstile has not tried: the same may be sent again.
+        """
         key = fingerprint(flow)
-        browser = self._browsers.pop(key, None)
-        if browser is not None:
-            self._uncount(browser.source)
-        if browser is None or self._clock.monotonic_us() >= browser.until_us:
-            raise AuthenticationError("this login is over, or was not begun here; log in again")
-        if not hmac.compare_digest(browser.state, fingerprint(state)):
-            raise AuthenticationError("the answer belongs to another login (state); log in again")
-        if not _VERIFIER.match(verifier) or not hmac.compare_digest(challenge_of(verifier), browser.challenge):
-            raise AuthenticationError("the answer belongs to another login (PKCE); log in again")
-        metadata = await self._provider.metadata()
-        if (issuer is None and metadata.names_itself) or (issuer is not None and issuer != self._provider.issuer):
-            raise AuthenticationError("the answer is of another identity provider (iss); log in again")  # RFC 9207 §2.4
-        if not _CODE.match(code):
-            raise AuthenticationError("the answer holds no code; log in again")
-        token = await self._provider.code_token(browser.client, code, verifier, browser.redirect)
-        return await self._open(token, browser.client, browser.nonce, method, browser.source, derive)
+        browser = self._flows.get(key)
+        if not isinstance(browser, _Browser):
+            raise AuthenticationError(_OVER)
+        try:
+            _check_own(browser, state, verifier)
+        except AuthenticationError:
+            self._flows.pop(key)
+            raise
+        async with self._turnstile.turn(browser.source):
+            if self._flows.pop(key) is None:
+                raise AuthenticationError(_OVER)  # it was tried, or its time ended, while this waited for its turn
+            metadata = await self._provider.metadata()
+            if (issuer is None and metadata.names_itself) or (issuer is not None and issuer != self._provider.issuer):
+                raise AuthenticationError("the answer is of another identity provider (iss); log in again")  # RFC 9207 §2.4
+            if not _CODE.match(code):
+                raise AuthenticationError("the answer holds no code; log in again")
+            token = await self._provider.code_token(browser.client, code, verifier, browser.redirect)
+            return await self._open(token, browser.client, browser.nonce, method, browser.source, derive)
 
     async def _open(
         self, token: str, client: ProviderClient, nonce: str | None, method: str, source: str, derive: Derive | None
     ) -> Opened:
         try:
-            who = await self._tokens.verify(token, client=client.client_id, nonce=nonce)
+            # One at a time, and the loop comes round between two: of sixty answers that came together the sessions feel one.
+            async with self._verifying:
+                who = await self._tokens.verify(token, client=client.client_id, nonce=nonce)
         except AuthenticationError as error:
             self._logins.refused(method, error.code, source)
             raise
@@ -258,55 +275,20 @@ class SignIn:
             await self._logouts.take(told)  # its own tokens, which nobody logged in here with
         return await self._logins.end_at_provider(told.provider, told.account, told.session, told.issued)
 
-    # -- bounds -------------------------------------------------------------------------------------------------------------
+    def abandon(self, flow: str) -> None:
+        """Forget a device flow whose client went away."""
+        self._flows.pop(fingerprint(flow))
 
     def _secret(self) -> str:
         return base64.urlsafe_b64encode(self._entropy(32)).rstrip(b"=").decode()
 
-    def _make_room(self, source: str) -> None:
-        """Raise InterlockError when there are too many. What is over makes room first."""
-        now = self._clock.monotonic_us()
-        for key in [key for key, device in self._devices.items() if now >= device.until_us]:
-            self._forget_device(key)
-        for key, browser in [(key, browser) for key, browser in self._browsers.items() if now >= browser.until_us]:
-            del self._browsers[key]
-            self._uncount(browser.source)
-        if len(self._devices) + len(self._browsers) >= MAX_FLOWS or self._by_source.get(source, 0) >= MAX_PER_SOURCE:
-            raise InterlockError("too many logins are under way; wait a little", reason=Reason.LIMIT_REACHED)
 
-    def abandon(self, flow: str) -> None:
-        """Forget a device flow whose client went away."""
-        self._forget_device(fingerprint(flow))
-
-    def _forget_device(self, key: bytes) -> None:
-        device = self._devices.pop(key, None)
-        if device is not None:
-            self._uncount(device.source)
-
-    def _uncount(self, source: str) -> None:
-        left = self._by_source.get(source, 0) - 1
-        if left > 0:
-            self._by_source[source] = left
-        else:
-            self._by_source.pop(source, None)
-
-
-class _counted:  # noqa: N801  reads as a statement
-    """Counts a flow while the provider is asked: a hundred at once must not all find room for one."""
-
-    def __init__(self, counts: dict[str, int], source: str) -> None:
-        self._counts = counts
-        self._source = source
-
-    def __enter__(self) -> None:
-        self._counts[self._source] = self._counts.get(self._source, 0) + 1
-
-    def __exit__(self, *_: object) -> None:
-        left = self._counts.get(self._source, 0) - 1
-        if left > 0:
-            self._counts[self._source] = left
-        else:
-            self._counts.pop(self._source, None)
+def _check_own(browser: _Browser, state: str, verifier: str) -> None:
+    """Raise AuthenticationError unless the answer is that of this login, and comes from whoever began it."""
+    if not hmac.compare_digest(browser.state, fingerprint(state)):
+        raise AuthenticationError("the answer belongs to another login (state); log in again")
+    if not _VERIFIER.match(verifier) or not hmac.compare_digest(challenge_of(verifier), browser.challenge):
+        raise AuthenticationError("the answer belongs to another login (PKCE); log in again")
 
 
 def challenge_of(verifier: str) -> str:

@@ -23,6 +23,7 @@ from interlock.commands.model import BindValue, Command, Kind, Wire
 from interlock.errors import SENTENCES, InterlockError, LocalProtocolError, Reason, RemoteProtocolError
 from interlock.postgres import refusals
 from interlock.postgres.answering import Answering, PoisonedError
+from interlock.postgres.cancelling import Cancelling
 from interlock.postgres.catalog import SchemaChange, schema_change
 from interlock.postgres.results import Results
 from interlock.postgres.schema import SchemaView
@@ -85,6 +86,7 @@ class Asking:
         results: Results,
         answering: Answering,
         stretches: Stretches,
+        cancelling: Cancelling,
     ) -> None:
         self.out: list[bytes] = []
         self.busy = False
@@ -100,6 +102,7 @@ class Asking:
         self._results = results
         self._answering = answering
         self._stretches = stretches
+        self._cancelling = cancelling
         self._draining: Callable[[], None] | None = None
         self._ended = False
         self._cancelled = False
@@ -127,7 +130,7 @@ class Asking:
         """
         if self.waiting is not None:
             self.waiting.cancel()
-        elif self.busy:
+        elif self.busy and not self._cancelling.under_way:
             self._cancelled = True
 
     def stop(self) -> None:
@@ -412,7 +415,11 @@ class Asking:
         self.out.append(requests.FLUSH)
 
     def _resume(self, step: Callable[[], None]) -> None:
-        """Take a step that had to wait, then go on with the client's next message."""
+        """Take a step that had to wait, then go on with the client's next message. A cancel of what ran before goes first."""
+        if self._cancelling.under_way:
+            self.busy = True
+            self._cancelling.afterwards(partial(self._go_on, step))
+            return
         try:
             step()
         except InterlockError as error:
@@ -448,12 +455,12 @@ class Asking:
         """Go on with `again` once the catalog has been read."""
         self.busy = True
         self._turns.flush()
-        self._schema.wait(partial(self._go_on, again))
+        self._schema.wait(partial(self._go_on, partial(self._once, again)))
 
-    def _go_on(self, again: Callable[[], None]) -> None:
+    def _go_on(self, step: Callable[[], None]) -> None:
         if not self._ended:
             self.busy = False
-            self._resume(partial(self._once, again))
+            self._resume(step)
 
     def _once(self, again: Callable[[], None]) -> None:
         """Take a step that was paused. A cancel is for it alone, whatever comes of it."""

@@ -111,6 +111,17 @@ class Dialogue(asyncio.Protocol):
         if self._buffer:
             raise RemoteProtocolError("bytes came before it was their turn")
 
+    def rest(self) -> bytes:
+        """Take everything that has come and was not read. For a side that may speak at any time."""
+        taken = bytes(self._buffer)
+        self._buffer.clear()
+        return taken
+
+    @property
+    def gone(self) -> bool:
+        """The other side has closed the connection."""
+        return self._gone
+
     def write(self, data: bytes) -> None:
         self.transport.write(data)
 

@@ -302,7 +302,10 @@ class PostgresListener:
                 answers.ready_for_query(),
             )
         )
+        early = upstream.dialogue.rest()  # a notice or a new setting may come in one read with the greeting
         try:
+            if upstream.dialogue.gone:
+                raise TargetError(f"target {target.name} closed the connection right behind its greeting")
             client = dialogue.hand_over(session.relay.client_side)
             server = upstream.dialogue.hand_over(session.relay.server_side)
         except BaseException:
@@ -313,6 +316,8 @@ class PostgresListener:
         opened.on_revoke = partial(self._revoked, session)
         session.start(client, server)
         session.relay.to_client(greeting)
+        if early:
+            session.from_server(early)
 
     @staticmethod
     def _killed(session: PostgresSession, refusal: Refusal) -> None:

@@ -11,8 +11,7 @@ decided, never at Sync: drivers send megabytes without one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
 import structlog
 
@@ -23,6 +22,7 @@ from interlock.errors import EvidenceError, InterlockError, Reason, RemoteProtoc
 from interlock.postgres import refusals
 from interlock.postgres.answering import Answering, PoisonedError
 from interlock.postgres.asking import Asking
+from interlock.postgres.cancelling import Cancelling, CancelServer
 from interlock.postgres.catalog import CatalogSource
 from interlock.postgres.estimate import Estimator
 from interlock.postgres.idle import IdleLimit
@@ -58,7 +58,7 @@ class PostgresSession:
         settings: tuple[tuple[str, str], ...],
         max_hold: float,
         entropy: Entropy,
-        cancel_server: Callable[[], Coroutine[Any, Any, None]],
+        cancel_server: CancelServer,
         catalog: CatalogSource | None,
         said: str = "",
         idle_asked: str = "",
@@ -79,6 +79,7 @@ class PostgresSession:
         refused = RefusedNames(answers.REFUSED + entropy(16).hex(), answers.REFUSED + entropy(16).hex())
         self._frames = ClientFrames()
         self._pipeline = Pipeline()
+        self._cancelling = Cancelling(self._pipeline, cancel_server, self.go_on)
         self._results = Results(session.record)
         self._answering = Answering(
             pipeline=self._pipeline,
@@ -103,6 +104,7 @@ class PostgresSession:
             results=self._results,
             answering=self._answering,
             stretches=self._stretches,
+            cancelling=self._cancelling,
         )
         self._said: list[bytes] = []
         self._pumping = False
@@ -121,8 +123,9 @@ class PostgresSession:
 
     async def cancel(self) -> None:
         """A CancelRequest with this session's key: what is held goes back, what runs is cancelled at the server."""
-        if len(self._pipeline) or self._stretches.flying:
-            await self._cancel_server()
+        self._stretches.leave()
+        if len(self._pipeline):
+            await self._cancelling.cancel()
         else:
             self._asking.cancel()
 
@@ -132,6 +135,7 @@ class PostgresSession:
             return
         self._finished = True
         self._stretches.leave()
+        self._cancelling.stop()
         self._asking.stop()
         if error is not None and self._answering.at_boundary:
             self.relay.to_client(answers.error(error))
@@ -186,7 +190,7 @@ class PostgresSession:
             self._pipeline.at_rest
             and self._frames.at_rest
             and self._answering.at_rest
-            and not (self._asking.busy or self._asking.unsettled)
+            and not (self._asking.busy or self._asking.unsettled or self._held_back)
         )
 
     def client_left(self) -> None:
@@ -314,8 +318,8 @@ class PostgresSession:
 
     @property
     def _held_back(self) -> bool:
-        """The server does not take more now: its socket is full, or it owes too many answers."""
-        return self.relay.server_full or len(self._pipeline) > MAX_IN_FLIGHT
+        """The server gets nothing more now: its socket is full, it owes too many answers, or a cancel must come first."""
+        return self.relay.server_full or len(self._pipeline) > MAX_IN_FLIGHT or self._cancelling.under_way
 
     def _go_on_soon(self) -> None:
         """Let other sessions have their turn before the rest of what this client sent."""

@@ -66,11 +66,8 @@ class Stretches:
         self._results = results
         self._parses: dict[bytes, Parsed] = {}
         self._alike: dict[Hashable, Recurrence] = {}
+        self.flying = False
         self._flight: _Flight | None = None
-
-    @property
-    def flying(self) -> bool:
-        return self._flight is not None
 
     def parsed(self, raw: bytes, make: Statement) -> Parsed:
         """Return what is remembered of this Parse message; `make` is what it made, should it be new."""
@@ -108,7 +105,7 @@ class Stretches:
         if flight is None:
             return False
         self._flight = flight
-        self.ready = False
+        self.flying, self.ready = True, False
         return True
 
     def _bind(self, data: bytes, parse: bytes, name: str, described: bool, at: int) -> _Flight | None:
@@ -158,8 +155,9 @@ class Stretches:
             return False
         tag, status = answer
         self._results.alone(decision, tag)
-        self._flight = None
-        self.ready = True
+        self.flying, self.ready = False, True
+        if status == "I" and parsed is None and not self._pipeline.in_transaction:
+            return True  # nothing is other than it was: no portal, no status, no change of the schema
         if statement is None:
             self._pipeline.queried(status)
         else:
@@ -176,9 +174,10 @@ class Stretches:
     def leave(self) -> None:
         """Leave the short way: enter what is in flight message by message, as the long way would have."""
         self.ready = False
-        flight, self._flight = self._flight, None
-        if flight is None:
+        flight = self._flight
+        if not self.flying or flight is None:
             return
+        self.flying = False
         pipeline, names = self._pipeline, self._names
         statement, decision, parsed, described = flight
         if statement is None:

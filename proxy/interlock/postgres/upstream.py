@@ -116,12 +116,17 @@ class Connector:
     def _distrusted(self, why: str) -> TargetError:
         return TargetError(f"target {self.target.name} {why}", reason=Reason.TARGET_IDENTITY)
 
-    async def cancel(self, process: int, secret: bytes) -> None:
-        """Send a CancelRequest and wait until the server has taken it. Best effort, as the protocol has no answer."""
+    async def cancel(self, process: int, secret: bytes, wanted: Callable[[], bool] = lambda: True) -> None:
+        """Send a CancelRequest and wait until the server has taken it. Best effort, as the protocol has no answer.
+
+        `wanted` is asked at the last moment: what was to be cancelled may have ended while the connection was made.
+        """
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 dialogue = await self._open()
                 try:
+                    if not wanted():
+                        return
                     dialogue.write(requests.encode_cancel(process, secret))
                     await dialogue.exactly(1)
                 finally:

@@ -12,6 +12,10 @@ a peer without it is refused in words, before anything is authenticated.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
 from asyncssh.kex import get_kex_algs
 
 _WANTED_KEX = (
@@ -45,6 +49,12 @@ HOST_KEYS = (
     "ecdsa-sha2-nistp521", "rsa-sha2-512", "rsa-sha2-256",
 )  # fmt: skip
 """By which a target may prove itself."""
+
+OPTIONS: Mapping[str, Any] = MappingProxyType({
+    "kex_algs": KEX, "encryption_algs": CIPHERS, "mac_algs": MACS, "compression_algs": COMPRESSION, "signature_algs": SIGNATURES,
+    "x509_trusted_certs": None,
+})  # fmt: skip
+"""asyncssh's options for both legs. What is not named here is what asyncssh would choose."""
 
 OLD_PEER = (
     "strict key exchange (kex-strict-*-v00@openssh.com, CVE-2023-48795) is required and the peer does not offer it: "

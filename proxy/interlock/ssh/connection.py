@@ -17,10 +17,12 @@ from asyncssh.constants import (
 )
 from asyncssh.packet import SSHPacket
 
+from interlock.errors import Reason
 from interlock.ssh import records, refusals, requests, tunnel
 from interlock.ssh.channel import ClientChannel, ClientSession
 from interlock.ssh.exec import Execution
 from interlock.ssh.house import House
+from interlock.ssh.limits import Allowance
 from interlock.ssh.relay import ClientSide
 from interlock.ssh.requests import Scope, Told
 from interlock.ssh.sftp.session import FileSession
@@ -34,6 +36,7 @@ class ClientConnection(Visit):
     """A client of the proxy, whole."""
 
     def __init__(self, house: House, options: asyncssh.SSHServerConnectionOptions, passage: Passage | None = None) -> None:
+        self._asks = Allowance(house.limits.asks, house.limits.asks_a_second)
         self._last_session = False
         self._later: list[str] = []
         super().__init__(house, options, passage)
@@ -112,6 +115,9 @@ class ClientConnection(Visit):
             self.record(records.refused_request(Scope.GLOBAL, kind, detail=detail))
             if row.told is Told.NEXT_CHANNEL and row.sentence not in self._later:
                 self._later.append(row.sentence)
+        elif not self._asks.take(self._house.clock.monotonic_us()):
+            self._why = str(Reason.LIMIT_REACHED)
+            raise asyncssh.ProtocolError("interlock: too many requests")
         elif kind == "no-more-sessions@openssh.com":
             self._last_session = True
         if want_reply:

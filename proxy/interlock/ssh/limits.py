@@ -29,6 +29,8 @@ class Limits:
     channels: int = 64
     channel_requests: int = 64  # before something runs
     signals: int = 256  # and other requests while something runs
+    asks: int = 64  # keepalives and other requests of the connection that are answered, at once
+    asks_a_second: float = 4.0  # and after that; a stock client asks once a second at most
     refusals: int = 200  # refused requests a connection; each one is an event in the transcript
     packet: int = 1024  # the smallest packet that a channel may ask for: each one costs us the same
     env_count: int = 16
@@ -68,14 +70,35 @@ def source_of(address: str) -> str:
 
 
 @dataclass(slots=True)
+class Allowance:
+    """So many at once, and so many a second after that."""
+
+    burst: float
+    a_second: float
+    _left: float = field(init=False)
+    _since_us: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self._left = self.burst
+
+    def take(self, now_us: int) -> bool:
+        """Count one, or say that it is one too many."""
+        self._left = min(self.burst, self._left + self.a_second * (now_us - self._since_us) / 1_000_000)
+        self._since_us = now_us
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+@dataclass(slots=True)
 class Doorkeeper:
     """Counts connections by source address, before and after authentication."""
 
     limits: Limits
     _all: Counter[str] = field(default_factory=Counter)
     _strangers: Counter[str] = field(default_factory=Counter)
-    _notes: float = float(BURST)
-    _noted_us: int = 0
+    _notes: Allowance = field(default_factory=lambda: Allowance(BURST, 1.0))
     _left_out: int = 0
 
     def may_note(self, now_us: int) -> int | None:
@@ -83,12 +106,9 @@ class Doorkeeper:
 
         Strangers must not be able to fill the disk: one a second on average, `BURST` at once.
         """
-        self._notes = min(float(BURST), self._notes + (now_us - self._noted_us) / 1_000_000)
-        self._noted_us = now_us
-        if self._notes < 1:
+        if not self._notes.take(now_us):
             self._left_out += 1
             return None
-        self._notes -= 1
         left_out, self._left_out = self._left_out, 0
         return left_out
 

@@ -58,7 +58,8 @@ def local_operator() -> Principal:
 def scopes_of(principal: Principal) -> frozenset[Scope]:
     """Return what a login credential gives. `approvals:decide` is never among it."""
     scopes = {Scope.APPROVALS_OWN}
-    if principal.kind is Kind.HUMAN:
+    # Somebody without any group may have made their own entry by logging in: other people's commands are not theirs to read.
+    if principal.kind is Kind.HUMAN and principal.groups:
         scopes.add(Scope.APPROVALS_READ)
         if ADMINS in principal.groups:
             scopes |= {Scope.ADMIN, Scope.SESSIONS_READ}

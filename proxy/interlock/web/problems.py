@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from interlock.errors import SENTENCES, InterlockError, Reason
+from interlock.errors import SENTENCES, InterlockError, OverloadedError, Reason
 
 log = structlog.get_logger()
 
@@ -63,6 +63,7 @@ STATUS: dict[Reason, int] = {
     Reason.STORE_UNAVAILABLE: 503,
     Reason.EVIDENCE_UNAVAILABLE: 503,
     Reason.SHUTTING_DOWN: 503,
+    Reason.OVERLOADED: 503,
 }
 
 
@@ -77,7 +78,10 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(InterlockError)
     async def _ours(_: Request, error: InterlockError) -> JSONResponse:
-        return document(error.code, str(error))
+        answer = document(error.code, str(error))
+        if isinstance(error, OverloadedError):
+            answer.headers["Retry-After"] = str(error.retry_after)  # RFC 9110 §10.2.3
+        return answer
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:

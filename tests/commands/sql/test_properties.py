@@ -7,6 +7,7 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.budget import examples
 from interlock.commands.model import Analysis, Kind, SqlContext
 from interlock.commands.sql.analysis import analyze_sql
 from interlock.commands.sql.bounds import NESTING, nesting
@@ -129,7 +130,7 @@ def test_statements_in_company_hide_nothing(texts: list[str]) -> None:
         assert {f for f in facts(analysed(text)) if len(f) == 3} <= facts(together)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(st.text(max_size=200) | st.binary(max_size=200).map(lambda raw: raw.decode("latin-1")))
 def test_any_text_has_an_answer(text: str) -> None:
     found = analyze_sql(text.encode("utf-8", "surrogatepass"), SqlContext(assume_tables=True), Kind.QUERY)
@@ -152,7 +153,7 @@ STATEMENT_VERBS = {
 }
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=examples(500))
 @given(st.lists(st.sampled_from(FRAGMENTS), min_size=1, max_size=25))
 def test_any_heap_of_words_has_an_answer(words: list[str]) -> None:
     text = " ".join(words)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.budget import examples
 from interlock.errors import RemoteProtocolError
 from interlock.postgres.wire.answers import ErrorFields
 from interlock.postgres.wire.names import OUTSIDE, Lookup, Names
@@ -122,7 +123,7 @@ SENT = st.tuples(
 )
 
 
-@settings(max_examples=250)
+@settings(max_examples=examples(250))
 @given(st.lists(SENT, min_size=3, max_size=12))
 def test_a_name_never_means_something_else_at_the_server(script: list[tuple[str, str, bool, int]]) -> None:
     """Answers arrive late by any amount. Whatever a look-up then says, the server says too, or would skip the message."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.budget import examples
 from harness.postgres_server import PostgresServer
 from interlock.postgres.wire.values import _BINARY, MAX_SHOWN, shown
 
@@ -114,7 +114,7 @@ def test_binary_values_are_shown_as_the_server_shows_them(direct: psycopg.Connec
 def test_whatever_the_server_takes_is_shown_as_the_server_shows_it(direct: psycopg.Connection[Any], oid: int) -> None:
     taken = 0
 
-    @settings(max_examples=2000 if os.environ.get("FUZZ") else 60)
+    @settings(max_examples=examples(60, fuzz=2000))
     @given(RAW[oid])
     def alike(raw: bytes) -> None:
         nonlocal taken

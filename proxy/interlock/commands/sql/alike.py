@@ -5,9 +5,8 @@ at the value. That must be proven for every value that is left out of the compar
 everything: `LIMIT 1` is not `LIMIT 1000000`, `1 = 1` is not `1 = 2`, `a = 1 OR NOT a = 1` is not `a = 1 OR NOT a = 2`, and the
 arguments of functions, SET and casts are their meaning.
 
-Theory of operation. A text is cut at its literals: integers of up to nine digits and one-line strings of printable ASCII, with
-neither quote nor backslash inside and nothing around them that could join them to another token. The rest of the text, byte by
-byte, is the family. A literal is *idle* when the tree of a member says that it is a constant, whole, in one of few places:
+Theory of operation. A text is cut at its literals (literals.py). The rest of the text, byte by byte, is the family. A literal is
+*idle* when the tree of a member says that it is a constant, whole, in one of few places:
 
 * the right side of `column = 1` (or another comparison), of `column IN (1, 2)`, of `column BETWEEN 1 AND 2`, where the whole
   WHERE is such conditions and AND;
@@ -36,6 +35,7 @@ from postgast import pg_query_pb2 as pb
 
 from interlock.commands.model import Analysis
 from interlock.commands.sql.bounds import MEASURED_FROM
+from interlock.commands.sql.literals import LITERAL, cut
 
 FAMILIES = 1024
 """Families that are kept."""
@@ -43,14 +43,6 @@ VARIANTS = 32
 """Members of a family that differ in literals which are not idle, as many as are kept."""
 LITERALS = 64
 """More make no family: such a text is a bulk, and its analysis is not what it costs."""
-
-_LITERAL = re.compile(
-    rb"""(?<![\w$.'"\\\x80-\xff]) (?: 0 | [1-9][0-9]{0,8} ) (?![\w$.'"\x80-\xff])
-       | (?<=[ \t\n(,=<>]) (') [ !"#$%&()*+,\-./0-9:;<=>?@A-Z\[\]^_`a-z{|}~]* ' (?!')""",
-    re.VERBOSE,
-)
-_MARK = rb"\1" + b"\x01"
-"""What stands for a literal: for a string behind its first quote, so that the kinds differ. No text that is read holds it."""
 
 _COMPARISONS = frozenset(("=", "<>", "<", ">", "<=", ">="))
 _RANGES = frozenset((pb.AEXPR_BETWEEN, pb.AEXPR_NOT_BETWEEN))
@@ -81,11 +73,8 @@ class _Family:
         self.closed = closed  # no literal is idle
         self.known: dict[tuple[bytes, ...], Alike] = {}
 
-    def variant(self, text: bytes) -> tuple[bytes, ...]:
-        if not self.active:
-            return ()
-        literals = [found[0] for found in _LITERAL.finditer(text)]
-        return tuple(literals[index] for index in self.active)
+    def variant(self, literals: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        return tuple([literals[index] for index in self.active]) if self.active else ()
 
 
 _Key = tuple[bytes, int, Hashable]
@@ -101,22 +90,23 @@ class Families:
         """Return what is known of the text's like."""
         if len(text) > MEASURED_FROM:
             return None
-        key = _key(text, surroundings)
-        family = self._families.get(key)
-        return None if family is None else family.known.get(family.variant(text))
+        rest, literals = cut(text)
+        family = self._families.get(_key(rest, literals, surroundings))
+        return None if family is None else family.known.get(family.variant(literals))
 
     def learn(self, text: bytes, surroundings: Hashable, analysis: Analysis, analyse: Callable[[bytes], Analysis]) -> None:
         """Note a text that was analysed in full. `analyse` is asked about others of its family, once it comes again."""
         if len(text) > MEASURED_FROM or not _plain(analysis):
             return
-        key = _key(text, surroundings)
-        if not 0 < key[1] <= LITERALS:
+        rest, literals = cut(text)
+        key = _key(rest, literals, surroundings)
+        if not 0 < len(literals) <= LITERALS:
             return
         if key not in self._families:
             self._keep(key, None)
             return
         family = self._families[key]
-        if family is not None and (family.closed or len(family.known) >= VARIANTS or family.variant(text) in family.known):
+        if family is not None and (family.closed or len(family.known) >= VARIANTS or family.variant(literals) in family.known):
             return
         active = _active(text)
         if active is None or not all(_same(analyse(probe), analysis) for probe in _probes(text, active)):
@@ -124,7 +114,7 @@ class Families:
             return
         family = family or _Family(active)
         if family.active == active:
-            family.known[family.variant(text)] = Alike(analysis)
+            family.known[family.variant(literals)] = Alike(analysis)
             self._keep(key, family)
 
     def _keep(self, key: _Key, family: _Family | None) -> None:
@@ -134,10 +124,9 @@ class Families:
             self._families.popitem(last=False)
 
 
-def _key(text: bytes, surroundings: Hashable) -> _Key:
+def _key(rest: bytes, literals: tuple[bytes, ...], surroundings: Hashable) -> _Key:
     # With their number: a text that holds a mark itself, where another has a literal, has fewer literals than marks.
-    rest, count = _LITERAL.subn(_MARK, text)
-    return rest, count, surroundings
+    return rest, len(literals), surroundings
 
 
 def _plain(analysis: Analysis) -> bool:
@@ -159,7 +148,7 @@ def _probes(text: bytes, active: tuple[int, ...]) -> Iterator[bytes]:
     for integer, string in _PROBES:
         pieces: list[bytes] = []
         last = 0
-        for index, found in enumerate(_LITERAL.finditer(text)):
+        for index, found in enumerate(LITERAL.finditer(text)):
             if index not in kept:
                 pieces += (text[last : found.start()], string if found[1] else integer)
                 last = found.end()
@@ -175,7 +164,7 @@ def _active(text: bytes) -> tuple[int, ...] | None:
     if len(tree.stmts) != 1:
         return None
     idle = {constant.location: constant for constant in _idle(tree.stmts[0].stmt)}
-    found = list(_LITERAL.finditer(text))
+    found = list(LITERAL.finditer(text))
     active = tuple(index for index, literal in enumerate(found) if not _is(idle, literal, text))
     return active if len(active) < len(found) else None
 

@@ -33,7 +33,8 @@ from interlock.commands.sql.bounds import (
     nesting,
 )
 from interlock.commands.sql.characters import readable
-from interlock.commands.sql.secrets import secret_parameters
+from interlock.commands.sql.concealed import concealed
+from interlock.commands.sql.secrets import Names, Secrets, hints, secrets_of
 from interlock.commands.sql.walk import USES_NAMES, Walk
 from interlock.errors import Reason
 
@@ -53,6 +54,8 @@ def analyze_sql(text: bytes, context: SqlContext, kind: Kind) -> Analysis:
     `in_process` is false belong in a child process.
     """
     found = _read(text, context, kind)
+    if not found.effects and hints(text):
+        found = replace(found, concealed=((0, len(text)),))  # what has no tree has no columns
     return _uncertain(found, len(text)) if context.unpinned else found
 
 
@@ -78,15 +81,17 @@ def _read(text: bytes, context: SqlContext, kind: Kind) -> Analysis:
     if not tree.stmts:
         return Analysis((Effect("nothing"),), sent=decoded, stdin=Stdin.NONE, statements=0, parser=PARSER)
     walk = Walk(context, text)
-    secrets: frozenset[int] = frozenset()
+    secrets: list[tuple[int, int, Secrets]] = []
+    secretive = hints(text)
     for statement in tree.stmts:
         start = statement.stmt_location
         end = start + statement.stmt_len if statement.stmt_len else len(text)
         try:
             walk.run(statement.stmt, text[start:end])
             walk.notes.update(dict.fromkeys(advice(statement.stmt)))
-            if b"$" in text:
-                secrets |= secret_parameters(statement.stmt, walk.catalog, walk.path)
+            if secretive:
+                names = Names(walk.catalog, walk.path, walk.prepared, walk.tainted)
+                secrets.append((start, end, secrets_of(text, statement.stmt, names)))
         except TooMany:
             return refused(Analysis(stdin=Stdin.NONE, statements=0, parser=PARSER))
     _numerals(walk, decoded, text)
@@ -100,7 +105,8 @@ def _read(text: bytes, context: SqlContext, kind: Kind) -> Analysis:
         assumed=tuple(walk.assumed),
         parser=PARSER,
         notes=tuple(walk.notes),
-        secrets=tuple(sorted(secrets)),
+        secrets=tuple(sorted(set().union(*(found.parameters for _, _, found in secrets)))),
+        concealed=concealed(text, decoded, secrets),
     )
     return bounded(found)
 

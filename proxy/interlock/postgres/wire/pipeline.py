@@ -191,6 +191,11 @@ class Pipeline:
     def last(self) -> Asked | None:
         return self._queue[-1] if self._queue else None
 
+    @property
+    def one_unit(self) -> bool:
+        """Everything in flight ends together: no Query, and no Sync, has anything behind it."""
+        return not any(asked.step in _READY_BY_THEMSELVES or asked.step is Step.SYNC for asked in list(self._queue)[:-1])
+
     def unanswered(self) -> list[int]:
         """Return the refs of releases that have no result yet."""
         return [asked.ref for asked in self._queue if asked.ref is not None and asked.step in (Step.QUERY, Step.EXECUTE)]
