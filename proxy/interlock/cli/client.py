@@ -75,8 +75,8 @@ class Client:
     def patch(self, path: str, json: Any) -> Any:
         return self._call("PATCH", path, json=json)
 
-    def delete(self, path: str) -> Any:
-        return self._call("DELETE", path)
+    def delete(self, path: str, *, token: str | None = None) -> Any:
+        return self._call("DELETE", path, headers=_bearer(token))
 
     def download(self, path: str) -> bytes:
         return self._answer("GET", path).content
