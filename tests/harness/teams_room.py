@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -130,12 +130,13 @@ class Room:
 
 @contextlib.asynccontextmanager
 async def open_room(
-    directory: Path, transport: Literal["native", "botbuilder"] = "native", *, conversation: str = CONVERSATION, **options: Any
-) -> AsyncIterator[Room]:
-    """`options` go to the channel: escalation, direct."""
+    directory: Path, transport: Literal["native", "botbuilder"] = "native", *, conversation: str = CONVERSATION,
+    inbox: Mapping[str, Any] | None = None, **options: Any,
+) -> AsyncIterator[Room]:  # fmt: skip
+    """`inbox` are settings of the desk's inbox, `options` go to the channel: escalation, direct."""
     async with contextlib.AsyncExitStack() as stack:
         clock = LaterClock()
-        desk = await stack.enter_async_context(open_desk(directory, clock=clock))
+        desk = await stack.enter_async_context(open_desk(directory, clock=clock, **(inbox or {})))
         connector = await stack.enter_async_context(bot_connector.running())
         http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False, timeout=60, verify=TRUST))
         carrier = carriage.transport(

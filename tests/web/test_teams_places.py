@@ -160,25 +160,30 @@ class AnyKey:
         return signed
 
 
-async def test_broken_glass_is_loud_in_both_conversations_once(escalating: Room) -> None:
-    inbox = escalating.desk.inbox
-    inbox.house, inbox._proofs = House(glass=frozenset({"sre"})), AnyKey()
-    request = await escalating.ask(terms=ReviewTerms(groups=("dba",), quorum=2))
-    await escalating.posted(request, CONVERSATION)
-    await inbox.vote(
-        request.id, voter=escalating.desk.entry("bob").identity, channel="console", channel_actor="bob",
+@pytest.fixture
+async def breakable(tmp_path: Path) -> AsyncIterator[Room]:
+    settings = {"house": House(glass=frozenset({"sre"})), "proofs": AnyKey()}
+    async with open_room(tmp_path, escalation=ESCALATION, inbox=settings) as room:
+        yield room
+
+
+async def test_broken_glass_is_loud_in_both_conversations_once(breakable: Room) -> None:
+    request = await breakable.ask(terms=ReviewTerms(groups=("dba",), quorum=2))
+    await breakable.posted(request, CONVERSATION)
+    await breakable.desk.inbox.vote(
+        request.id, voter=breakable.desk.entry("bob").identity, channel="console", channel_actor="bob",
         verdict=VoteVerdict.APPROVE, digest=request.digest, reason="the site is down",
         signed=Signed("webauthn", "k", b"p", b"s"), break_glass=True,
     )  # fmt: skip
     for place in (CONVERSATION, ESCALATION):
-        _, alarm = await escalating.connector.card(lambda c: "one person approved alone" in json.dumps(c), place)
+        _, alarm = await breakable.connector.card(lambda c: "one person approved alone" in json.dumps(c), place)
         assert "the site is down" in json.dumps(alarm) and not list(executes(alarm))
-    await escalating.connector.card(shows(request, "GLASS BROKEN"), CONVERSATION)
+    await breakable.connector.card(shows(request, "GLASS BROKEN"), CONVERSATION)
 
-    await escalating.channel.close()
-    await escalating.restart()
-    await settled(escalating)
-    rung = [call for call in escalating.connector.calls if "approved alone" in call.summary]
+    await breakable.channel.close()
+    await breakable.restart()
+    await settled(breakable)
+    rung = [call for call in breakable.connector.calls if "approved alone" in call.summary]
     assert sorted(call.conversation for call in rung) == sorted((CONVERSATION, ESCALATION))
 
 
