@@ -94,7 +94,7 @@ async def test_a_client_that_does_not_read_holds_the_target_back(bench: SshBench
 
 @pytest.mark.timeout(300)
 async def test_several_channels_at_once_over_one_connection(bench: SshBench) -> None:
-    """Twenty clients start at once, which a busy machine may take minutes for. What deadlocks never ends, and says where it was."""
+    """Twenty clients start at once, which a busy machine may take a minute for. What deadlocks never ends, and says where."""
     control = bench.directory / "control"
     master = await bench.spawn(options=["-M", "-S", str(control), "-N"])
     await until(control.exists, 120)
