@@ -77,7 +77,8 @@ class Accounts(Ledger):
                 LinkRow(entry.identity.issuer, entry.identity.subject, other.issuer, other.subject, now),
                 *(self.gained(self.row(e), by) for e in (entry, second) if e is not None),
             ]
-            await self._apply(Change(ChangeKind.LINKED, entry.identity, handle), by, put=put, secret={"other": str(other)})
+            change = Change(ChangeKind.LINKED, entry.identity, handle, other=other)
+            await self._apply(change, by, put=put, secret={"other": str(other)})
             return self._entry(handle)
 
     async def unlink(self, handle: str, other: Identity, *, by: Identity = OPERATOR) -> Entry:
@@ -88,7 +89,7 @@ class Accounts(Ledger):
                 raise NotFoundError(f"{handle} has no such link")
             # Two accounts that stop being one person may answer each other: that is a gain of authority.
             put = [self.gained(self.row(e), by) for e in (entry, self.get(other)) if e is not None]
-            change = Change(ChangeKind.UNLINKED, entry.identity, handle)
+            change = Change(ChangeKind.UNLINKED, entry.identity, handle, other=other)
             await self._apply(change, by, put=put, drop=drop, secret={"other": str(other)})
             return self._entry(handle)
 
