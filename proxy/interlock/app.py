@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -39,11 +40,13 @@ from interlock.gate import Gate
 from interlock.identity.authenticate import Authenticator
 from interlock.identity.changes import Change, ChangeKind
 from interlock.identity.directory import Directory
-from interlock.identity.logins import Ended
+from interlock.identity.logins import Ended, Logins
+from interlock.identity.logouts import Logout, Logouts
 from interlock.identity.passkeys import relying_party
 from interlock.identity.principal import CredentialKind, Identity, Principal
 from interlock.identity.provisioning import Provisioning
 from interlock.identity.revocation import Revocation, Revocations, Revoked
+from interlock.identity.standing import Standing
 from interlock.identity.stepup import DecisionSessions
 from interlock.lag import LoopLag
 from interlock.policy.loader import configured
@@ -135,6 +138,9 @@ class Daemon:
         await directory.load()
         revocations = Revocations(store.revocations, directory, clock=clock, entropy=self._entropy, journal=journal)
         await revocations.load()  # before anything listens: who does not know what is revoked lets nobody in
+        oldest = {issuer.issuer: issuer.oldest for issuer in config.issuers}
+        logouts = Logouts(store.logouts, oldest=oldest, clock=clock, journal=journal)
+        await logouts.load()
         provisioning = await _provisioning(config, directory, store, clock, self._entropy)
         keys = ReviewerKeys(directory, relying_party(config.public_url), journal=journal, revoked=revocations.names)
         self._stops.append(("reviewers' keys", keys.close))
@@ -157,30 +163,42 @@ class Daemon:
         pool = ShellPool()
         await pool.start()
         self._stops.append(("parsers", pool.close))
+        http = httpx.AsyncClient(follow_redirects=False, trust_env=False)
+        self._stops.append(("http client", http.aclose))
+        entrance = await open_entrance(
+            config, data_dir, store.logins, directory, journal=journal, clock=clock, entropy=self._entropy, http=http,
+            logouts=logouts,
+        )  # fmt: skip
+        self._stops.append(("logins", entrance.close))
+        authenticator = Authenticator(
+            directory, issuers=config.issuers, journal=journal, clock=clock, replays=store.deliveries, entropy=self._entropy,
+            logins=entrance.logins, issuance=entrance.issuance, revocations=revocations, logouts=logouts,
+            exchanged=store.exchanged,
+        )  # fmt: skip
+        self._stops.append(("authenticator", authenticator.close))
+        given = authenticator.exchanged
+        await given.load(partial(_lives, directory, entrance.logins))
+        self._standing = Standing(
+            directory, revocations=revocations, logouts=logouts,
+            holds={
+                CredentialKind.EXCHANGED: given.holds, CredentialKind.LOGIN: entrance.logins.holds,
+                CredentialKind.SSH_CERTIFICATE: entrance.logins.holds,
+            },
+        )  # fmt: skip
         self.gate = Gate(
             policies=policies,
             classifier=Analyzer(pool),
             approvals=inbox,
             transcripts=transcripts,
             clock=clock,
-            revocations=revocations,
+            standing=self._standing,
         )
-        http = httpx.AsyncClient(follow_redirects=False, trust_env=False)
-        self._stops.append(("http client", http.aclose))
-        entrance = await open_entrance(
-            config, data_dir, store.logins, directory, journal=journal, clock=clock, entropy=self._entropy, http=http
-        )
-        self._stops.append(("logins", entrance.close))
-        self._logins = entrance.logins
+        self._directory, self._authenticator, self._logins = directory, authenticator, entrance.logins
         entrance.logins.subscribe(self._logins_ended)
-        authenticator = Authenticator(
-            directory, issuers=config.issuers, journal=journal, clock=clock, replays=store.deliveries, entropy=self._entropy,
-            logins=entrance.logins, issuance=entrance.issuance, revocations=revocations,
-        )  # fmt: skip
-        self._stops.append(("authenticator", authenticator.close))
-        self._directory, self._authenticator = directory, authenticator
+        given.subscribe(self._exchanged_ended)
         directory.subscribe(self._directory_changed)
         revocations.subscribe(self._revoked)
+        logouts.subscribe(self._logged_out)
         channels = Channels(
             config, inbox=inbox, directory=directory, store=store, journal=journal, clock=clock, entropy=self._entropy,
             http=http, stops=self._stops,
@@ -282,10 +300,7 @@ class Daemon:
     def _directory_changed(self, change: Change) -> None:
         """Whoever lost authority loses it now: live sessions refuse, and what was asked is withdrawn."""
         self.gate.revoke(change.stopped, change.credentials)
-        if change.kind is ChangeKind.UNLINKED:
-            # Which of its accounts an issuer's token named is not kept: whoever still is one of them logs in again.
-            self._log_out(lambda one: _by_issuer(one, change.identity), "an account was unlinked")
-        elif change.kind is ChangeKind.GROUPS:
+        if change.kind is ChangeKind.GROUPS:
             # A session goes on as whom it began: rules would go on to see groups that are gone.
             self._log_out(lambda one: _holds_more(one, change.identity, self._directory), "groups were taken away")
         if change.kind in (ChangeKind.PASSWORD_ISSUED, ChangeKind.TOKEN_ISSUED):
@@ -293,7 +308,21 @@ class Daemon:
             ends = [row.expires for row in entry.passwords] + [row.expires for row in entry.tokens] if entry else []
             for until in filter(None, ends):
                 self.gate.renew(change.identity, until)
-        self._withdraw(change.stopped, str(change.kind))
+        if change.stopped or change.kind is ChangeKind.UNLINKED:
+            self.gate.sweep()  # also who was let in as just a subject, before it belonged to the entry that stops
+            self._withdraw(change.stopped, str(change.kind))
+
+    def _logged_out(self, _: Logout) -> None:
+        """What an issuer's own tokens opened ends with the login that they came from."""
+        self.gate.sweep()
+        self._authenticator.exchanged.revoke(whose=lambda holder: self._standing.ended(holder) is not None)
+        self._withdraw(frozenset(), "logout-at-provider")
+
+    def _exchanged_ended(self, idents: frozenset[str]) -> None:
+        """What was given in exchange has ended before its time, and so does what it opened and what was made from it."""
+        self.gate.end(idents, "what this session's credential was given for has ended")
+        for ident in idents:
+            self._logins.revoked(ident)
 
     def _log_out(self, whom: Callable[[Principal], bool], why: str) -> None:
         ending = frozenset(one.principal.credential.ident for one in self.gate.sessions() if whom(one.principal))
@@ -302,25 +331,25 @@ class Daemon:
 
     def _logins_ended(self, ended: Ended) -> None:
         """A login that is over takes its live connections with it, and what it asked for is withdrawn."""
-        given = self._authenticator.exchanged.revoke(idents=ended.credentials)
-        self.gate.end(ended.credentials | given, f"the login behind this session has ended ({ended.why})")
+        self.gate.end(ended.credentials, f"the login behind this session has ended ({ended.why})")
+        self._authenticator.exchanged.revoke(idents=ended.credentials)
         if hasattr(self, "_consoles"):
             self._consoles.end(ended.credentials)
         self._withdraw(ended.identities, ended.why)
 
     def _withdraw(self, identities: frozenset[Identity], why: str) -> None:
-        if identities:
-            task = asyncio.get_running_loop().create_task(self._inbox.withdraw(identities, why))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        """Withdraw what these asked, and what was asked with something that has ended."""
+        ended = self._inbox.withdraw(identities, why, also=lambda asked: self._standing.ended(asked) is not None)
+        task = asyncio.get_running_loop().create_task(ended)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _revoked(self, revocation: Revocation) -> None:
         """End the live sessions that it stops; what people and agents who are revoked asked is withdrawn."""
         self.gate.expel(revocation.stops, f"revoked ({revocation.kind})")
         if revocation.kind is Revoked.CREDENTIAL:
             # What was made from it has names of its own.
-            given = self._authenticator.exchanged.revoke(idents=(revocation.value,))
-            self.gate.end(given, "the credential behind this session is revoked")
+            self._authenticator.exchanged.revoke(idents=(revocation.value,))
             self._logins.revoked(revocation.value)
         if revocation.kind in (Revoked.SUBJECT, Revoked.AGENT):
             self._withdraw(revocation.identities, "revoked")
@@ -338,8 +367,12 @@ class Daemon:
         return port
 
 
-def _by_issuer(principal: Principal, person: Identity) -> bool:
-    return principal.identity == person and principal.credential.kind is CredentialKind.JWT
+def _lives(directory: Directory, logins: Logins, ident: str) -> bool:
+    """Say whether what a credential was given for before a restart still counts. A JWT does, as far as it says itself: whoever
+    logged out, or is revoked, is looked up when it is used."""
+    if ident.startswith("log_"):
+        return logins.holds(ident)
+    return not ident.startswith("tok_") or any(row.id == ident for entry in directory.entries() for row in entry.tokens)
 
 
 def _holds_more(principal: Principal, changed: Identity, directory: Directory) -> bool:

@@ -22,6 +22,7 @@ from interlock.identity.idtoken import IdTokens
 from interlock.identity.issuance import Issuance
 from interlock.identity.keyset import KeySet
 from interlock.identity.logins import Logins
+from interlock.identity.logouts import Logouts
 from interlock.identity.provider import Provider, ProviderClient
 from interlock.identity.signin import Clients, SignIn
 from interlock.identity.ssh_ca import SshCa
@@ -50,7 +51,7 @@ class Entrance:
 
 async def open_entrance(
     config: Config, data_dir: Path, rows: LoginRows, directory: Directory, *, journal: Recorder, clock: Clock, entropy: Entropy,
-    http: httpx.AsyncClient,
+    http: httpx.AsyncClient, logouts: Logouts,
 ) -> Entrance:  # fmt: skip
     """Build the ways in. Raise ConfigError, StoreError."""
     wanted, terms = config.identity.login, config.identity.ssh_ca
@@ -70,12 +71,14 @@ async def open_entrance(
     if wanted is None or issuer is None:
         return Entrance(logins, issuance, host, None, None)
     asking = HttpAsking(config.path(issuer.ca) if issuer.ca is not None else None)
-    return Entrance(logins, issuance, host, _signin(config, wanted, issuer, asking, logins, clock, entropy, http), asking)
+    return Entrance(
+        logins, issuance, host, _signin(config, wanted, issuer, asking, logins, logouts, clock, entropy, http), asking
+    )
 
 
 def _signin(
-    config: Config, wanted: LoginConfig, issuer: Issuer, asking: HttpAsking, logins: Logins, clock: Clock, entropy: Entropy,
-    http: httpx.AsyncClient,
+    config: Config, wanted: LoginConfig, issuer: Issuer, asking: HttpAsking, logins: Logins, logouts: Logouts, clock: Clock,
+    entropy: Entropy, http: httpx.AsyncClient,
 ) -> SignIn:  # fmt: skip
     keys = KeySet(issuer.issuer, jwks_url=issuer.jwks_url, clock=clock, client=lambda: http)
     tokens = IdTokens(issuer, keys, clock=clock, handle_claim=wanted.handle_claim)
@@ -86,7 +89,7 @@ def _signin(
         device=_client(config, wanted.device_client),
         web=_client(config, wanted.web),
     )
-    return SignIn(provider, tokens, logins, clients, clock=clock, entropy=entropy)
+    return SignIn(provider, tokens, logins, clients, clock=clock, entropy=entropy, logouts=logouts)
 
 
 def _client(config: Config, client: OidcClient | None) -> ProviderClient | None:

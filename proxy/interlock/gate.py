@@ -33,7 +33,7 @@ from interlock.errors import SENTENCES, EvidenceError, InputError, InterlockErro
 from interlock.evidence.events import Draft, EventDraft, Json, Recorder
 from interlock.identity.principal import Authority, Identity, Principal
 from interlock.policy.model import Decision, Facts, ReviewTerms, SessionFacts, Target, Verdict
-from interlock.ports import Approvals, Caller, Classifier, PolicySource, Revocations, Ticket, Transcripts
+from interlock.ports import Approvals, Caller, Classifier, PolicySource, Standing, Ticket, Transcripts
 from interlock.record import Drafts, answered, blocked, decided, described, forwarded, requested, where, who
 from interlock.repeats import Repeat
 
@@ -177,6 +177,11 @@ class Session:
     def end(self, why: str) -> None:
         """End the session at once for its credential's sake: whoever asks is told to log in, not to ask an operator."""
         self._close(Refusal(Reason.LOGIN_ENDED, why, SENTENCES[Reason.LOGIN_ENDED]))
+
+    def lose(self, reason: Reason) -> None:
+        """End the session at once: what it was opened with does not hold any more."""
+        if self._killed is None:
+            self._close(Refusal(reason, SENTENCES[reason]))
 
     def _close(self, refusal: Refusal) -> None:
         self._killed = self._killed or refusal
@@ -487,10 +492,10 @@ class Gate:
         approvals: Approvals,
         transcripts: Transcripts,
         clock: Clock,
-        revocations: Revocations | None = None,
+        standing: Standing | None = None,
     ) -> None:
         self.policies = policies
-        self.revocations = revocations
+        self.standing = standing
         self.classifier = classifier
         self.approvals = approvals
         self.transcripts = transcripts
@@ -599,6 +604,12 @@ class Gate:
         for told in self.on_revoke:
             told(frozenset(session.principal.identity for session in gone), frozenset())
 
+    def sweep(self) -> None:
+        """End every live session of whoever lost what it was opened with, whichever way that came about."""
+        for session in list(self._live):
+            if self.standing is not None and (reason := self.standing.lost(session.principal, session.target.name)) is not None:
+                session.lose(reason)
+
     async def open(
         self, principal: Principal, target: Target, facts: SessionFacts, extra: Mapping[str, Json] | None = None
     ) -> Session | Refusal:
@@ -606,10 +617,10 @@ class Gate:
         access = self.policies.current.may_open(principal, target)
         if self.draining:
             return Refusal(Reason.SHUTTING_DOWN, SENTENCES[Reason.SHUTTING_DOWN])
-        revoked = self.revocations is not None and self.revocations.stops(principal, target.name)
-        if revoked or not access.granted:
+        lost = self._lost(principal, target)
+        if lost is not None or not access.granted:
             refusal = (
-                Refusal(Reason.CREDENTIAL_REVOKED, SENTENCES[Reason.CREDENTIAL_REVOKED]) if revoked
+                Refusal(lost, SENTENCES[lost]) if lost is not None
                 else Refusal(Reason.NO_ACCESS, access.reason, SENTENCES[Reason.NO_ACCESS], rule=access.rule)
             )  # fmt: skip
             self.transcripts.journal.append(
@@ -628,6 +639,9 @@ class Gate:
         recorder = await self.transcripts.open(facts, opened)
         session = Session(self, principal, target, facts, recorder)
         self._live.add(session)
-        if self.revocations is not None and self.revocations.stops(principal, target.name):
-            session.kill("it was revoked while it opened")  # whoever revoked did not find it among the live ones
+        if (lost := self._lost(principal, target)) is not None:  # whoever took it away did not find it among the live ones
+            session.lose(lost)
         return session
+
+    def _lost(self, principal: Principal, target: Target) -> Reason | None:
+        return self.standing.opens(principal, target.name) if self.standing is not None else None

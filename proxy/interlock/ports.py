@@ -11,6 +11,7 @@ from typing import Protocol
 from interlock.approvals.model import ApprovalRequest, RequestDraft
 from interlock.approvals.wording import Notice, Refusal
 from interlock.commands.model import Analysis, Command, HeldInput, Kind, SqlContext
+from interlock.errors import Reason
 from interlock.evidence.events import EventDraft, Recorder
 from interlock.identity.principal import Principal
 from interlock.policy.model import Access, Decision, Facts, SessionFacts, Target
@@ -107,11 +108,15 @@ class Transcripts(Protocol):
     def journal(self) -> Recorder: ...
 
 
-class Revocations(Protocol):
-    """identity/: what is revoked until somebody lifts it."""
+class Standing(Protocol):
+    """identity/: whether what somebody was let in with still holds."""
 
-    def stops(self, principal: Principal, target: str) -> bool:
-        """Say whether this principal may open no session at this target."""
+    def opens(self, principal: Principal, target: str) -> Reason | None:
+        """Return why this principal may open no session at this target now, or None."""
+        ...
+
+    def lost(self, principal: Principal, target: str) -> Reason | None:
+        """Return why one that is open may not go on, or None."""
         ...
 
 

@@ -319,3 +319,28 @@ async def test_an_agent_logs_in_with_the_token_its_platform_gave_it(company: Com
     assert ran.returncode == 42  # the stock client's own status
     assert (await company.run("psql", "orders", "--", "-XAtc", "SELECT 6 * 7")) == "42\n"
     await company.run("logout")
+
+
+async def test_stock_ssh_with_nothing_of_ours_shows_a_code_that_is_confirmed_in_a_browser(
+    company: Company, tmp_path: Path
+) -> None:
+    """No key, no agent, no configuration, no `interlock`: and the logout at the provider ends it like any other."""
+    ssh = await asyncio.create_subprocess_exec(
+        "ssh", "-F", "none", "-o", "IdentityAgent=none", "-o", "PreferredAuthentications=keyboard-interactive",
+        "-o", "StrictHostKeyChecking=accept-new", "-o", f"UserKnownHostsFile={tmp_path / 'known_hosts'}",
+        "-p", str(company.node.port("ssh")), "web-1@127.0.0.1", "echo in; sleep 600", env=company.env(),
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    invited = (await read_until(ssh.stderr, b"Confirm only")).decode()
+    address = re.search(r"open (http\S+)", invited)
+    assert address is not None, invited
+    await provider.confirm_device(company.page, address[1], "alice")
+    assert await read_until(ssh.stdout, b"\n") == b"in\n"
+    live = Client(str(company.node.data_dir / SOCKET))
+    rows = live.get("/v1/sessions/live")["sessions"]
+    live.close()
+    assert [row["principal"] for row in rows] == ["alice"]
+    await provider.log_out(company.page, company.idp.issuer)
+    async with asyncio.timeout(60):
+        _, why = await ssh.communicate()
+    assert (ssh.returncode, b"the login behind this session has ended" in why) == (255, True), why

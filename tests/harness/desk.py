@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import asyncssh
+
 from harness import stores
 from harness.bot_connector import ALICE_OID, BOB_OID, TENANT
 from interlock.approvals.inbox import Inbox
@@ -28,6 +30,9 @@ from interlock.store.engine import Store
 
 PASSPHRASE = "correct horse battery staple"
 
+KEY = asyncssh.generate_private_key("ssh-ed25519")
+"""The agent's."""
+
 
 @dataclass
 class Desk:
@@ -47,7 +52,7 @@ class Desk:
 
     def agent(self) -> Principal:
         """The agent as its SSH key would prove it."""
-        return self.entry("claude").principal(Credential(CredentialKind.SSH_KEY, "SHA256:test"))
+        return self.entry("claude").principal(Credential(CredentialKind.SSH_KEY, KEY.get_fingerprint()))
 
     def journal_text(self) -> str:
         """Everything the node's journal holds, disclosures included."""
@@ -85,7 +90,7 @@ async def open_desk(
         await people.add("alice", Kind.HUMAN, groups=["sre"], passphrase=PASSPHRASE, teams=[(TENANT, ALICE_OID)])
         await people.add("bob", Kind.HUMAN, groups=["sre"], passphrase=PASSPHRASE, teams=[(TENANT, BOB_OID)])
         await people.add("carol", Kind.HUMAN, groups=["interlock-admins"], passphrase=PASSPHRASE)
-        await people.add("claude", Kind.AGENT, groups=["agents"], owner="alice")
+        await people.add("claude", Kind.AGENT, groups=["agents"], owner="alice", ssh_keys=[KEY.export_public_key().decode()])
         if newcomer:
             # Set up long ago, when nobody waited: the one administrator is settled.
             await people.confirm("carol", by=people.by_handle("alice").identity)  # type: ignore[union-attr]  # just added

@@ -14,6 +14,7 @@ from harness.webserver import serving
 from interlock.clock import system_entropy
 from interlock.config import Config, Node
 from interlock.gate import Gate
+from interlock.identity.standing import Standing
 from interlock.identity.stepup import DecisionSessions
 from interlock.policy import packs
 from interlock.policy.source import LivePolicy
@@ -46,7 +47,7 @@ def gate_over(desk: Desk, classifier: Classifier | None = None, policies: LivePo
         approvals=desk.inbox,
         transcripts=desk.transcripts,
         clock=desk.clock,
-        revocations=desk.revocations,
+        standing=Standing(desk.directory, revocations=desk.revocations),
     )
 
 

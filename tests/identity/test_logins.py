@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -21,6 +22,7 @@ from interlock.identity.authenticate import Authenticator
 from interlock.identity.directory import Directory
 from interlock.identity.issuance import Issuance, Order
 from interlock.identity.logins import MAX_PER_PERSON, PASSWORD, Ended, Logins, principal_name
+from interlock.identity.logouts import Logouts
 from interlock.identity.principal import CredentialKind, Identity, Kind, Principal
 from interlock.identity.ssh_ca import SshCa
 from interlock.identity.sshkey import fingerprint
@@ -173,6 +175,28 @@ async def test_a_logout_at_the_provider_ends_a_login_that_is_just_being_written(
         await logins.open(who, method="device", source="here", derive=order)
     assert refused.value.code is Reason.LOGIN_ENDED
     assert order.signed is not None and shown(asyncssh.import_certificate(order.signed.line), issuance) is None
+    assert await store.logins.load(clock.now()) == ((), ())
+
+
+async def test_who_leaves_while_a_login_is_written_leaves_no_login_behind(
+    logins: Logins, store: Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stock client that is gone has no token, and nobody else has: the row would stand for hours, and after a restart too."""
+    reached, go_on, add = asyncio.Event(), asyncio.Event(), store.logins.add
+
+    async def slowly(*rows: LoginRow | DerivedRow) -> None:
+        reached.set()
+        await go_on.wait()
+        await add(*rows)
+
+    monkeypatch.setattr(store.logins, "add", slowly)
+    opening = asyncio.ensure_future(logins.open(somebody(), method="ssh", source="here"))
+    await reached.wait()
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    go_on.set()
+    await logins.close()
     assert await store.logins.load(clock.now()) == ((), ())
 
 
@@ -393,6 +417,18 @@ async def test_a_key_in_other_hands_is_worth_nothing_at_once(logins: Logins, iss
     assert shown(await certified(issuance, opened.principal), issuance) is not None
 
 
+async def test_when_all_end_now_no_earlier_authority_counts_and_all_are_remembered(tmp_path: Path, clock: ManualClock) -> None:
+    """One that was replaced an hour before still has seven; and what was ever ours must not become another authority's key."""
+    first = SshCa.load_or_create(tmp_path / "ssh_ca")
+    second = first.rotate(clock.now(), timedelta(hours=8))
+    clock.advance(3600)
+    third = second.rotate(clock.now(), timedelta(0))
+    for made in (third, SshCa.load_or_create(tmp_path / "ssh_ca")):
+        assert not made.trusts(first.blob, clock.now()) and not made.trusts(second.blob, clock.now())
+        assert made.trusts(third.blob, clock.now())
+        assert [old.blob for old in made.known] == [first.blob, second.blob]
+
+
 @pytest.mark.parametrize("shared", ["targets_ca", "evidence", "earlier"])
 async def test_no_two_authorities_share_a_key(
     tmp_path: Path, directory: Directory, store: Store, clock: ManualClock, journal: Journal, shared: str
@@ -409,7 +445,8 @@ async def test_no_two_authorities_share_a_key(
     with pytest.raises(ConfigError, match="each authority needs one of its own"):
         await open_entrance(
             parse(config, base=tmp_path), tmp_path, store.logins, directory, journal=journal, clock=clock,
-            entropy=bytes, http=None,  # type: ignore[arg-type]  # refused before anything is asked
+            entropy=bytes, logouts=Logouts(store.logouts, oldest={}, clock=clock, journal=journal),
+                http=None,  # type: ignore[arg-type]  # refused before anything is asked
         )  # fmt: skip
 
 

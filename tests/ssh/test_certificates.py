@@ -29,7 +29,7 @@ from interlock.identity.directory import Directory
 from interlock.identity.idtoken import IdTokens
 from interlock.identity.issuance import Issuance
 from interlock.identity.keyset import KeySet
-from interlock.identity.logins import Logins, Opened, principal_name
+from interlock.identity.logins import Ended, Logins, Opened, principal_name
 from interlock.identity.principal import Kind
 from interlock.identity.provider import Provider, ProviderClient
 from interlock.identity.signin import Clients, SignIn
@@ -281,6 +281,23 @@ async def test_stock_ssh_shows_the_code_and_waits(office: Office) -> None:
     assert b"open https://idp.example/go?c=ABCD-EFGH" in said and b"confirm the code ABCD-EFGH" in said
     assert (ssh.returncode, out) == (0, b"in\n"), said
     assert office.who() == ["erin"]
+
+
+async def test_a_login_by_stock_ssh_ends_with_the_connection_and_takes_no_request_with_it(office: Office) -> None:
+    """Nobody has its token. Left in the register, a few of them would end the person's own logins, which are the older ones."""
+    told: list[Ended] = []
+    office.logins.subscribe(told.append)
+    office.idp.device["interval"] = 0.05
+    office.idp.grant(office.idp.id_token(sub="00u9", preferred_username="erin"))
+    ssh = await bare(office, "cat")
+    await until(lambda: office.who() == ["erin"])
+    (mine,) = office.bench.memory.gate.sessions()
+    assert office.logins.holds(mine.principal.credential.ident)
+    ssh.kill()
+    await ssh.communicate()
+    await until(lambda: not office.logins.holds(mine.principal.credential.ident))
+    assert [(one.identities, one.credentials) for one in told] == [(frozenset(), frozenset({mine.principal.credential.ident}))]
+    assert office.logins.holds(office.login.id)
 
 
 @pytest.mark.parametrize("why", ["refused", "forged"])

@@ -161,7 +161,8 @@ async def test_whoever_is_deactivated_loses_sessions_and_requests_before_the_ans
     made = await tenant.post("Users", OKTA_USER)
     await tenant.desk.directory.add("danas-bot", Kind.AGENT, owner="dana")
     own = tenant.desk.entry("dana").principal(Credential(CredentialKind.JWT, "j1"))
-    bot = tenant.desk.entry("danas-bot").principal(Credential(CredentialKind.TOKEN, "t1"))
+    issued = await tenant.desk.directory.issue_token("danas-bot")
+    bot = tenant.desk.entry("danas-bot").principal(Credential(CredentialKind.TOKEN, issued.id))
     sessions = [await tenant.live(one) for one in (own, bot, tenant.desk.agent())]
     request = (await tenant.desk.inbox.submit(draft(principal=bot))).request
     stopped: list[frozenset[Identity]] = []

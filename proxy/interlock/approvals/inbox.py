@@ -40,7 +40,7 @@ from interlock.approvals.submission import Submission
 from interlock.clock import Clock, Entropy
 from interlock.errors import InterlockError, NotFoundError, VoteError
 from interlock.evidence.events import Recorder
-from interlock.identity.principal import Identity
+from interlock.identity.principal import Identity, Principal
 from interlock.store.approvals import ApprovalRows
 from interlock.store.grants import GrantRows
 from interlock.store.vigilance import GlassRow, VigilanceRows
@@ -276,11 +276,15 @@ class Inbox:
         said = f"{clean(why)} (by {by})" if by is not None else clean(why)
         return await self._register.whole(self._register.locked(line, lambda request, _: desk.revoke(request), said))
 
-    async def withdraw(self, requesters: Iterable[Identity], why: str) -> None:
-        """End what these principals have open: pending → cancelled, approved → revoked, grants too (deprovisioning)."""
+    async def withdraw(
+        self, requesters: Iterable[Identity], why: str, *, also: Callable[[Principal], bool] | None = None
+    ) -> None:
+        """End what these principals have open: pending → cancelled, approved → revoked, grants too (deprovisioning). `also`
+        says of any other requester whether what they asked with has ended."""
         gone = frozenset(requesters)
         for line in list(self._register.lines.values()):
-            if gone & line.request.draft.principal.excluded():
+            asked = line.request.draft.principal
+            if gone & asked.excluded() or (also is not None and also(asked)):
                 try:
                     await self._register.whole(self._register.locked(line, _ended, why))
                 except VoteError:

@@ -75,8 +75,8 @@ class Client:
     def patch(self, path: str, json: Any) -> Any:
         return self._call("PATCH", path, json=json)
 
-    def delete(self, path: str) -> Any:
-        return self._call("DELETE", path)
+    def delete(self, path: str, *, token: str | None = None) -> Any:
+        return self._call("DELETE", path, headers=_bearer(token))
 
     def download(self, path: str) -> bytes:
         return self._answer("GET", path).content
@@ -123,9 +123,9 @@ class Client:
 
     def _unreachable(self, error: Exception) -> InterlockError:
         return InterlockError(
-            f"no daemon answers at {self.server} ({error.__class__.__name__}); start `interlock serve`, "
-            "or name it with --server or INTERLOCK_SERVER",
+            f"no daemon answers at {self.server} ({error.__class__.__name__})",
             reason=Reason.TARGET_UNREACHABLE,
+            next_step="Start `interlock serve`, or name it with --server or INTERLOCK_SERVER: a URL or the socket in data_dir.",
         )
 
 

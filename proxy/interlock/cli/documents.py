@@ -195,6 +195,30 @@ class Grants(Document):
     grants: list[Grant]
 
 
+class StandingRevocation(Document):
+    id: str
+    kind: Literal["credential", "subject", "agent", "target", "everything"]
+    value: str
+    at: str
+    by: str
+    reason: str
+
+
+class RevocationMade(StandingRevocation):
+    v: Literal[1]
+
+
+class StandingRevocations(Document):
+    v: Literal[1]
+    revocations: list[StandingRevocation]
+
+
+class LiftedRevocation(Document):
+    v: Literal[1]
+    id: str
+    state: Literal["lifted"]
+
+
 class LiveSession(Document):
     id: str
     principal: str
@@ -327,6 +351,9 @@ DOCUMENTS: dict[str, type[Document]] = {
     "approvals-watch": Request,
     "grants-list": Grants,
     "grants-revoke": EndedGrant,
+    "revoke": RevocationMade,
+    "revoke-list": StandingRevocations,
+    "revoke-lift": LiftedRevocation,
     "sessions-list": Sessions,
     "sessions-show": ShownSession,
     "sessions-live": LiveSessions,

@@ -34,6 +34,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "approvals": ("approvals", "app", "Answer what agents ask."),
     "grants": ("grants", "app", "See and end what was allowed beyond once."),
     "sessions": ("sessions", "app", "Read what was recorded, and end what is live."),
+    "revoke": ("revoke", "app", "Revoke somebody or something, until it is lifted."),
     "ca": ("authority", "app", "Show or rotate the authority of login certificates."),
     "verify": ("verify", "verify", "Check signed transcripts."),
     "policy": ("policy", "app", "Check, test and try policies."),

@@ -27,6 +27,7 @@ from interlock.identity.entries import Entry
 from interlock.identity.exchanged import ExchangedCredentials
 from interlock.identity.issuance import Issuance
 from interlock.identity.logins import Logins
+from interlock.identity.logouts import Logouts
 from interlock.identity.oidc import TokenVerifier
 from interlock.identity.passphrase import Passphrases
 from interlock.identity.principal import Assurance, Credential, CredentialKind, Identity, Kind, Principal
@@ -37,10 +38,13 @@ from interlock.identity.scram import ScramCredentials
 from interlock.identity.sshkey import fingerprint
 from interlock.identity.throttle import Throttle, ThrottledError, place
 from interlock.identity.tokens import EXCHANGED_PREFIX, LOGIN_PREFIX, looks_like_token
+from interlock.store.exchanged import ExchangedRows
 
 log = structlog.get_logger()
 
 PASSPHRASE_LIFETIME = timedelta(minutes=5)
+
+_OURS = (EXCHANGED_PREFIX, LOGIN_PREFIX, "ilk_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +82,10 @@ class Authenticator:
         entropy: Entropy = system_entropy,
         logins: Logins | None = None,
         issuance: Issuance | None = None,
+        logouts: Logouts | None = None,
+        exchanged: ExchangedRows | None = None,
     ) -> None:
-        """`replays` is where tokens of one use are remembered."""
+        """`replays` is where tokens of one use are remembered, `exchanged` where credentials that were exchanged are kept."""
         self._directory = directory
         self._logins = logins
         self._issuance = issuance
@@ -91,7 +97,8 @@ class Authenticator:
             raise ConfigError("an issuer has tokens of one use, and there is no place to remember them")
         self._replays = replays
         self._revocations = revocations
-        self.exchanged = ExchangedCredentials(directory, clock=clock, entropy=entropy)
+        self._logouts = logouts
+        self.exchanged = ExchangedCredentials(directory, clock=clock, entropy=entropy, rows=exchanged)
         # By name and source together, or anybody locks anybody out from afar. By name alone it is only bounded how fast
         # many sources together guess.
         self._by_login = Throttle(clock, free=5, longest=300)
@@ -99,6 +106,7 @@ class Authenticator:
         self._by_source = Throttle(clock, free=20, longest=60)
 
     async def close(self) -> None:
+        await self.exchanged.close()
         await self.verifier.close()
 
     # -- SSH keys -----------------------------------------------------------------------------------------------------
@@ -133,7 +141,7 @@ class Authenticator:
         """Return the same with what an exchange has to know of the token. Raise AuthenticationError, StoreError."""
         self.check_source(source, "token")
         try:
-            if secret.startswith((EXCHANGED_PREFIX, LOGIN_PREFIX, "ilk_")):
+            if secret.startswith(_OURS):
                 known = self._known_secret(secret)
                 self.check_revoked(known)
                 return Proven(known)
@@ -149,6 +157,16 @@ class Authenticator:
             await learn_groups(self._directory, self._clock, entry.identity, token.issuer.issuer, token.groups)
         return Proven(found, frozenset({token.actors[0] if token.actors else token.identity}), token.may_act)
 
+    def still(self, secret: str, proven: Proven) -> None:
+        """Raise AuthenticationError when what a token proved a moment ago has ended since: something was waited for meanwhile."""
+        principal = proven.principal
+        if secret.startswith(_OURS):
+            self._known_secret(secret)
+        for identity in (principal.identity, *principal.acting_for):
+            if (entry := self._directory.get(identity)) is not None:
+                _active(entry)
+        self.check_revoked(principal)
+
     def _known_secret(self, secret: str) -> Principal:
         """Return who one of our own tokens stands for."""
         if secret.startswith(EXCHANGED_PREFIX):
@@ -161,6 +179,8 @@ class Authenticator:
         """Raise AuthenticationError for whoever the kill switch stops, however long ago they proved who they are."""
         if self._revocations is not None:
             self._revocations.check(principal)
+        if self._logouts is not None:
+            self._logouts.check(principal)
 
     async def _first_use(self, token: VerifiedToken) -> bool:
         """Take a token of one use. Of two that come at once, on one node or on two, one is the first."""
@@ -177,7 +197,7 @@ class Authenticator:
 
     def _delegated(self, token: VerifiedToken) -> Principal:
         """Who asks is the one that acts now; all behind it are in the chain and can't approve (identity.md)."""
-        credential = Credential(CredentialKind.JWT, token.jti, token.expires)
+        credential = Credential(CredentialKind.JWT, token.jti, token.expires, (token.origin,))
         found = self._subject(token, credential)
         if not token.actors:
             return found
@@ -247,7 +267,8 @@ class Authenticator:
         if entry is None or row is None or (row.expires is not None and row.expires <= self._clock.now()):
             raise AuthenticationError("the password was not accepted")
         _active(entry)
-        principal = entry.principal(Credential(CredentialKind.SCRAM, row.id, row.expires))
+        origins = self._logins.origins_of(row.id) if self._logins is not None else ()
+        principal = entry.principal(Credential(CredentialKind.SCRAM, row.id, row.expires, origins))
         return replace(principal, groups=principal.groups | self._logins.groups_of(row.id)) if self._logins else principal
 
     # -- client certificates ------------------------------------------------------------------------------------------

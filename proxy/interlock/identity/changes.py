@@ -40,7 +40,8 @@ class ChangeKind(StrEnum):
 class Change:
     """What subscribers are told. `stopped` are all who lost their access by it: the one changed, and agents they own.
 
-    `credentials` are idents (fingerprints, token and password ids) that are not valid any more.
+    `credentials` are idents (fingerprints, token and password ids) that are not valid any more, `other` is who was linked or
+    unlinked.
     """
 
     kind: ChangeKind
@@ -48,6 +49,7 @@ class Change:
     handle: str
     stopped: frozenset[Identity] = frozenset()
     credentials: frozenset[str] = frozenset()
+    other: Identity | None = None
 
 
 @dataclass(frozen=True, slots=True)

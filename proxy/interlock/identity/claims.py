@@ -15,7 +15,7 @@ from typing import Any
 from interlock.config import Issuer
 from interlock.errors import Reason
 from interlock.identity.jose import rejected
-from interlock.identity.principal import MAX_CHAIN, Assurance, Identity
+from interlock.identity.principal import MAX_CHAIN, Assurance, Identity, Origin
 from interlock.platforms import PLATFORMS
 
 SKEW_S = 60
@@ -35,7 +35,8 @@ _SPIFFE = "spiffe://"
 class VerifiedToken:
     """A token that passed every rule. `actors` are who act for `identity`, the one acting now first (RFC 8693 §4.1).
 
-    `workload` is the handle that the configuration gives to tokens with these claims, `may_act` who alone may act for it.
+    `workload` is the handle that the configuration gives to tokens with these claims, `may_act` who alone may act for it,
+    `origin` by what the issuer may say later that the login behind it is over.
     """
 
     issuer: Issuer
@@ -46,6 +47,7 @@ class VerifiedToken:
     groups: frozenset[str]
     actors: tuple[Identity, ...]
     assurance: Assurance
+    origin: Origin
     workload: str = ""
     may_act: Identity | None = None
     has_groups: bool = True
@@ -100,7 +102,16 @@ def _token(
         workload=_workload(claims, issuer),
         may_act=_may_act(claims, issuer.issuer),
         has_groups=issuer.groups_claim in claims,
+        origin=_origin(claims, identity, actors, issued),
     )
+
+
+def _origin(claims: Mapping[str, Any], identity: Identity, actors: tuple[Identity, ...], issued: datetime) -> Origin:
+    """A logout names `sub` and `sid` (Back-Channel Logout 1.0 §2.4), also where another claim is the subject here."""
+    named = [one.subject for one in (identity, *actors) if one.issuer == identity.issuer]
+    sub = claims.get("sub")
+    accounts = dict.fromkeys([*named, *([sub] if isinstance(sub, str) else [])])
+    return Origin(identity.issuer, tuple(accounts), _name(claims, "sid") if "sid" in claims else "", issued)
 
 
 def _name(claims: Mapping[str, Any], claim: str) -> str:

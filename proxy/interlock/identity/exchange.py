@@ -20,7 +20,7 @@ from interlock.identity.authenticate import Authenticator, Proven
 from interlock.identity.delegation import acting
 from interlock.identity.exchanged import LIFETIME
 from interlock.identity.jose import MAX_TOKEN
-from interlock.identity.principal import Credential, CredentialKind, Kind, Principal
+from interlock.identity.principal import Credential, CredentialKind, Kind, Origin, Principal
 
 GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
@@ -73,13 +73,18 @@ class Exchange:
         wanted = self._checked(asked)
         subject = await self._proven(asked["subject_token"], source)
         actor = await self._proven(asked["actor_token"], source) if "actor_token" in asked else None
+        self._still(asked["subject_token"], subject)  # proving the actor may have taken a while
         principal = self._acting(subject, actor)
         until = self._until(subject.principal, *([actor.principal] if actor else []))
         parents = frozenset(one.principal.credential.ident for one in (subject, actor) if one is not None)
-        granted = self._given(wanted, replace(principal, credential=_pending(until)), until, parents)
+        origins = {origin: None for one in (subject, actor) if one is not None for origin in one.principal.credential.origins}
+        granted = self._given(wanted, replace(principal, credential=_pending(until, tuple(origins))), until, parents)
         try:
             self._journal.append(_event(granted, source))
             await self._journal.sync()
+            await self._authenticator.exchanged.write(granted.ident)
+        except AuthenticationError as error:
+            raise ExchangeError("invalid_request", str(error), error.code) from None
         except InterlockError:
             self._authenticator.exchanged.revoke(idents=(granted.ident,))
             raise
@@ -113,6 +118,12 @@ class Exchange:
             return await self._authenticator.proven(token, source=source)
         except AuthenticationError as error:
             # RFC 8693 §2.2.2: a token that is not acceptable for any reason is an invalid_request.
+            raise ExchangeError("invalid_request", str(error), error.code) from None
+
+    def _still(self, token: str, proven: Proven) -> None:
+        try:
+            self._authenticator.still(token, proven)
+        except AuthenticationError as error:
             raise ExchangeError("invalid_request", str(error), error.code) from None
 
     def _acting(self, subject: Proven, actor: Proven | None) -> Principal:
@@ -152,8 +163,8 @@ def _bad(message: str, reason: Reason = Reason.TOKEN_REJECTED) -> ExchangeError:
     return ExchangeError("invalid_request", message, reason)
 
 
-def _pending(until: datetime) -> Credential:
-    return Credential(CredentialKind.EXCHANGED, "", until)
+def _pending(until: datetime, origins: tuple[Origin, ...]) -> Credential:
+    return Credential(CredentialKind.EXCHANGED, "", until, origins)
 
 
 def _event(granted: Granted, source: str) -> EventDraft:

@@ -27,7 +27,8 @@ from interlock.identity.changes import Change, ChangeKind
 from interlock.identity.directory import Directory
 from interlock.identity.entries import Entry
 from interlock.identity.idtoken import LoggedIn
-from interlock.identity.principal import HANDLE, Assurance, Credential, CredentialKind, Identity, Kind, Principal
+from interlock.identity.passport import origins_text, read_origins
+from interlock.identity.principal import HANDLE, Assurance, Credential, CredentialKind, Identity, Kind, Origin, Principal
 from interlock.identity.provisioning import learn_groups
 from interlock.identity.registration import RESERVED_PREFIX
 from interlock.identity.tokens import LOGIN_PREFIX, fingerprint, new_secret
@@ -156,8 +157,12 @@ class Logins:
             rows.append(_derived(made, entry.identity, row.id, who.groups - entry.groups))
             await self._journal.sync()
         self._opening[row.id] = row
+        writing = asyncio.ensure_future(self._rows.add(*rows))
         try:
-            await self._rows.add(*rows)
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:  # whoever was logging in has left, and nobody will have the token
+            self._later(self._take_back(writing, rows))
+            raise
         finally:
             standing = self._opening.pop(row.id, None) is not None
         if not standing:  # the provider ended it while this was written
@@ -175,6 +180,12 @@ class Logins:
         if principal is None:  # stopped while this was written
             raise AuthenticationError(reason=Reason.DISABLED_PRINCIPAL)
         return Opened(row.id, Secret(secret), principal)
+
+    async def _take_back(self, writing: asyncio.Future[None], rows: Collection[LoginRow | DerivedRow]) -> None:
+        """Take out what is being written: a write that has begun is not undone by whoever stops waiting for it."""
+        await writing
+        logins = [row.id for row in rows if isinstance(row, LoginRow)]
+        await self._rows.drop(login=logins, credential=[row.id for row in rows if row.id not in logins])
 
     def refused(self, method: str, reason: Reason, source: str) -> None:
         """Note a login whose ID token was refused."""
@@ -230,13 +241,23 @@ class Logins:
         if entry is None or entry.disabled or list(principals) != [principal_name(entry.identity)]:
             return None
         assurance = _read_assurance(self._logins[row.parent].assurance) if row.parent in self._logins else Assurance()
-        found = entry.principal(Credential(CredentialKind.SSH_CERTIFICATE, row.id, row.expires), assurance)
+        credential = Credential(CredentialKind.SSH_CERTIFICATE, row.id, row.expires, read_origins(row.origins))
+        found = entry.principal(credential, assurance)
         return replace(found, groups=found.groups | _read_groups(row.groups))
 
     def groups_of(self, credential: str) -> frozenset[str]:
         """Return the groups that the parent of a derived credential brought beyond the directory's."""
         row = self._derived.get(credential)
         return _read_groups(row.groups) if row is not None else frozenset()
+
+    def origins_of(self, credential: str) -> tuple[Origin, ...]:
+        """Return the issuers' tokens behind a derived credential."""
+        row = self._derived.get(credential)
+        return read_origins(row.origins) if row is not None else ()
+
+    def holds(self, ident: str) -> bool:
+        """Whether this is a login, or a certificate or password of one, that has not ended."""
+        return ident in self._logins or self._live_derived(ident) is not None
 
     def _principal(self, row: LoginRow) -> Principal | None:
         if row.id not in self._logins or row.expires <= self._clock.now() or self._unlinked(row):
@@ -275,7 +296,7 @@ class Logins:
         if parent.kind is CredentialKind.LOGIN and parent.ident not in self._logins:
             raise AuthenticationError(reason=Reason.LOGIN_ENDED)
         made = Derivation(kind, ident, key, expires)
-        row = _derived(made, entry.identity, parent.ident, holder.groups - entry.groups)
+        row = _derived(made, entry.identity, parent.ident, holder.groups - entry.groups, parent.origins)
         await self._rows.add(row)
         self._keep_derived(row)
         if parent.kind is CredentialKind.LOGIN and parent.ident not in self._logins:  # it ended while this was written
@@ -284,14 +305,17 @@ class Logins:
 
     # -- ending -------------------------------------------------------------------------------------------------------------
 
-    async def end(self, idents: Collection[str], why: str) -> int:
-        """End logins and all that was derived from them: in memory first, so that a store that is down prolongs nothing."""
+    async def end(self, idents: Collection[str], why: str, *, withdraw: bool = True) -> int:
+        """End logins and all that was derived from them: in memory first, so that a store that is down prolongs nothing.
+
+        With `withdraw`, whose they were loses what they have asked for.
+        """
         rows = [self._logins[ident] for ident in idents if ident in self._logins]
         children = [self._derived[c] for row in rows for c in self._children.get(row.id, {})]
         for row in rows:
             self._drop(row)
         if rows:
-            whose = frozenset(Identity(row.issuer, row.subject) for row in rows)
+            whose = frozenset(Identity(row.issuer, row.subject) for row in rows if withdraw)
             self._end_derived(children, more=[row.id for row in rows], whose=whose, why=why)
             for row in rows:
                 self._note("login", {"outcome": "ended", "reason": why, "login": row.id,
@@ -453,10 +477,12 @@ def principal_name(identity: Identity) -> str:
     return name
 
 
-def _derived(made: Derivation, whose: Identity, parent: str, groups: Iterable[str]) -> DerivedRow:
+def _derived(
+    made: Derivation, whose: Identity, parent: str, groups: Iterable[str], origins: tuple[Origin, ...] = ()
+) -> DerivedRow:
     return DerivedRow(
         id=made.ident, issuer=whose.issuer, subject=whose.subject, kind=made.kind, parent=parent, key=made.key,
-        groups=_groups(groups), expires=made.expires,
+        groups=_groups(groups), expires=made.expires, origins=origins_text(origins),
     )  # fmt: skip
 
 

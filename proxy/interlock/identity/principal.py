@@ -46,12 +46,25 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """The issuer's own words in a token of its: whom it is about and who acts for them, by their subjects there, its own
+    session (`sid`, empty where it says none), and when it was issued. By these it says later that a login is over."""
+
+    issuer: str
+    accounts: tuple[str, ...]
+    session: str
+    issued: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Credential:
-    """What was proven. `ident` is a key fingerprint, token id or jti: never the secret itself."""
+    """What was proven. `ident` is a key fingerprint, token id or jti: never the secret itself. `origins` are the issuers'
+    tokens that it is, or that it was made from."""
 
     kind: CredentialKind
     ident: str
     expires: datetime | None = None
+    origins: tuple[Origin, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from interlock.errors import AuthenticationError, InterlockError, OverloadedErro
 from interlock.identity.flows import Flows
 from interlock.identity.idtoken import IdTokens
 from interlock.identity.logins import Derive, Logins, Opened
+from interlock.identity.logouts import Logouts
 from interlock.identity.provider import SLOWER_S, DeviceGrant, Provider, ProviderClient, Waiting
 from interlock.identity.tokens import fingerprint
 from interlock.identity.turnstile import Turnstile
@@ -101,8 +102,9 @@ class SignIn:
 
     def __init__(
         self, provider: Provider, tokens: IdTokens, logins: Logins, clients: Clients, *, clock: Clock, entropy: Entropy,
-        turnstile: Turnstile | None = None,
+        turnstile: Turnstile | None = None, logouts: Logouts | None = None,
     ) -> None:  # fmt: skip
+        self._logouts = logouts
         self._provider = provider
         self._tokens = tokens
         self._logins = logins
@@ -188,6 +190,13 @@ class SignIn:
                 return answer
             await asyncio.sleep(answer.interval)
 
+    async def leave(self, opened: Opened) -> None:
+        """End a login whose token was given to nobody, with the connection that it was for. What was asked for goes on waiting.
+
+        Else those of stock clients would stand in the register for hours, and a few of them end the person's own.
+        """
+        await self._logins.end([opened.id], "connection-ended", withdraw=False)
+
     # -- browser ------------------------------------------------------------------------------------------------------------
 
     async def begin_browser(self, redirect: str, challenge: str, source: str) -> BrowserFlow:
@@ -262,6 +271,8 @@ class SignIn:
         """End the logins that a back-channel logout token names; a second delivery finds none. Raise AuthenticationError."""
         clients = {client.client_id for client in (self._clients.cli, self._clients.device, self._clients.web) if client}
         told = await self._tokens.verify_logout(token, clients=clients)
+        if self._logouts is not None:
+            await self._logouts.take(told)  # its own tokens, which nobody logged in here with
         return await self._logins.end_at_provider(told.provider, told.account, told.session, told.issued)
 
     def abandon(self, flow: str) -> None:

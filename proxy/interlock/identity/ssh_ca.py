@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -125,11 +125,12 @@ class SshCa:
     def rotate(self, now: datetime, overlap: timedelta) -> SshCa:
         """Replace the key file by a new key and return the authority that has it. Raise ConfigError.
 
-        The old public key is noted first: a crash between the two leaves a key that is trusted twice, never one too few.
+        The old public key is noted first: a crash between the two leaves a key that is trusted twice, never one too few. Without
+        an overlap no earlier key counts any more, also of those that were replaced before; all stay noted (`known`).
         """
-        kept = self.previous(now)
-        if overlap > timedelta(0):
-            kept = (*kept, Previous(self.line, self.blob, now + overlap))
+        kept = (*self._previous, Previous(self.line, self.blob, now + overlap))
+        if overlap <= timedelta(0):
+            kept = tuple(replace(old, until=min(old.until, now)) for old in kept)
         key = asyncssh.generate_private_key("ssh-ed25519", comment="interlock logins")
         try:
             noted = "".join(f"{int(old.until.timestamp())} {old.line}\n" for old in kept)

@@ -253,6 +253,8 @@ class PostgresListener:
             try:
                 if catalog is not None and catalog.current is None:
                     await catalog.first_load(CATALOG_PATIENCE)
+                if (ended := opened.stopped()) is not None:  # while the target answered, when there was nobody to tell
+                    raise InterlockError(ended.message, reason=ended.reason)
                 self._begin(dialogue, admitted, opened, upstream, connector, catalog)
             except BaseException:
                 upstream.dialogue.abort()

@@ -39,6 +39,7 @@ SQLSTATES: dict[Reason, str] = {
     Reason.GROUPS_INCOMPLETE: "28P01",
     Reason.ISSUER_UNAVAILABLE: "28P01",
     Reason.CREDENTIAL_REVOKED: "28000",
+    Reason.LOGIN_ENDED: "28000",
     Reason.UNKNOWN_PRINCIPAL: "28P01",
     Reason.DISABLED_PRINCIPAL: "28000",
     Reason.INTERNAL: "XX000",

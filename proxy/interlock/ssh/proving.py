@@ -19,6 +19,7 @@ from asyncssh.packet import SSHPacket
 from asyncssh.public_key import SSHOpenSSHCertificate, SSHX509CertificateChain
 
 from interlock.errors import AuthenticationError, InterlockError
+from interlock.identity.logins import Opened
 from interlock.identity.principal import Principal
 from interlock.ssh import algorithms, certificates
 from interlock.ssh.house import House
@@ -66,6 +67,7 @@ class Proving(Outflow):
         self._proven: Proven | None = None
         self._certified: tuple[bytes, Principal] | None = None
         self._confirming = ""
+        self._confirmed: list[Opened] = []
         self._failures = 0
         self._offers = 0
         super().__init__(house.limits, options)
@@ -189,6 +191,7 @@ class Proving(Outflow):
             return False
         finally:
             signin.abandon(flow)
+        self._confirmed.append(answer)
         if self.auth is not method:
             return False  # the client began another authentication meanwhile: what was confirmed was not for that
         self._prove(username, answer.principal)

@@ -20,6 +20,7 @@ from interlock.config import TargetConfig
 from interlock.errors import SENTENCES, EvidenceError, InterlockError, Reason
 from interlock.evidence.events import EventDraft, Json
 from interlock.gate import Session
+from interlock.identity.logins import Opened
 from interlock.identity.principal import Principal
 from interlock.policy.model import SessionFacts, Target
 from interlock.record import who
@@ -101,6 +102,15 @@ class Visit(Proving):
                 await session.close(self._why, {"channels": self._numbered})
             except EvidenceError as error:
                 log.error("ssh.transcript.not_sealed", session=session.id, reason=str(error.code))
+        for opened in self._confirmed:
+            await self._leave_login(opened)
+
+    async def _leave_login(self, opened: Opened) -> None:
+        assert self._house.signin is not None  # it opened the login
+        try:
+            await self._house.signin.leave(opened)
+        except InterlockError as error:
+            log.error("ssh.login.not_ended", reason=str(error.code))
 
     async def _opened_late(self) -> Session | None:
         """The client may go away while its session is being opened: then it is sealed empty."""
@@ -192,6 +202,8 @@ class Visit(Proving):
             return opened
         self._gate_session = opened
         opened.on_kill = self._killed
+        if (ended := opened.stopped()) is not None:  # while it opened, when there was nobody to tell
+            return ended
         house = self._house
         self._upstream = Upstream(opened, house.diallers[config.name], house.lines, house.enrolments, account, house.limits)
         return None

@@ -22,8 +22,10 @@ from interlock.store.approvals import ApprovalRows
 from interlock.store.conversations import ConversationRows
 from interlock.store.database import Database
 from interlock.store.deliveries import DeliveryRows
+from interlock.store.exchanged import ExchangedRows
 from interlock.store.grants import GrantRows
 from interlock.store.logins import LoginRows
+from interlock.store.logouts import LogoutRows
 from interlock.store.messages import MessageRows
 from interlock.store.outbox import OutboxRows
 from interlock.store.principals import PrincipalRows
@@ -42,6 +44,8 @@ class Store:
     def __init__(self, database: Database, lock: ProcessLock | None) -> None:
         self.principals = PrincipalRows(database)
         self.logins = LoginRows(database)
+        self.logouts = LogoutRows(database)
+        self.exchanged = ExchangedRows(database)
         self.approvals = ApprovalRows(database)
         self.grants = GrantRows(database)
         self.vigilance = VigilanceRows(database)

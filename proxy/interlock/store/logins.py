@@ -49,6 +49,7 @@ class DerivedRow:
     key: str
     groups: str
     expires: datetime
+    origins: str = "[]"
 
 
 Row = LoginRow | DerivedRow

@@ -263,7 +263,39 @@ derived = Table(
     Column("parent", String(255), nullable=False),  # the login, token or jti that it came from, and ends with
     Column("key", String(64), nullable=False),  # fingerprint of the certified key, empty for a password
     Column("groups", Text, nullable=False),  # JSON: what the parent brought beyond the directory
+    Column("origins", Text, nullable=False, server_default="[]"),  # JSON: the issuers' tokens behind the parent
     Column("expires", Moment, nullable=False),
+)
+
+exchanged = Table(
+    "exchanged_credentials",
+    metadata,
+    # A bearer token (`key`) or a Postgres password (`stored_key` and what follows it), and who holds it for whom. Not a foreign
+    # key: who holds one need not be in the directory.
+    Column("id", String(40), primary_key=True),
+    Column("holder", Text, nullable=False),  # JSON: the principal, with its chain
+    Column("facts", String(64), nullable=False),  # SHA-256 of what the directory said of everybody in it
+    Column("parents", Text, nullable=False),  # JSON: idents of what it was given for
+    Column("key", LargeBinary, nullable=False),  # SHA-256 of a token
+    Column("stored_key", LargeBinary, nullable=False),
+    Column("server_key", LargeBinary, nullable=False),
+    Column("salt", LargeBinary, nullable=False),
+    Column("iterations", Integer, nullable=False),
+    Column("expires", Moment, nullable=False),
+    Index(None, "expires"),
+)
+
+logouts = Table(
+    "logouts",
+    metadata,
+    # What an identity provider said is over: its tokens from before are refused, for as long as any can live.
+    Column("provider", String(255), nullable=False),
+    Column("account", String(255), nullable=False),
+    Column("session", String(255), nullable=False),
+    Column("issued", Moment, nullable=False),
+    Column("until", Moment, nullable=False),
+    PrimaryKeyConstraint("provider", "account", "session"),
+    Index(None, "until"),
 )
 
 # -- approvals --------------------------------------------------------------------------------------------------------
