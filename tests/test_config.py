@@ -246,12 +246,17 @@ def test_a_reference_that_leads_nowhere_is_named_without_its_value(tmp_path: Pat
     monkeypatch.delenv("ORDERS_PW", raising=False)
     with pytest.raises(ConfigError, match="ORDERS_PW is not set"):
         SecretRef.model_validate("env:ORDERS_PW").resolve(tmp_path)
-    with pytest.raises(ConfigError, match=r"nothing can't be read: FileNotFoundError"):
+    with pytest.raises(ConfigError, match=r"nothing can't be read: No such file or directory"):
         SecretRef.model_validate("file:nothing").resolve(tmp_path)
     (tmp_path / "noise").write_bytes(b"hunter2\xff")
     with pytest.raises(ConfigError) as error:
         SecretRef.model_validate("file:noise").resolve(tmp_path)
     assert "hunter2" not in str(error.value) and error.value.__cause__ is None
+
+
+def test_an_empty_list_of_what_is_for_later_asks_for_nothing() -> None:
+    parse(changed("listen", {"ssh": "127.0.0.1:2222", "proxy_protocol_from": []}), base=BASE)
+    assert "can't enforce it" in refused(changed("listen", {"ssh": "127.0.0.1:2222", "proxy_protocol_from": ["10.0.0.1"]}))
 
 
 def test_variables_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,7 +133,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.PROVIDER_UNAVAILABLE: "The identity provider does not answer as it should. Try again; the node's log says more.",
     Reason.OVERLOADED: "Too many log in at this moment. Nothing is lost: do the same again in a few seconds.",
     Reason.LOGIN_ENDED: "The login behind this session has ended. Run `interlock login`, and connect again.",
-    Reason.SELF_APPROVAL: "Whoever asks, owns the agent or stands in its delegation chain can't answer the request.",
+    Reason.SELF_APPROVAL: "Whoever asks, owns the agent, is in its delegation chain or wrote the text can't answer the request.",
     Reason.NOT_A_REVIEWER: "You are in none of the groups that may answer this request.",
     Reason.NOT_A_PERSON: "Only people answer requests: an agent's or a service's credential never approves.",
     Reason.UNMAPPED_ACTOR: "This account is linked to no active person. Ask an administrator to link it.",
@@ -173,13 +173,15 @@ class InterlockError(Exception):
 
     reason: ClassVar[Reason] = Reason.INTERNAL
 
-    def __init__(self, message: str = "", *, reason: Reason | None = None) -> None:
+    def __init__(self, message: str = "", *, reason: Reason | None = None, next_step: str = "") -> None:
+        """`next_step` where something better can be said than the reason's own sentence."""
         self.code: Reason = reason if reason is not None else self.reason
+        self._next_step = next_step
         super().__init__(message or SENTENCES[self.code])
 
     @property
     def next_step(self) -> str:
-        return SENTENCES[self.code]
+        return self._next_step or SENTENCES[self.code]
 
 
 class ConfigError(InterlockError):

@@ -63,7 +63,8 @@ class SecretRef(BaseModel):
         try:
             return Secret(path.read_text().rstrip("\n"))
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"the secret file {path} can't be read: {error.__class__.__name__}") from None
+            why = getattr(error, "strerror", None) or "it is not text"
+            raise ConfigError(f"the secret file {path} can't be read: {why}") from None
 
 
 _VAULT = re.compile(

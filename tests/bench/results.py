@@ -18,7 +18,7 @@ from harness.wire_client import WireClient
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 TINY = int(os.environ.get("BENCH_ROWS", "2000000"))
-WIDE = TINY // 20
+WIDE = TINY // 5
 IDLE = int(os.environ.get("BENCH_IDLE", "1000"))
 KILOBYTES = 48
 """Budget of an idle session."""

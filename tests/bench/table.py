@@ -7,6 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -85,17 +86,27 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
+def _family_seconds(pid: int) -> float:
+    """The same of a process and its children together."""
+    total = cpu_seconds(pid)
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            with suppress(OSError):  # it has ended
+                total += cpu_seconds(int(child))
+    return total
+
+
 QUIET_S, QUIET_MOST_S = 0.3, 120.0
 
 
 def quiet(pid: int) -> float:
-    """Wait until the process does nothing, and return its CPU seconds: sealing what came before must not count for what comes."""
-    before, since, end = cpu_seconds(pid), time.monotonic(), time.monotonic() + QUIET_MOST_S
+    """Wait until the process and its children do nothing, and return its CPU seconds: sealing what came before must not count."""
+    before, since, end = _family_seconds(pid), time.monotonic(), time.monotonic() + QUIET_MOST_S
     while time.monotonic() - since < QUIET_S:
         if time.monotonic() > end:
             raise SystemExit(f"process {pid} did not come to rest")
         time.sleep(QUIET_S / 6)
-        now = cpu_seconds(pid)
+        now = _family_seconds(pid)
         if now - before > 1 / TICKS:  # a heartbeat or a timer is no work
             before, since = now, time.monotonic()
     return cpu_seconds(pid)

@@ -393,8 +393,10 @@ def test_a_target_and_teams_are_two_questions() -> None:
     assert status == 2 and "`interlock doctor TARGET` or `interlock doctor --teams`" in said
 
 
-def test_nothing_to_check_is_refused_with_a_sentence() -> None:
-    status, said = run()
+def test_nothing_to_check_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "interlock.yaml"
+    file.write_text("version: 1\nnode: {data_dir: data}\n")
+    status, said = run("--config", str(file))
     assert status == 2 and "interlock doctor --teams" in said
 
 

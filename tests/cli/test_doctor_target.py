@@ -68,6 +68,19 @@ def test_everything_there(setup: Setup) -> None:
 def test_a_target_that_nobody_has(setup: Setup) -> None:
     status, checks = setup.doctor("elsewhere")
     assert status == 1 and checks[0]["detail"].endswith("has no target 'elsewhere'; it has orders")
+    assert checks[0]["fix"].startswith("Name one of those")
+
+
+def test_without_a_name_every_target_is_checked(setup: Setup) -> None:
+    setup.doctor()
+    other = {**setup.target, "name": "spare", "tls": "verify-full"}
+    setup.file.write_text(json.dumps({"version": 1, "node": {"data_dir": "data"}, "targets": [setup.target, other]}))
+    result = CliRunner().invoke(build(["doctor"]), ["doctor", "--config", str(setup.file), "--output", "json"])
+    checks = json.loads(result.stdout)["checks"]
+    assert result.exit_code == 1 and [check["target"] for check in checks] == ["orders"] * len(STEPS) + ["spare"] * len(STEPS)
+    assert {check["status"] for check in checks if check["target"] == "orders"} == {"ok"}
+    shown = CliRunner().invoke(build(["doctor"]), ["doctor", "--config", str(setup.file)])
+    assert "orders:" in shown.output and "spare:" in shown.output
 
 
 @pytest.mark.parametrize(
@@ -77,7 +90,7 @@ def test_a_target_that_nobody_has(setup: Setup) -> None:
         ("configuration", {"tls": "require", "credentials": {"kind": "rds-iam", "region": "x"}}, "needs tls: verify-full"),
         ("address", {"address": f"{'x' * 64}.invalid:5432", "tls": "verify-full"}, ".invalid is not known here"),
         ("tls", {"tls": "verify-full"}, "does not offer TLS: set ssl = on"),
-        ("credential", {"credentials": {"kind": "password", "from": "file:none"}}, "can't be read: FileNotFoundError"),
+        ("credential", {"credentials": {"kind": "password", "from": "file:none"}}, "can't be read: No such file or directory"),
         ("credential", {"credentials": {"kind": "password", "from": "env:NOT_SET_HERE"}}, "NOT_SET_HERE is not set"),
         ("login", {"credentials": {"kind": "none"}}, "asks for a password and none is configured"),
         ("login", {"role": "nobody"}, "did not accept our credential"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from base64 import urlsafe_b64decode
+from base64 import b64encode, urlsafe_b64decode
 
 import pytest
 from hypothesis import given
@@ -39,6 +39,12 @@ def test_the_salt_hides_the_value() -> None:
 def test_other_lines_are_refused(line: bytes) -> None:
     with pytest.raises(EvidenceError):
         disclosure.parse_line(line)
+
+
+@given(st.binary(max_size=20))
+def test_bytes_are_said_as_their_base64_is(data: bytes) -> None:
+    for said in (data, data * 2000):
+        assert disclosure.tail_of_bytes("data", said) == disclosure.tail("data", b64encode(said).decode())
 
 
 @pytest.mark.skipif(not COMPILED, reason="no compiler at build time")

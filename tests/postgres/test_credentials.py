@@ -81,7 +81,7 @@ async def test_a_file_is_read_anew_each_time(opened: list[Providers], tmp_path: 
     (tmp_path / "pw").write_text("two\n")
     assert password(await source.login()) == "two"
     (tmp_path / "pw").unlink()
-    assert "can't be read: FileNotFoundError" in await source.refused()
+    assert "can't be read: No such file or directory" in await source.refused()
 
 
 async def test_the_environment(opened: list[Providers], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,12 +92,22 @@ async def test_a_client_that_does_not_read_holds_the_target_back(bench: SshBench
     await connection.wait_closed()
 
 
+@pytest.mark.timeout(300)
 async def test_several_channels_at_once_over_one_connection(bench: SshBench) -> None:
+    """Twenty clients start at once, for which a busy machine may take minutes. A deadlock never ends, and says where it was."""
     control = bench.directory / "control"
     master = await bench.spawn(options=["-M", "-S", str(control), "-N"])
-    await until(control.exists)
-    share = ["-S", str(control)]
-    answers = await asyncio.gather(*(bench.ssh(f"sleep 0.2; echo {n}; exit {n}", options=share) for n in range(20)))
+    await until(control.exists, 120)
+    wanted = [bench.ssh(f"sleep 0.2; echo {n}; exit {n}", options=["-S", str(control)], timeout=150) for n in range(20)]
+    try:
+        answers = await asyncio.gather(*wanted)
+    except TimeoutError:
+        phases = [
+            (c.number, c.execution and c.execution.phase)
+            for i in bench.listener._house.connections
+            for c in i._session_channels()
+        ]
+        pytest.fail(f"{phases=}, lines: {bench.listener.lines.count}, ran at the target: {bench.target.ran()}")
     assert [(a.status, a.out) for a in answers] == [(n, f"{n}\n".encode()) for n in range(20)]
     assert len(bench.memory.transcripts.sessions) == 1  # one session for the connection, every channel decided on its own
     assert len(bench.memory.transcripts.all("decision")) == 20

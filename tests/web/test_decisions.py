@@ -214,6 +214,8 @@ async def test_an_edit_is_decided_by_policy_and_by_the_digest_it_answers(house: 
             return told(await bob.post(f"/v1/approvals/{request.id}/edit", json={"text": text, "digest": digest}))
 
         assert await edit("DROP TABLE orders") == (422, "denied-by-policy")
+        bare = await bob.post(f"/v1/approvals/{request.id}/edit", json={"text": "DROP TABLE orders"})
+        assert told(bare) == (422, "denied-by-policy")
         assert await edit("SELECT 1") == (409, "not-editable")
         assert await edit("DELETE FROM") == (422, "syntax-error")
         assert await edit("DELETE FROM orders -- \u202e") == (422, "deceptive-text")

@@ -123,9 +123,9 @@ class Client:
 
     def _unreachable(self, error: Exception) -> InterlockError:
         return InterlockError(
-            f"no daemon answers at {self.server} ({error.__class__.__name__}); start `interlock serve`, "
-            "or name it with --server or INTERLOCK_SERVER",
+            f"no daemon answers at {self.server} ({error.__class__.__name__})",
             reason=Reason.TARGET_UNREACHABLE,
+            next_step="Start `interlock serve`, or name it with --server or INTERLOCK_SERVER: a URL or the socket in data_dir.",
         )
 
 

@@ -29,7 +29,7 @@ _MARKS = {Status.OK: "ok", Status.FAILED: "FAILED", Status.SKIPPED: "not tried"}
 
 @reporting
 def doctor(
-    target: Annotated[str | None, typer.Argument(help="A target of the configuration.")] = None,
+    target: Annotated[str | None, typer.Argument(help="A target of the configuration; absent: all of them.")] = None,
     teams: Annotated[bool, typer.Option("--teams", help="Check everything Microsoft Teams needs.")] = False,
     config: Annotated[
         Path, typer.Option("--config", "-c", envvar="INTERLOCK_CONFIG", help="The configuration file.")
@@ -40,20 +40,38 @@ def doctor(
     output: Annotated[Output, typer.Option("--output", "-o", help="text or json.")] = Output.TEXT,
 ) -> None:
     """Try every step of a set-up, and say what to do where one fails. Exit 1 when any does."""
-    if teams == (target is not None):
+    if teams and target is not None:
         raise ConfigError("say what to check: `interlock doctor TARGET` or `interlock doctor --teams`")
-    if target is not None:
-        kind = SshCheckup if _is_ssh(config, target) else TargetCheckup
-        findings = asyncio.run(kind(config, target, clock=SystemClock(), entropy=system_entropy).run())
+    if teams:
+        found = {"Teams": asyncio.run(_check_teams(config, lambda loaded: _everybody(loaded, server)))}
     else:
-        findings = asyncio.run(_check_teams(config, lambda loaded: _everybody(loaded, server)))
-    well = all(finding.status is Status.OK for finding in findings)
+        found = {name: _check_target(config, name) for name in ([target] if target is not None else _targets(config))}
+    well = all(finding.status is Status.OK for findings in found.values() for finding in findings)
     if output is Output.JSON:
-        checks = [{"check": f.step, "status": str(f.status), "detail": f.said, "fix": f.fix} for f in findings]
+        checks = [
+            {**({"target": name} if not teams else {}), "check": f.step, "status": str(f.status), "detail": f.said, "fix": f.fix}
+            for name, findings in found.items() for f in findings
+        ]  # fmt: skip
         emit_json({"v": 1, "ok": well, "checks": checks})
     else:
-        _tell(findings, target or "Teams")
+        for name, findings in found.items():
+            if len(found) > 1:
+                data.print(f"{name}:", markup=False)
+            _tell(findings, name)
     raise typer.Exit(0 if well else 1)
+
+
+def _targets(file: Path) -> list[str]:
+    """Return every target's name. Raise ConfigError where there is none to check."""
+    names = [target.name for target in load(file).targets]
+    if not names:
+        raise ConfigError(f"{file} has no targets; write some, or check Teams with `interlock doctor --teams`")
+    return names
+
+
+def _check_target(config: Path, name: str) -> list[Finding]:
+    kind = SshCheckup if _is_ssh(config, name) else TargetCheckup
+    return asyncio.run(kind(config, name, clock=SystemClock(), entropy=system_entropy).run())
 
 
 def _is_ssh(file: Path, name: str) -> bool:

@@ -106,8 +106,9 @@ def _with_person(at: str, public: str, *, device: bool) -> tuple[Session, dict[s
         answer = _in_browser(client, wanted)
     else:
         raise InterlockError(
-            "people do not log in at an identity provider here; use a registered key, or --token-file with a token of yours",
+            "people do not log in at an identity provider here: the configuration has no identity.login",
             reason=Reason.REQUEST_NOT_OFFERED,
+            next_step="Use ssh with a registered key, psql with a password you were given, or --token-file with a token.",
         )
     session = Session(server=at, handle=str(answer["handle"]), expires=str(answer["expires"]), token=str(answer["token"]))
     return session, answer.get("certificate")

@@ -340,7 +340,7 @@ def _public_key(path: Path) -> str:
     try:
         lines = [line for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} can't be read: {error.__class__.__name__}") from None
+        raise ConfigError(f"{path} can't be read: {getattr(error, 'strerror', None) or 'it is not text'}") from None
     if len(lines) != 1:
         raise ConfigError(f"{path} must hold one public key; give the .pub file")
     sshkey.parse(lines[0])
@@ -361,7 +361,7 @@ def _passphrase(handle: str, file: Path | None) -> str:
         try:
             return file.read_text().rstrip("\n")
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{file} can't be read: {error.__class__.__name__}") from None
+            raise ConfigError(f"{file} can't be read: {getattr(error, 'strerror', None) or 'it is not text'}") from None
     if not sys.stdin.isatty():
         raise ConfigError("there is no terminal to ask for the passphrase; use --passphrase-file")
     return getpass.getpass(f"passphrase of {handle}: ")

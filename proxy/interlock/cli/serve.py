@@ -17,7 +17,8 @@ import typer
 from interlock.cli.client import Client, find_server
 from interlock.cli.kept import Kept
 from interlock.cli.output import Output, columns, data, emit_json, reporting, say
-from interlock.config import Config, load
+from interlock.clock import SystemClock, system_entropy
+from interlock.config import Config, TargetConfig, load
 from interlock.errors import AuthenticationError, ConfigError, InterlockError
 
 log = structlog.get_logger()
@@ -97,7 +98,7 @@ async def _serve(config: Config) -> None:
 
 
 @reporting
-def check(config: ConfigFile = DEFAULT_CONFIG) -> None:
+def check(config: ConfigFile = DEFAULT_CONFIG, output: Format = Output.TEXT) -> None:
     """Validate the configuration and its policies, whole, without starting anything."""
     from interlock.policy.lint import unmatched
     from interlock.policy.loader import configured
@@ -108,13 +109,30 @@ def check(config: ConfigFile = DEFAULT_CONFIG) -> None:
     files, terms = configured(loaded)
     policies = load_policies(files, terms=terms)
     for target in loaded.targets:
-        target.credentials.check(loaded.base)
+        _check_target(loaded, target)
+    warnings = [*policies.warnings, *unmatched(policies.rules, policies.access, list(map(facts_of, loaded.targets)))]
+    warnings += [
+        f"target {target.name}: unsafe_client_settings is for tests: nothing that is sent there can be known"
+        for target in loaded.targets if target.unsafe_client_settings
+    ]  # fmt: skip
+    if output is Output.JSON:
+        counts = {"targets": len(loaded.targets), "rules": len(policies.rules)}
+        emit_json({"v": 1, "ok": True, **counts, "policy": policies.digest, "warnings": list(map(str, warnings))})
+        return
     say(f"{config}: {len(loaded.targets)} targets, {len(policies.rules)} rules, policy {policies.digest}")
-    for warning in (*policies.warnings, *unmatched(policies.rules, policies.access, list(map(facts_of, loaded.targets)))):
+    for warning in warnings:
         say(f"warning: {warning}")
-    for target in loaded.targets:
-        if target.unsafe_client_settings:
-            say(f"warning: target {target.name}: unsafe_client_settings is for tests: nothing that is sent there can be known")
+
+
+def _check_target(config: Config, target: TargetConfig) -> None:
+    """Read what a target rests on, as `serve` does before it starts. Raise ConfigError, TargetError."""
+    target.credentials.check(config.base)
+    if target.protocol == "ssh":
+        from interlock.ssh import credentials
+        from interlock.ssh.dialling import host_keys_path, read_host_keys
+
+        read_host_keys(host_keys_path(config, target), target.name)
+        credentials.load(config, target, clock=SystemClock(), entropy=system_entropy)
 
 
 @reporting

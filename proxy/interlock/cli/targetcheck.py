@@ -62,7 +62,8 @@ class TargetCheckup:
         config = load(self._file)
         target = config.target(self._name)
         if target is None:
-            raise ConfigError(f"{self._file} has no target {self._name!r}; it has {', '.join(t.name for t in config.targets)}")
+            told = f"{self._file} has no target {self._name!r}; it has {', '.join(t.name for t in config.targets) or 'none'}"
+            raise ConfigError(told, next_step="Name one of those, or write this one under targets:.")
         if target.protocol != "postgres":
             raise ConfigError(f"{self._name} is an {target.protocol} target; this checks postgres targets")
         return config, target

@@ -24,7 +24,8 @@ LATER = frozenset(
         "listen.proxy_protocol_from", "objects",
     )
 )  # fmt: skip
-"""Keys of the contract whose controls this version can't enforce. Asking for one refuses to start; none is ignored."""
+"""Keys of the contract whose controls this version can't enforce. Asking for one refuses to start; none is ignored. An empty
+list asks for none."""
 _ENV = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -33,7 +34,10 @@ def load(path: Path) -> Config:
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} can't be read: {error}. Name another file with --config.") from None
+        why = getattr(error, "strerror", None) or "it is not text"
+        raise ConfigError(
+            f"{path} can't be read: {why}. Name another file with --config, or write one with `interlock init`."
+        ) from None
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -46,10 +50,19 @@ def load(path: Path) -> Config:
 def parse(data: Mapping[str, Any], *, base: Path, source: str = "configuration") -> Config:
     """Validate data that YAML gave. Raise ConfigError."""
     try:
-        return Config.model_validate({**_expand(data), "base": base})
+        return Config.model_validate({**_asked(_expand(data)), "base": base})
     except ValidationError as error:
         lines = [_explain(dict(problem), data) for problem in error.errors(include_input=False, include_url=False)]
         raise ConfigError(f"{source}:\n" + "\n".join(f"  {line}" for line in lines)) from None
+
+
+def _asked(data: Any) -> dict[str, Any]:
+    """Return the data without empty lists of what is for later."""
+    asked = dict(data)
+    for section, inner in data.items():
+        if isinstance(inner, dict):
+            asked[section] = {key: value for key, value in inner.items() if value != [] or f"{section}.{key}" not in LATER}
+    return asked
 
 
 def _expand(value: Any) -> Any:

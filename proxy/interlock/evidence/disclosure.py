@@ -24,7 +24,7 @@ from interlock.evidence.events import Json
 
 __all__ = [
     "DRAWN", "OF_SEAL", "SALT", "URL_SAFE", "Disclosed", "beginnings", "commit", "digest", "digest_of", "encoded_tail",
-    "encoded_tail_plain", "line", "parse_line", "read_tail", "seq_of", "tail",
+    "encoded_tail_plain", "line", "parse_line", "read_tail", "seq_of", "tail", "tail_of_bytes",
 ]  # fmt: skip
 
 SALT = 16
@@ -92,6 +92,11 @@ def tail(name: str, value: Json) -> bytes:
 def encoded_tail_plain(name: bytes, value: bytes, /) -> bytes:
     """Like `tail`, of a name and a value whose canonical bytes these are."""
     return _b64(b'",%b,%b]' % (name, value))
+
+
+def tail_of_bytes(name: str, data: bytes) -> bytes:
+    """Like `tail`, of bytes, which are said in base64. For many of them: what is base64 need not be looked through for JSON."""
+    return encoded_tail_plain(_name(name), b'"%b"' % b2a_base64(data, newline=False))
 
 
 def read_tail(data: bytes) -> tuple[str, Json]:

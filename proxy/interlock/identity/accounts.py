@@ -11,10 +11,10 @@ from interlock.errors import NotFoundError
 from interlock.evidence.events import Json
 from interlock.identity import registration
 from interlock.identity.changes import Change, ChangeKind
-from interlock.identity.entries import OPERATOR, Entry, identity_of, other_of
+from interlock.identity.entries import OPERATOR, Entry
 from interlock.identity.ledger import Ledger
 from interlock.identity.principal import Identity
-from interlock.store.principals import LinkRow, Row
+from interlock.store.principals import LinkRow, Row, SlackRow, TeamsRow
 
 
 class Accounts(Ledger):
@@ -36,7 +36,7 @@ class Accounts(Ledger):
         async with self._lock:
             entry = self._entry(handle)
             key = (tenant.lower(), oid.lower())
-            drop = [r for r in self._index.rows.teams if identity_of(r) == entry.identity and (r.tenant, r.oid) == key]
+            drop = [r for r in self._index.rows.of(TeamsRow, entry.identity) if (r.tenant, r.oid) == key]
             if not drop:
                 raise NotFoundError(f"{handle} has no such link")
             change = Change(ChangeKind.UNLINKED, entry.identity, handle)
@@ -57,7 +57,7 @@ class Accounts(Ledger):
     async def unlink_slack(self, handle: str, team: str, user: str, *, by: Identity = OPERATOR) -> Entry:
         async with self._lock:
             entry = self._entry(handle)
-            drop = [r for r in self._index.rows.slack if identity_of(r) == entry.identity and (r.team, r.user) == (team, user)]
+            drop = [r for r in self._index.rows.of(SlackRow, entry.identity) if (r.team, r.user) == (team, user)]
             if not drop:
                 raise NotFoundError(f"{handle} has no such link")
             change = Change(ChangeKind.UNLINKED, entry.identity, handle)
@@ -84,8 +84,7 @@ class Accounts(Ledger):
     async def unlink(self, handle: str, other: Identity, *, by: Identity = OPERATOR) -> Entry:
         async with self._lock:
             entry = self._entry(handle)
-            pair = {entry.identity, other}
-            drop = [row for row in self._index.rows.links if {identity_of(row), other_of(row)} == pair]
+            drop = self._index.rows.between(entry.identity, other)
             if not drop:
                 raise NotFoundError(f"{handle} has no such link")
             # Two accounts that stop being one person may answer each other: that is a gain of authority.

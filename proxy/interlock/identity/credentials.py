@@ -13,7 +13,7 @@ from interlock.errors import ConfigError, InterlockError, Reason
 from interlock.evidence.events import Json
 from interlock.identity import registration, tokens
 from interlock.identity.changes import Change, ChangeKind
-from interlock.identity.entries import OPERATOR, Entry, applied, indexed
+from interlock.identity.entries import OPERATOR, Entry
 from interlock.identity.ledger import Ledger
 from interlock.identity.passphrase import Passphrases
 from interlock.identity.principal import Identity, Kind
@@ -144,7 +144,7 @@ class Credentials(Ledger):
             if found is None or count <= found[1].sign_count:
                 return
             row = replace(found[1], sign_count=count)
-            self._index = indexed(applied(self._index.rows, put=[row]))
+            self._index = self._index.after(put=[row])
             await self._rows.change(put=[row])
 
     async def _hash(self, kind: Kind, passphrase: str) -> str:

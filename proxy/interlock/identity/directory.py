@@ -17,7 +17,7 @@ from interlock.identity import registration
 from interlock.identity.accounts import Accounts, teams_secret
 from interlock.identity.changes import Change, ChangeKind
 from interlock.identity.credentials import Credentials
-from interlock.identity.entries import LOCAL, OPERATOR, Entry, identity_of, other_of
+from interlock.identity.entries import LOCAL, OPERATOR, Entry
 from interlock.identity.passphrase import Passphrases
 from interlock.identity.principal import Identity, Kind
 from interlock.store.principals import MembershipRow, PrincipalRow, PrincipalRows, Row, SshKeyRow
@@ -91,7 +91,7 @@ class Directory(Credentials, Accounts):
         async with self._lock:
             entry = self._entry(handle)
             change = Change(ChangeKind.REMOVED, entry.identity, handle, self.with_agents(entry))
-            inward = [row for row in self._index.rows.links if other_of(row) == entry.identity]
+            inward = list(self._index.rows.inward(entry.identity))
             await self._apply(change, by, drop=[*inward, self.row(entry)], urgent=True)
 
     async def set_disabled(self, handle: str, disabled: bool, *, by: Identity = OPERATOR) -> Entry:
@@ -114,7 +114,7 @@ class Directory(Credentials, Accounts):
             wanted, now = set(registration.checked_groups(groups)), self._clock.now()
             i, s = entry.identity.issuer, entry.identity.subject
             put: list[Row] = [MembershipRow(i, s, name, now) for name in sorted(wanted - entry.groups)]
-            lost = [r for r in self._index.rows.memberships if identity_of(r) == entry.identity and r.name not in wanted]
+            lost = [r for r in self._index.rows.of(MembershipRow, entry.identity) if r.name not in wanted]
             if put:
                 put.append(self.gained(self.row(entry), by))
             await self._apply(

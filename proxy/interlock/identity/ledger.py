@@ -18,7 +18,8 @@ from interlock.errors import InterlockError, NotFoundError, Reason
 from interlock.evidence.events import EventDraft, Json, Recorder
 from interlock.identity import registration
 from interlock.identity.changes import Amendment, Change, ChangeKind
-from interlock.identity.entries import Entry, Index, applied, identity_of, indexed
+from interlock.identity.entries import Entry
+from interlock.identity.index import Index, indexed
 from interlock.identity.lookup import Lookup
 from interlock.identity.principal import Identity, Kind
 from interlock.store.principals import PrincipalRow, PrincipalRows, Row
@@ -82,7 +83,7 @@ class Ledger(Lookup):
         """Record, store, swap in, tell. An `urgent` change takes authority away: neither a full disk nor a store that is
         down keeps it from taking effect here, and the error is raised nevertheless.
         """
-        following = indexed(applied(self._index.rows, put=put, drop=drop))
+        following = self._index.after(put=put, drop=drop)
         told: dict[str, Json] = {"change": str(change.kind), "identity": str(change.identity), "handle": change.handle}
         try:
             self._journal.append(EventDraft("identity.change", {**told, "by": str(by), **(fields or {})}, secret or {}))
@@ -127,7 +128,9 @@ class Ledger(Lookup):
         return entry
 
     def row(self, entry: Entry) -> PrincipalRow:
-        return next(row for row in self._index.rows.principals if identity_of(row) == entry.identity)
+        row = self._index.rows.principal(entry.identity)
+        assert row is not None
+        return row
 
     def gained(self, row: PrincipalRow, by: Identity) -> PrincipalRow:
         """Return the row after a gain of authority: what was confirmed before says nothing about it."""
@@ -135,5 +138,5 @@ class Ledger(Lookup):
         return replace(row, changed=now, changed_by=registration.changers(row, by), confirmed=None, confirmed_by="")
 
     def with_agents(self, entry: Entry) -> frozenset[Identity]:
-        owned = {e.identity for e in self._index.by_identity.values() if e.owner == entry.identity and e.kind is Kind.AGENT}
-        return frozenset({entry.identity, *owned})
+        owned = (self._index.by_identity[one] for one in self._index.rows.owned(entry.identity))
+        return frozenset({entry.identity, *(e.identity for e in owned if e.kind is Kind.AGENT)})

@@ -10,7 +10,8 @@ from datetime import timedelta
 
 from interlock.clock import Clock
 from interlock.identity import tokens
-from interlock.identity.entries import Entry, Index
+from interlock.identity.entries import Entry
+from interlock.identity.index import Index
 from interlock.identity.principal import Identity
 from interlock.identity.scram import ScramCredentials, impostor
 from interlock.store.principals import PasskeyRow, TokenRow

@@ -19,7 +19,8 @@ from interlock.errors import ConfigError
 from interlock.identity import registration
 from interlock.identity.changes import Amendment, Change, ChangeKind
 from interlock.identity.directory import Directory
-from interlock.identity.entries import LOCAL, Entry, Index, identity_of
+from interlock.identity.entries import LOCAL, Entry
+from interlock.identity.index import Index
 from interlock.identity.principal import Identity, Kind
 from interlock.identity.scim import Group, ScimError, User
 from interlock.store.principals import IdpGroupsRow, LinkRow, PrincipalRow, Row, ScimMemberRow, ScimUserRow
@@ -72,7 +73,7 @@ class Provisioning:
 
         def build(index: Index) -> Amendment:
             self._check_unique(index, user, "")
-            if len(index.rows.scim_users) >= MAX_USERS:
+            if len(index.rows.all(ScimUserRow)) >= MAX_USERS:
                 raise ScimError(403, "tooMany", f"at most {MAX_USERS} users are kept")
             now, other = self._clock.now(), self._identity(user)
             entry = index.by_identity.get(other) or index.by_foreign.get(other)
@@ -150,7 +151,7 @@ class Provisioning:
 
         def build(index: Index) -> Amendment:
             entry, row = self.user(ident)
-            members = [one for one in index.rows.scim_members if identity_of(one) == entry.identity]
+            members = list(index.rows.of(ScimMemberRow, entry.identity))
             change = Change(ChangeKind.DISABLED, entry.identity, entry.handle, self._directory.with_agents(entry))
             stopped = replace(self._directory.row(entry), disabled=True)
             return Amendment(change, [stopped], [row, *members], fields={"scim": ident, "deleted": True}, urgent=True)
@@ -164,7 +165,7 @@ class Provisioning:
         return Identity(self._issuer, value)
 
     def _check_unique(self, index: Index, user: User, ident: str) -> None:
-        for row in index.rows.scim_users:
+        for row in index.rows.all(ScimUserRow):
             if row.id != ident and row.user_name.lower() == user.user_name.lower():
                 raise ScimError(409, "uniqueness", "there is a user of this userName")
 
@@ -233,7 +234,7 @@ class Provisioning:
     async def _member(self, row: ScimGroupRow, ident: str, *, inside: bool) -> None:
         def build(index: Index) -> Amendment | None:
             entry, _ = self.user(ident)
-            before = [o for o in index.rows.scim_members if identity_of(o) == entry.identity and o.group == row.id]
+            before = [o for o in index.rows.of(ScimMemberRow, entry.identity) if o.group == row.id]
             if inside and before and before[0].name == row.display:
                 return None
             i, s = entry.identity.issuer, entry.identity.subject
@@ -258,7 +259,7 @@ async def learn_groups(directory: Directory, clock: Clock, identity: Identity, s
         if entry is None:
             return None
         i, s = identity.issuer, identity.subject
-        rows = [one for one in index.rows.idp_groups if identity_of(one) == identity and one.source == source]
+        rows = [one for one in index.rows.of(IdpGroupsRow, identity) if one.source == source]
         before = frozenset(json.loads(rows[0].names)) if rows else frozenset()
         added, removed = frozenset(names) - before, before - frozenset(names)
         now = clock.now()

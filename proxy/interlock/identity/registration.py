@@ -14,7 +14,8 @@ from urllib.parse import quote
 
 from interlock.errors import ConfigError, InterlockError, Reason
 from interlock.identity import sshkey
-from interlock.identity.entries import LOCAL, OPERATOR, Entry, Index
+from interlock.identity.entries import LOCAL, OPERATOR, Entry
+from interlock.identity.index import Index
 from interlock.identity.principal import HANDLE, Identity, Kind
 from interlock.store.principals import PasskeyRow, PrincipalRow, SlackRow, SshKeyRow, TeamsRow
 

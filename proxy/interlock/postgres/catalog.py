@@ -159,7 +159,8 @@ class CatalogSource:
                 rows = await self._read()
             catalog = await asyncio.to_thread(Catalog.from_rows, rows)
         except (OSError, InterlockError, ValueError) as error:
-            log.warning("catalog not loaded", target=self._target.name, error=error.__class__.__name__)
+            said = str(error) if isinstance(error, InterlockError) else error.__class__.__name__
+            log.warning("catalog not loaded", target=self._target.name, error=said, hint="try interlock doctor TARGET")
             self._record({"loaded": False, "error": error.__class__.__name__})
             return None
         took = (self._clock.monotonic_us() - started) // 1000

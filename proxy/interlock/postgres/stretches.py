@@ -29,7 +29,7 @@ MAX_KEPT = 64
 """Parse messages, and as many kinds of texts that are alike, that a session remembers."""
 MAX_KEPT_BYTES = 4096
 """Longer ones hardly repeat."""
-_QUERY = ord("Q")
+_QUERY = b"Q"
 
 
 class Parsed(NamedTuple):
@@ -97,7 +97,7 @@ class Stretches:
 
         To be asked only when `ready`.
         """
-        if data[0] == _QUERY:
+        if data[:1] == _QUERY:
             flight = self._query(data)
         else:
             asked = stretch.asked(data)

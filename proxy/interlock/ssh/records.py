@@ -6,11 +6,17 @@ Bytes, names and places that a client or a target chose are committed to (`secre
 from __future__ import annotations
 
 import base64
+from functools import lru_cache
 
-from interlock.evidence.events import EventDraft, Json
+from interlock.evidence import disclosure
+from interlock.evidence.events import Draft, EventDraft, Json
+from interlock.evidence.forms import Form
 from interlock.ssh.requests import Scope
 
 STDOUT, STDERR = 1, 2
+
+LARGE = 8 * 1024
+"""Bytes of one read that are recorded the short way: what prints that much prints it in packets of one size."""
 
 
 def refused_request(scope: Scope, request: str, *, channel: int | None = None, detail: str = "") -> EventDraft:
@@ -43,7 +49,9 @@ def routed(channel: int, forward: int, about: dict[str, Json]) -> EventDraft:
     return EventDraft("channel.open", {"channel": channel, "side": "target", "ref": forward, **about})
 
 
-def output(channel: int, stream: int, data: bytes) -> EventDraft:
+def output(channel: int, stream: int, data: bytes) -> Draft:
+    if len(data) >= LARGE:
+        return _printed(channel, stream, len(data)).draft(given=(disclosure.tail_of_bytes("data", data),))
     return EventDraft(
         "term.output",
         {"channel": channel, "stream": stream, "bytes": len(data)},
@@ -51,7 +59,19 @@ def output(channel: int, stream: int, data: bytes) -> EventDraft:
     )
 
 
-def typed(channel: int, data: bytes) -> EventDraft:
+@lru_cache(16)
+def _printed(channel: int, stream: int, size: int) -> Form:
+    return Form("term.output", {"channel": channel, "stream": stream, "bytes": size})
+
+
+@lru_cache(16)
+def _typed(channel: int, size: int) -> Form:
+    return Form("term.input", {"channel": channel, "bytes": size})
+
+
+def typed(channel: int, data: bytes) -> Draft:
+    if len(data) >= LARGE:
+        return _typed(channel, len(data)).draft(given=(disclosure.tail_of_bytes("data", data),))
     return EventDraft("term.input", {"channel": channel, "bytes": len(data)}, {"data": base64.b64encode(data).decode()})
 
 

@@ -43,8 +43,10 @@ class DecisionIn(Body):
 
 
 class EditIn(Body):
+    """A request never changes, so without a digest it is the one that its id names."""
+
     text: Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
-    digest: Digest
+    digest: Digest | None = None
     reason: Words = ""
 
 
@@ -122,7 +124,7 @@ def approvals_router(inbox: Inbox, gate: Gate, shown: Shown, door: Doorkeeper) -
             editor=caller.principal.identity,
             channel=caller.channel,
             channel_actor=str(caller.principal.identity),
-            digest=body.digest,
+            digest=body.digest if body.digest is not None else request.digest,
             draft=draft,
             reason=body.reason,
         )
