@@ -443,6 +443,36 @@ def test_cancelling_ones_own_is_no_guess() -> None:
     assert len(cancelled) == 10 * BURST
 
 
+def test_a_cancel_that_comes_when_its_session_is_gone_is_no_guess() -> None:
+    """lib/pq cancels what it has just closed. When that cost guesses, the next cancels in time were lost in silence."""
+    import asyncio
+
+    from harness.clock import ManualClock
+    from interlock.postgres.cancel import _MAX_ENDED, BURST, CancelKeys
+
+    keys, cancelled = CancelKeys(clock=ManualClock(), entropy=system_entropy), []
+
+    async def cancel() -> None:
+        cancelled.append(True)
+
+    async def late() -> None:
+        secret = keys.issue(7, cancel)
+        keys.withdraw(7, secret)
+        for _ in range(10 * BURST):
+            assert not await keys.cancel(7, secret, "10.0.0.1")
+        alive = keys.issue(8, cancel)
+        assert await keys.cancel(8, alive, "10.0.0.1")
+        for process in range(2 * _MAX_ENDED):
+            keys.withdraw(process, keys.issue(process, cancel))
+        for _ in range(BURST):  # the first one is forgotten by now, and costs
+            assert not await keys.cancel(7, secret, "10.0.0.1")
+        assert not await keys.cancel(8, keys.issue(8, cancel), "10.0.0.1")
+
+    asyncio.run(late())
+    assert cancelled == [True]
+    assert len(keys._ended) == _MAX_ENDED
+
+
 POISONS = {
     "GBK": "SET client_encoding = 'GBK'", "SJIS by NAMES": "SET NAMES 'SJIS'", "LATIN1": "SET client_encoding = 'LATIN1'",
     "strings": "SET standard_conforming_strings = off", "GBK by a function": "SELECT set_config('client_encoding', 'GBK', false)",

@@ -19,6 +19,8 @@ SECRET_BYTES = {0: 4, 2: 32}
 BURST = 20
 PER_SECOND = 5.0
 _MAX_SOURCES = 4096
+_MAX_ENDED = 4096
+"""Keys of ended sessions that are remembered: a client's last cancel often comes when its session is gone."""
 
 
 class CancelKeys:
@@ -28,6 +30,7 @@ class CancelKeys:
         self._clock = clock
         self._entropy = entropy
         self._sessions: dict[int, dict[bytes, Callable[[], Awaitable[None]]]] = {}
+        self._ended: OrderedDict[tuple[int, bytes], None] = OrderedDict()
         self._budgets: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
     def issue(self, process: int, cancel: Callable[[], Awaitable[None]], *, minor: int = 0) -> bytes:
@@ -41,7 +44,10 @@ class CancelKeys:
 
     def withdraw(self, process: int, secret: bytes) -> None:
         keys = self._sessions.get(process, {})
-        keys.pop(secret, None)
+        if keys.pop(secret, None) is not None:
+            self._ended[process, secret] = None
+            if len(self._ended) > _MAX_ENDED:
+                self._ended.popitem(last=False)
         if not keys:
             self._sessions.pop(process, None)
 
@@ -54,6 +60,8 @@ class CancelKeys:
                 self._give_back(source)
                 await cancel()
                 return True
+        if (process, secret) in self._ended:  # too late, and no guess: else a pool that is late often loses those in time
+            self._give_back(source)
         return False
 
     def _give_back(self, source: str) -> None:
