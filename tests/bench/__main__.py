@@ -49,6 +49,9 @@ async def main() -> int:
         if not only_postgres:
             await approvals.measure(answering, server)
             figures += await evidence.measure()
+            logging_in = directory / "logging-in"
+            logging_in.mkdir(mode=0o755)
+            figures += await logins.measure(logging_in, server)
         for figure in figures:
             print(figure)
         if only_postgres:

@@ -38,7 +38,7 @@ from harness.postgres_server import PostgresServer, running_server  # noqa: E402
 
 RATE = int(os.environ.get("LOGINS", "200"))
 SECONDS = int(os.environ.get("SECONDS", "6"))
-PEOPLE = int(os.environ.get("PEOPLE", "300"))
+PEOPLE = int(os.environ.get("PEOPLE", "200"))
 PAUSE_S = 0.005
 """Between two questions of the session."""
 

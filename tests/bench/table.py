@@ -14,6 +14,8 @@ from statistics import median
 from types import MappingProxyType
 from typing import Any
 
+from harness.children import children
+
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -89,10 +91,9 @@ def cpu_seconds(pid: int) -> float:
 def _family_seconds(pid: int) -> float:
     """The same of a process and its children together."""
     total = cpu_seconds(pid)
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            with suppress(OSError):  # it has ended
-                total += cpu_seconds(int(child))
+    for child in children(pid):
+        with suppress(OSError):  # it has ended
+            total += cpu_seconds(child)
     return total
 
 

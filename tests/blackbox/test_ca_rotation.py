@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -22,14 +23,12 @@ class Machine:
     def __init__(self, world: World, folder: Path) -> None:
         self.world = world
         self.key = make_key(folder / "id")
-        self.token = world.node.json("principals", "token", "issue", "claude")["token"]
+        with closing(Client(str(world.node.data_dir / SOCKET))) as daemon:
+            self.token = daemon.post("/v1/principals/claude/tokens")["token"]
 
     def certificate(self, name: str) -> Path:
-        daemon = Client(str(self.world.node.data_dir / SOCKET), token=self.token)
-        try:
+        with closing(Client(str(self.world.node.data_dir / SOCKET), token=self.token)) as daemon:
             row = daemon.post("/v1/certificate", {"public_key": self.key.with_suffix(".pub").read_text().strip()})
-        finally:
-            daemon.close()
         file = self.key.with_name(f"{name}-cert.pub")
         file.write_text(row["certificate"] + "\n")
         return file

@@ -10,6 +10,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -107,18 +108,19 @@ async def provider(tmp_path_factory: pytest.TempPathFactory, server: PostgresSer
         ]
         login = {"issuer": "people", "cli": {"client_id": "interlock-cli"}}
         async with open_world(
-            folder, server, tls={"certificate": str(pem), "key": str(key)},
+            folder, server, adjust=lambda _: _write_rules(folder), tls={"certificate": str(pem), "key": str(key)},
             listen={"ssh": "127.0.0.1:0", "postgres": "127.0.0.1:0", "http": "127.0.0.1:0", "postgres_auth": "token"},
             identity={"issuers": issuers, "login": login, "scim": {"token": "file:scim_token", "issuer": "people"}},
         ) as world:  # fmt: skip
-            (world.node.directory / "policies/ours.yaml").write_text(RULES)
-            await asyncio.to_thread(world.node.stop)
-            await asyncio.to_thread(world.node.start)
             made = Provider(world, issuer)
             made.ci = ci  # type: ignore[attr-defined]
             yield made
             for link in made.links:
                 link.terminate()
+
+
+def _write_rules(folder: Path) -> None:
+    (folder / "node/policies/ours.yaml").write_text(RULES)
 
 
 async def told(world: World, call: Callable[[Client], Any]) -> Any:

@@ -22,6 +22,7 @@ import pytest
 import pytest_asyncio
 
 from blackbox.conftest import World, open_world
+from harness.children import children
 from harness.postgres_server import PostgresServer
 from interlock.evidence.readback import MODULE
 
@@ -111,9 +112,7 @@ def restart(world: World) -> None:
 
 def readers(world: World) -> list[int]:
     assert world.node.process is not None
-    tasks = Path(f"/proc/{world.node.process.pid}/task").iterdir()
-    pids = [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
-    return [pid for pid in pids if MODULE in Path(f"/proc/{pid}/cmdline").read_text()]
+    return children(world.node.process.pid, MODULE)
 
 
 def asked(reader: int) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from harness import children as processes
 from harness.clock import ManualClock
 from harness.transcripts import SESSION, allowed, closed_session, make_store, one_of_everything, open_session
 from interlock.child import Child
@@ -75,9 +76,8 @@ async def at_work(fifo: Path) -> int:
 
 
 def children() -> list[int]:
-    """The processes that this one has started and that live."""
-    pids = [int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
-    return [pid for pid in pids if readback.MODULE in Path(f"/proc/{pid}/cmdline").read_text()]
+    """The readers that live."""
+    return processes.children(os.getpid(), readback.MODULE)
 
 
 async def gone(pid: int) -> None:

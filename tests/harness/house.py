@@ -93,5 +93,5 @@ async def open_house(path: Path) -> AsyncIterator[House]:
             policies=policy, classifier=SqlClassifier(), approvals=desk.inbox, transcripts=desk.transcripts, clock=desk.clock
         )
         url = await stack.enter_async_context(open_web(desk, local=False, gate=gate))
-        socket = await stack.enter_async_context(open_web(desk, local=True, gate=gate))
+        socket = await stack.enter_async_context(open_web(desk, local=True, gate=gate, later=True))
         yield House(desk, gate, url, socket)

@@ -6,6 +6,7 @@ import contextlib
 import functools
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from harness.desk import Desk
@@ -105,9 +106,18 @@ async def open_web(
     consoles: ConsoleSessions | None = None,
     slack: SlackParts | None = None,
     scim: ScimParts | None = None,
+    later: bool = False,
 ) -> AsyncIterator[str]:
-    """Without a `classifier`, no route may ask for one: deciding classifies nothing. A `public_url` names the port."""
+    """Without a `classifier`, no route may ask for one: deciding classifies nothing. A `public_url` names the port. `later`: the
+    routes are made when the first is asked for, which takes a fifth of a second that most tests need not spend."""
     found = gate or gate_over(desk, classifier)
     parts = parts_over(desk, local=local, gate=found, public_url=public_url, consoles=consoles, slack=slack, scim=scim)
-    async with serving(create_app(parts), urlsplit(public_url).port or 0) as url:
+    made = functools.cache(functools.partial(create_app, parts))
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await made()(scope, receive, send)
+
+    if not later:
+        made()
+    async with serving(app, urlsplit(public_url).port or 0) as url:
         yield url

@@ -182,12 +182,13 @@ async def test_who_leaves_while_a_login_is_written_leaves_no_login_behind(
     logins: Logins, store: Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stock client that is gone has no token, and nobody else has: the row would stand for hours, and after a restart too."""
-    reached, go_on, add = asyncio.Event(), asyncio.Event(), store.logins.add
+    reached, go_on, written, add = asyncio.Event(), asyncio.Event(), asyncio.Event(), store.logins.add
 
     async def slowly(*rows: LoginRow | DerivedRow) -> None:
         reached.set()
         await go_on.wait()
         await add(*rows)
+        written.set()
 
     monkeypatch.setattr(store.logins, "add", slowly)
     opening = asyncio.ensure_future(logins.open(somebody(), method="ssh", source="here"))
@@ -196,6 +197,7 @@ async def test_who_leaves_while_a_login_is_written_leaves_no_login_behind(
     with pytest.raises(asyncio.CancelledError):
         await opening
     go_on.set()
+    await written.wait()
     await logins.close()
     assert await store.logins.load(clock.now()) == ((), ())
 

@@ -23,8 +23,8 @@ from interlock.errors import ConfigError
 
 TIMEOUT_S = 10
 MAX_BODY = 262_144
-CONCURRENT = 16
-"""Questions at once: a thousand logins are a queue here, not a flood there."""
+CONCURRENT = 64
+"""Questions at once, as many as logins (`turnstile`): a thousand are a queue here, not a flood there."""
 
 KEPT_S = 4
 """How long an idle connection is kept. Common servers end theirs after five seconds or more."""
