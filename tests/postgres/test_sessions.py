@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import struct
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -184,18 +183,6 @@ def test_notifications_arrive_while_a_command_is_held(proxy: Proxy, server: Post
         seen = [client.read() for _ in range(3)]
         assert [kind for kind, _ in seen] == ["C", "A", "Z"]
         assert seen[1][1][4:] == b"news\0later\0"
-
-
-def test_a_value_of_many_megabytes_passes_whole_and_is_shown_cut(proxy: Proxy, table: str) -> None:
-    value = b"\\x" + b"ab" * 10_000_000
-    with WireClient.connect(proxy.port, "claude", "orders", proxy.password) as client:
-        client.send(
-            WireClient.parse("", "SELECT length($1::bytea)") + WireClient.bind("", "", [value]) + WireClient.execute("")
-            + WireClient.SYNC
-        )  # fmt: skip
-        assert [client.read()[0] for _ in range(2)] == ["1", "2"]
-        assert client.read() == ("D", struct.pack("!HI", 1, 8) + b"10000000")
-        assert client.until_ready() == ["C", "ZI"]
 
 
 def test_cancelling_a_running_query(proxy: Proxy, connection: psycopg.Connection[Any], server: PostgresServer) -> None:
@@ -428,12 +415,13 @@ def test_results_are_recorded_with_the_decision_they_answer(proxy: Proxy, table:
         connection.execute("UPDATE t SET v = 'recorded' WHERE id < 4")
         with pytest.raises(errors.UniqueViolation):
             connection.execute("INSERT INTO t VALUES (1, 'twice')")
-    events = proxy.events()
-    at = next(i for i, e in enumerate(events) if e.get("disclosed", {}).get("text", "").startswith("UPDATE t SET v = 'rec"))
-    session = [e for e in events if e["session"] == events[at]["session"]]
+    session: list[Any] = []
+    while not session or session[-1]["type"] != "session.close":  # it is written when the session has gone, not before
+        events = proxy.events()
+        at = next(i for i, e in enumerate(events) if e.get("disclosed", {}).get("text", "").startswith("UPDATE t SET v = 'rec"))
+        session = [e for e in events if e["session"] == events[at]["session"]]
     decision = next(e for e in session if e["type"] == "decision" and e["ref"] == events[at]["seq"])
     results = {e["ref"]: e for e in session if e["type"] == "pg.result"}
     assert results[decision["seq"]]["tag"] == "UPDATE 3"
     assert results[decision["seq"]]["rows"] == 3
     assert any(e.get("sqlstate") == "23505" for e in results.values())
-    assert session[-1]["type"] == "session.close"
