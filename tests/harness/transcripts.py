@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from harness.people import ALICE, BOB, CLAUDE, agent
-from interlock import gate
+from interlock import record
 from interlock.approvals.digest import request_digest
 from interlock.approvals.model import ApprovalRequest, Proof, RequestDraft, State, Vote, VoteVerdict
 from interlock.approvals.wording import Refusal
@@ -42,7 +42,7 @@ def make_store(data_dir: Path, clock: Clock, *, sync: str = "review") -> Transcr
 
 def session_open() -> EventDraft:
     fields: dict[str, Json] = {"client": "192.0.2.7", "access_rule": "access/0", "policy": DIGEST}
-    return EventDraft("session.open", {**fields, **gate.who(agent()), **gate.where(TARGET)})
+    return EventDraft("session.open", {**fields, **record.who(agent()), **record.where(TARGET)})
 
 
 async def open_session(store: TranscriptStore, ident: str = SESSION) -> Recorder:
@@ -91,9 +91,9 @@ def allowed(recorder: Recorder, text: str, kind: Kind = Kind.EXEC, sent: str | N
     """Record an allowed command as the gate does; return the seq of its forward."""
     asked, seq = command(text, kind), recorder.next_seq
     first = recorder.append(
-        gate.described(asked, analysis(text)),
-        gate.decided(decision(Verdict.ALLOW), seq),
-        gate.forwarded(seq + 1, asked, (sent if sent is not None else text).encode()),
+        record.described(asked, analysis(text)),
+        record.decided(decision(Verdict.ALLOW), seq),
+        record.forwarded(seq + 1, asked, (sent if sent is not None else text).encode()),
     )
     return first + 2
 
@@ -101,29 +101,29 @@ def allowed(recorder: Recorder, text: str, kind: Kind = Kind.EXEC, sent: str | N
 def denied(recorder: Recorder, text: str) -> None:
     asked, seq = command(text), recorder.next_seq
     recorder.append(
-        gate.described(asked, analysis(text)),
-        gate.decided(decision(Verdict.DENY), seq),
-        gate.blocked(seq + 1, Refusal(Reason.DENIED_BY_POLICY, f"no {SECRET}")),
+        record.described(asked, analysis(text)),
+        record.decided(decision(Verdict.DENY), seq),
+        record.blocked(seq + 1, Refusal(Reason.DENIED_BY_POLICY, f"no {SECRET}")),
     )
 
 
 def approved(recorder: Recorder, text: str, now: datetime, ident: str = "req_1") -> int:
     """Record a command that Bob approved; return the seq of its forward."""
     asked, seq = command(text), recorder.next_seq
-    recorder.append(gate.described(asked, analysis(text)), gate.decided(decision(Verdict.REVIEW), seq))
+    recorder.append(record.described(asked, analysis(text)), record.decided(decision(Verdict.REVIEW), seq))
     waiting = request(asked, now, ident)
-    recorder.append(gate.requested(seq + 1, waiting))
+    recorder.append(record.requested(seq + 1, waiting))
     consumed = replace(waiting, state=State.CONSUMED, votes=(vote(waiting, now),))
-    return recorder.append(gate.answered(consumed), gate.forwarded(seq + 1, asked, asked.text)) + 1
+    return recorder.append(record.answered(consumed), record.forwarded(seq + 1, asked, asked.text)) + 1
 
 
 def refused_by_human(recorder: Recorder, text: str, now: datetime, ident: str = "req_2") -> None:
     asked, seq = command(text), recorder.next_seq
-    recorder.append(gate.described(asked, analysis(text)), gate.decided(decision(Verdict.REVIEW), seq))
+    recorder.append(record.described(asked, analysis(text)), record.decided(decision(Verdict.REVIEW), seq))
     waiting = request(asked, now, ident)
-    recorder.append(gate.requested(seq + 1, waiting))
+    recorder.append(record.requested(seq + 1, waiting))
     over = replace(waiting, state=State.DENIED, votes=(vote(waiting, now, VoteVerdict.DENY),))
-    recorder.append(gate.answered(over), gate.blocked(seq + 1, Refusal(Reason.DENIED_BY_REVIEWER, "denied by bob")))
+    recorder.append(record.answered(over), record.blocked(seq + 1, Refusal(Reason.DENIED_BY_REVIEWER, "denied by bob")))
 
 
 def one_of_everything(recorder: Recorder, clock: Clock) -> None:

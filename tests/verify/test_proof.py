@@ -20,7 +20,7 @@ from harness.clock import ManualClock
 from harness.people import BOB, CAROL
 from harness.ssh_signer import SecurityKey, keygen, public_blob, ssh_sign
 from harness.transcripts import analysis, command, decision, make_store, open_session, request, vote
-from interlock import gate
+from interlock import record
 from interlock.approvals.minutes import answer_event
 from interlock.approvals.model import ApprovalRequest, Proof, Signed, State, Vote
 from interlock.approvals.proof import signed_scope, statement
@@ -83,11 +83,11 @@ async def told(
     recorder = await open_session(store)
     seq = recorder.next_seq
     asked = command("rm x")
-    recorder.append(gate.described(asked, analysis("rm x")), gate.decided(decision(Verdict.REVIEW), seq))
+    recorder.append(record.described(asked, analysis("rm x")), record.decided(decision(Verdict.REVIEW), seq))
     waiting = request(asked, clock.now())
-    recorder.append(gate.requested(seq + 1, waiting))
+    recorder.append(record.requested(seq + 1, waiting))
     consumed = replace(waiting, state=State.CONSUMED, votes=votes(waiting, clock))
-    recorder.append(change(gate.answered(consumed)), gate.forwarded(seq + 1, asked, b"rm x"))
+    recorder.append(change(record.answered(consumed)), record.forwarded(seq + 1, asked, b"rm x"))
     await recorder.close({"reason": "client-left"})
     await store.close()
     if reviewers is not None:

@@ -26,7 +26,7 @@ from harness.transcripts import (
     request,
     vote,
 )
-from interlock import gate
+from interlock import record
 from interlock.approvals.model import ApprovalRequest, Proof, State, Vote, VoteVerdict
 from interlock.approvals.proof import challenge_of, signed_scope, statement
 from interlock.commands.model import BindValue, Command, HeldInput, Kind
@@ -54,7 +54,7 @@ def asked(recorder: Recorder, verdict: Verdict = Verdict.REVIEW) -> int:
     """Record a command and its decision; return the decision's seq."""
     seq = recorder.next_seq
     recorder.append(
-        gate.described(command("rm x"), analysis("rm x")), gate.decided(decision(verdict), seq)
+        record.described(command("rm x"), analysis("rm x")), record.decided(decision(verdict), seq)
     )  # fmt: skip
     return seq + 1
 
@@ -63,9 +63,9 @@ def answer(recorder: Recorder, clock: ManualClock, change: Callable[[ApprovalReq
     """Record a review whose consumed approval is changed by `change`, and release the command."""
     seq = asked(recorder)
     waiting = request(command("rm x"), clock.now())
-    recorder.append(gate.requested(seq, waiting))
+    recorder.append(record.requested(seq, waiting))
     consumed = change(replace(waiting, state=State.CONSUMED, votes=(vote(waiting, clock.now()),)))
-    recorder.append(gate.answered(consumed), gate.forwarded(seq, command("rm x"), b"rm x"))
+    recorder.append(record.answered(consumed), record.forwarded(seq, command("rm x"), b"rm x"))
 
 
 def forward(seq: int, sent: str = "exact") -> EventDraft:
@@ -103,10 +103,10 @@ def _other_request(recorder: Recorder, clock: ManualClock) -> None:
     """The approval is of the first command; the second is released."""
     first = asked(recorder)
     waiting = request(command("rm x"), clock.now())
-    recorder.append(gate.requested(first, waiting))
+    recorder.append(record.requested(first, waiting))
     second = asked(recorder)
     consumed = replace(waiting, state=State.CONSUMED, votes=(vote(waiting, clock.now()),))
-    recorder.append(gate.answered(consumed), forward(second))
+    recorder.append(record.answered(consumed), forward(second))
 
 
 def _twice(recorder: Recorder, clock: ManualClock) -> None:
@@ -117,23 +117,23 @@ def _twice(recorder: Recorder, clock: ManualClock) -> None:
 def _rendered(recorder: Recorder, clock: ManualClock) -> None:
     seq = asked(recorder)
     waiting = request(command("rm x"), clock.now())
-    recorder.append(gate.requested(seq, waiting))
+    recorder.append(record.requested(seq, waiting))
     consumed = replace(waiting, state=State.CONSUMED, votes=(vote(waiting, clock.now()),))
-    recorder.append(gate.answered(consumed), gate.forwarded(seq, command("rm x"), b"rm y"))
+    recorder.append(record.answered(consumed), record.forwarded(seq, command("rm x"), b"rm y"))
 
 
 def _quorum(recorder: Recorder, clock: ManualClock, people: tuple[object, ...], quorum: int = 2) -> None:
     seq = asked(recorder)
     waiting = request(command("rm x"), clock.now())
     waiting = redigested(replace(waiting, draft=replace(waiting.draft, terms=ReviewTerms(("sre",), quorum=quorum))))
-    recorder.append(gate.requested(seq, waiting))
+    recorder.append(record.requested(seq, waiting))
     votes = tuple(replace(vote(waiting, clock.now()), reviewer=person) for person in people)
-    recorder.append(gate.answered(replace(waiting, state=State.CONSUMED, votes=votes)), forward(seq))
+    recorder.append(record.answered(replace(waiting, state=State.CONSUMED, votes=votes)), forward(seq))
 
 
 def _forgotten(recorder: Recorder, clock: ManualClock) -> None:
     forgot = redigested(replace(request(command("rm x"), clock.now()), excluded=frozenset()))
-    recorder.append(gate.requested(asked(recorder), forgot))
+    recorder.append(record.requested(asked(recorder), forgot))
 
 
 def _silence(recorder: Recorder, clock: ManualClock) -> None:
@@ -153,9 +153,9 @@ def _approvers(
     seq = asked(recorder)
     waiting = request(command("rm x"), clock.now())
     waiting = redigested(replace(waiting, draft=replace(waiting.draft, terms=terms), grant=grant, **changes))
-    recorder.append(gate.requested(seq, waiting))
+    recorder.append(record.requested(seq, waiting))
     given = tuple(_proven(waiting, replace(vote(waiting, clock.now()), **changed)) for changed in votes)
-    recorder.append(gate.answered(replace(waiting, state=State.CONSUMED, votes=given)), forward(seq))
+    recorder.append(record.answered(replace(waiting, state=State.CONSUMED, votes=given)), forward(seq))
 
 
 def _proven(waiting: ApprovalRequest, given: Vote) -> Vote:
@@ -179,11 +179,11 @@ def _substituted(
     """Bob signs the digest of one request, and beside it the node writes and releases `ran`."""
     ran = ran or command("rm x")
     seq = recorder.next_seq
-    recorder.append(gate.described(ran, analysis("rm x")), gate.decided(decision(Verdict.REVIEW), seq))
+    recorder.append(record.described(ran, analysis("rm x")), record.decided(decision(Verdict.REVIEW), seq))
     waiting = redigested(change(request(ran, clock.now())))
-    recorder.append(event(gate.requested(seq + 1, waiting)))
+    recorder.append(event(record.requested(seq + 1, waiting)))
     given = _proven(waiting, replace(vote(waiting, clock.now()), proof=Proof.PERSONAL))
-    recorder.append(gate.answered(replace(waiting, state=State.CONSUMED, votes=(given,))), forward(seq + 1))
+    recorder.append(record.answered(replace(waiting, state=State.CONSUMED, votes=(given,))), forward(seq + 1))
 
 
 def _drafted(**changes: Any) -> Callable[[ApprovalRequest], ApprovalRequest]:
@@ -283,15 +283,15 @@ def _granted(
     """The first request is asked here and answered (None: not before the second), and the second runs under its grant."""
     seq = asked(recorder)
     given = request(command("rm x"), clock.now())
-    recorder.append(gate.requested(seq, given))
+    recorder.append(record.requested(seq, given))
     wide = replace(vote(given, clock.now()), scope=scope)
     if first is not None:
         state = State.CONSUMED if first is VoteVerdict.APPROVE else State.DENIED
-        recorder.append(gate.answered(replace(given, state=state, votes=(replace(wide, verdict=first),))))
+        recorder.append(record.answered(replace(given, state=state, votes=(replace(wide, verdict=first),))))
     seq = asked(recorder)
     under = redigested(replace(request(command("rm x"), clock.now(), "req_2"), grant="grt_1", **changes))
-    recorder.append(gate.requested(seq, under))
-    recorder.append(gate.answered(replace(under, state=State.CONSUMED, votes=(wide,))), forward(seq))
+    recorder.append(record.requested(seq, under))
+    recorder.append(record.answered(replace(under, state=State.CONSUMED, votes=(wide,))), forward(seq))
 
 
 async def test_a_grant_of_this_session_shows_its_request_here(tmp_path: Path) -> None:
@@ -378,19 +378,19 @@ LIES: dict[str, tuple[Lie, str]] = {
     "approval-used-twice": (_twice, "second time"),
     "approved-rendering": (_rendered, "not what was approved"),
     "decision-without-command": (
-        lambda r, c: _do(r.append(gate.decided(decision(Verdict.ALLOW), 0))),
+        lambda r, c: _do(r.append(record.decided(decision(Verdict.ALLOW), 0))),
         "refers to no command",
     ),
     "decided-twice": (
-        lambda r, c: _do(r.append(gate.decided(decision(Verdict.ALLOW), asked(r, Verdict.DENY) - 1))),
+        lambda r, c: _do(r.append(record.decided(decision(Verdict.ALLOW), asked(r, Verdict.DENY) - 1))),
         "decided already",
     ),
     "asked-without-review": (
-        lambda r, c: _do(r.append(gate.requested(asked(r, Verdict.DENY), request(command("rm x"), c.now())))),
+        lambda r, c: _do(r.append(record.requested(asked(r, Verdict.DENY), request(command("rm x"), c.now())))),
         "did not send to review",
     ),
     "answered-without-asking": (
-        lambda r, c: _do(r.append(gate.answered(request(command("rm x"), c.now())))),
+        lambda r, c: _do(r.append(record.answered(request(command("rm x"), c.now())))),
         "never asked",
     ),
     "approved-by-nobody": (lambda r, c: answer(r, c, lambda a: replace(a, votes=())), "approved by 0 and needs 1"),
