@@ -554,8 +554,15 @@ def test_a_session_that_is_revoked_while_its_approval_is_used_gets_nothing() -> 
     asyncio.run(scene())
 
 
-@pytest.mark.parametrize("change", ["stricter", "revoked", "expired"])
-def test_what_changed_between_the_request_and_the_release_counts(change: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        pytest.param("stricter", Reason.APPROVAL_REVOKED, id="stricter"),
+        pytest.param("revoked", Reason.DISABLED_PRINCIPAL, id="revoked"),
+        pytest.param("expired", Reason.CREDENTIAL_EXPIRED, id="expired"),
+    ],
+)
+def test_what_changed_between_the_request_and_the_release_counts(change: str, reason: Reason) -> None:
     async def scene() -> None:
         world = World([], {})
         await world.open()
@@ -573,6 +580,7 @@ def test_what_changed_between_the_request_and_the_release_counts(change: str) ->
         world.approvals.vote(VoteVerdict.APPROVE)
         await task
         assert world.released == []
+        assert world.refused[0][1].reason is reason
         assert world.approvals.requests[0].state is State.REVOKED
         world.check_the_rest()
 

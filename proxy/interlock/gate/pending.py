@@ -215,18 +215,15 @@ class Pending:
         again = session._decide(command, analysis)
         terms = again.review or ReviewTerms()
         stricter = again.verdict is Verdict.DENY or (again.verdict is Verdict.REVIEW and terms != ticket.request.draft.terms)
-        if stricter or session._forbidden() is not None:
+        forbidden = session._forbidden()
+        if stricter or forbidden is not None:
             await ticket.revoke("the policy became stricter, or the session ended, after the approval")
             consumed = None
         else:
             consumed = await ticket.consume()
         if consumed is None:
-            return await self._refused(
-                Refusal(
-                    Reason.APPROVAL_REVOKED, SENTENCES[Reason.APPROVAL_REVOKED],
-                    request=ticket.request.id, rule=again.rule,
-                )
-            )  # fmt: skip
+            refusal = forbidden or Refusal(Reason.APPROVAL_REVOKED, SENTENCES[Reason.APPROVAL_REVOKED])
+            return await self._refused(replace(refusal, request=ticket.request.id, rule=again.rule))
         if (forbidden := session._forbidden()) is not None:
             # The session was stopped while the approval was taken from the store: it is used up, and nothing is sent.
             session.recorder.append(answered(consumed))
