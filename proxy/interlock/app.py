@@ -166,9 +166,8 @@ class Daemon:
         http = httpx.AsyncClient(follow_redirects=False, trust_env=False)
         self._stops.append(("http client", http.aclose))
         entrance = await open_entrance(
-            config, data_dir, store.logins, directory, journal=journal, clock=clock, entropy=self._entropy, http=http,
-            logouts=logouts,
-        )  # fmt: skip
+            config, data_dir, store.logins, directory, journal=journal, clock=clock, entropy=self._entropy, logouts=logouts
+        )
         self._stops.append(("logins", entrance.close))
         authenticator = Authenticator(
             directory, issuers=config.issuers, journal=journal, clock=clock, replays=store.deliveries, entropy=self._entropy,

@@ -23,6 +23,7 @@ from interlock.identity.issuance import Issuance
 from interlock.identity.keyset import KeySet
 from interlock.identity.logins import Logins
 from interlock.identity.logouts import Logouts
+from interlock.identity.oidc import trusting
 from interlock.identity.provider import Provider, ProviderClient
 from interlock.identity.signin import Clients, SignIn
 from interlock.identity.ssh_ca import SshCa
@@ -40,18 +41,18 @@ class Entrance:
     issuance: Issuance
     host_authority: HostAuthority
     signin: SignIn | None
-    asking: HttpAsking | None
+    connections: tuple[HttpAsking | httpx.AsyncClient, ...] = ()
 
     async def close(self) -> None:
         """Let what is being written end, and the connections to the provider."""
         await self.logins.close()
-        if self.asking is not None:
-            await self.asking.close()
+        for connection in self.connections:
+            await (connection.aclose() if isinstance(connection, httpx.AsyncClient) else connection.close())
 
 
 async def open_entrance(
     config: Config, data_dir: Path, rows: LoginRows, directory: Directory, *, journal: Recorder, clock: Clock, entropy: Entropy,
-    http: httpx.AsyncClient, logouts: Logouts,
+    logouts: Logouts,
 ) -> Entrance:  # fmt: skip
     """Build the ways in. Raise ConfigError, StoreError."""
     wanted, terms = config.identity.login, config.identity.ssh_ca
@@ -69,11 +70,11 @@ async def open_entrance(
     )  # fmt: skip
     issuer = config.identity.login_issuer
     if wanted is None or issuer is None:
-        return Entrance(logins, issuance, host, None, None)
-    asking = HttpAsking(config.path(issuer.ca) if issuer.ca is not None else None)
-    return Entrance(
-        logins, issuance, host, _signin(config, wanted, issuer, asking, logins, logouts, clock, entropy, http), asking
-    )
+        return Entrance(logins, issuance, host, None)
+    ca_file = config.path(issuer.ca) if issuer.ca is not None else None
+    asking, http = HttpAsking(ca_file), trusting(ca_file)
+    signin = _signin(config, wanted, issuer, asking, logins, logouts, clock, entropy, http)
+    return Entrance(logins, issuance, host, signin, (asking, http))
 
 
 def _signin(

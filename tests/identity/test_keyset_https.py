@@ -17,13 +17,18 @@ import pytest
 from structlog.testing import capture_logs
 
 from harness.authority import Authority, Pair
+from harness.change_journal import Journal
 from harness.clock import ManualClock
 from harness.issuer import FakeIssuer, public_jwk, rsa_key
-from interlock.config import Issuer
+from interlock.config import Issuer, parse
+from interlock.entrance import open_entrance
 from interlock.errors import AuthenticationError, ConfigError, Reason
 from interlock.identity import keyset
+from interlock.identity.directory import Directory
 from interlock.identity.keyset import MAX_BODY, RETRY_S, STALE_S, UNKNOWN_KID_S, KeySet
+from interlock.identity.logouts import Logouts
 from interlock.identity.oidc import TokenVerifier
+from interlock.store.engine import Store
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +99,34 @@ class TestTrust:
             await verifier.close()
         with pytest.raises(ConfigError, match="ca"):
             TokenVerifier([pinned(tmp_path / "missing.pem")], clock=clock)
+
+    async def test_people_log_in_by_the_keys_of_the_configured_authority(
+        self, issuer: FakeIssuer, ca: Authority, clock: ManualClock, directory: Directory, store: Store, journal: Journal,
+        tmp_path: Path,
+    ) -> None:  # fmt: skip
+        (tmp_path / "keys").mkdir(mode=0o700, exist_ok=True)
+        for file, trusted in ((ca.file, True), (Authority(tmp_path, "other").file, False)):
+            config = parse(
+                {
+                    "version": 1, "node": {"data_dir": str(tmp_path)},
+                    "identity": {
+                        "issuers": [{"name": "idp", "issuer": issuer.issuer, "audience": "interlock", "ca": str(file)}],
+                        "login": {"issuer": "idp", "cli": {"client_id": "cli"}},
+                    },
+                },
+                base=tmp_path,
+            )  # fmt: skip
+            entrance = await open_entrance(
+                config, tmp_path, store.logins, directory, journal=journal, clock=clock, entropy=bytes,
+                logouts=Logouts(store.logouts, oldest={}, clock=clock, journal=journal),
+            )  # fmt: skip
+            assert entrance.signin is not None
+            keys = entrance.signin._tokens._keys
+            if trusted:
+                assert (await keys.find("k1", "RS256")).kid == "k1"
+            else:
+                await unavailable(keys)
+            await entrance.close()
 
 
 class TestSlow:

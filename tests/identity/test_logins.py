@@ -448,7 +448,6 @@ async def test_no_two_authorities_share_a_key(
         await open_entrance(
             parse(config, base=tmp_path), tmp_path, store.logins, directory, journal=journal, clock=clock,
             entropy=bytes, logouts=Logouts(store.logouts, oldest={}, clock=clock, journal=journal),
-                http=None,  # type: ignore[arg-type]  # refused before anything is asked
         )  # fmt: skip
 
 

@@ -27,6 +27,15 @@ from interlock.identity.jose import rejected
 from interlock.identity.keyset import ALGORITHMS, KeySet
 
 
+def trusting(ca: Path | None) -> httpx.AsyncClient:
+    """Return a client for key sets that trusts `ca` alone, or what the system trusts. Raise ConfigError."""
+    try:
+        trust = ssl.create_default_context(cafile=ca)
+    except OSError as error:
+        raise ConfigError(f"identity.issuers: ca {ca} can't be read: {error.__class__.__name__}") from None
+    return httpx.AsyncClient(limits=httpx.Limits(max_connections=8), trust_env=False, verify=trust)
+
+
 class TokenVerifier:
     """Verifies tokens of the configured issuers. Keys are fetched when first needed; `close` ends the connections."""
 
@@ -59,13 +68,8 @@ class TokenVerifier:
         return any(issuer.once for issuer in self._issuers.values())
 
     def _client(self, ca: Path | None) -> httpx.AsyncClient:
-        """Return the client that trusts `ca` alone, or what the system trusts."""
         if ca not in self._clients:
-            try:
-                trust = ssl.create_default_context(cafile=ca)
-            except OSError as error:
-                raise ConfigError(f"identity.issuers: ca {ca} can't be read: {error.__class__.__name__}") from None
-            self._clients[ca] = httpx.AsyncClient(limits=httpx.Limits(max_connections=8), trust_env=False, verify=trust)
+            self._clients[ca] = trusting(ca)
         return self._clients[ca]
 
     async def close(self) -> None:
