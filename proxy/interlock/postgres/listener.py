@@ -253,7 +253,8 @@ class PostgresListener:
             try:
                 if catalog is not None and catalog.current is None:
                     await catalog.first_load(CATALOG_PATIENCE)
-                if (ended := opened.stopped()) is not None:  # while the target answered, when there was nobody to tell
+                # Ended while the target answered, when there was nobody to tell. An expired credential may be renewed.
+                if (ended := opened.stopped()) is not None and ended.reason is not Reason.CREDENTIAL_EXPIRED:
                     raise InterlockError(ended.message, reason=ended.reason)
                 self._begin(dialogue, admitted, opened, upstream, connector, catalog)
             except BaseException:
