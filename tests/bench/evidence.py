@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.table import Figure
+from bench.table import Figure, family_seconds
 from harness.transcripts import DIGEST, make_store, open_session
 from interlock.clock import SystemClock
 from interlock.commands.model import Analysis, BindValue, Command, Effect, Kind, Wire
@@ -44,9 +44,9 @@ async def measure() -> list[Figure]:
             events = recorder.next_seq - opened
             assert events == 4 * STATEMENTS
             recorded.append(events / (time.process_time() - before))
-            before = time.process_time()
+            before = family_seconds(os.getpid())  # a long transcript is read back by a child
             await recorder.close({"reason": "client-left"})
-            sealed.append(events / (time.process_time() - before))
+            sealed.append(events / (family_seconds(os.getpid()) - before))
         await store.close()
     return [
         Figure("events recorded, 4 a prepared select", "events/s a core", recorded, at_least=BUDGET),

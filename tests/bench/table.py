@@ -88,7 +88,7 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-def _family_seconds(pid: int) -> float:
+def family_seconds(pid: int) -> float:
     """The same of a process and its children together."""
     total = cpu_seconds(pid)
     for child in children(pid):
@@ -102,12 +102,12 @@ QUIET_S, QUIET_MOST_S = 0.3, 120.0
 
 def quiet(pid: int) -> float:
     """Wait until the process and its children do nothing, and return its CPU seconds: sealing what came before must not count."""
-    before, since, end = _family_seconds(pid), time.monotonic(), time.monotonic() + QUIET_MOST_S
+    before, since, end = family_seconds(pid), time.monotonic(), time.monotonic() + QUIET_MOST_S
     while time.monotonic() - since < QUIET_S:
         if time.monotonic() > end:
             raise SystemExit(f"process {pid} did not come to rest")
         time.sleep(QUIET_S / 6)
-        now = _family_seconds(pid)
+        now = family_seconds(pid)
         if now - before > 1 / TICKS:  # a heartbeat or a timer is no work
             before, since = now, time.monotonic()
     return cpu_seconds(pid)

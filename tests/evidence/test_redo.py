@@ -225,6 +225,18 @@ def test_rounds_go_on_while_a_part_is_retired(machine: Machine) -> None:
     assert machine.path().read_bytes() == b"old\nnew\n"
 
 
+@pytest.mark.parametrize("form", [redo.write_synced, redo.write_synced_plain])
+def test_a_round_is_written_whole_or_fails(tmp_path: Path, form: Callable[[int, bytes], None]) -> None:
+    with (tmp_path / "log").open("wb") as file:
+        form(file.fileno(), b"one")
+        form(file.fileno(), b"two")
+    assert (tmp_path / "log").read_bytes() == b"onetwo"
+    with Path("/dev/full").open("wb") as full, pytest.raises(OSError, match=r"No space left|full"):
+        form(full.fileno(), b"x")
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        form(-1, b"x")
+
+
 def test_a_long_part_is_followed_by_another(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redo, "PART", 100)
     names = set()

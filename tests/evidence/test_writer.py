@@ -16,7 +16,7 @@ import pytest
 from harness.clock import ManualClock
 from harness.transcripts import DIGEST, allowed, closed_session, make_store, open_session, session_open
 from interlock.errors import EvidenceError
-from interlock.evidence import linefile
+from interlock.evidence import linefile, redo
 from interlock.evidence.events import EventDraft
 from interlock.evidence.seal import SealCa
 from interlock.evidence.writer import TranscriptRecorder, TranscriptStore
@@ -108,8 +108,8 @@ async def test_waiters_share_one_sync(store: TranscriptStore, monkeypatch: pytes
 async def test_what_nobody_waits_for_is_synced_soon(store: TranscriptStore, monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = await open_session(store)
     synced = threading.Event()
-    fdatasync = os.fdatasync
-    monkeypatch.setattr(linefile.os, "fdatasync", lambda fd: (fdatasync(fd), synced.set())[0])
+    write_synced = redo.write_synced
+    monkeypatch.setattr(redo, "write_synced", lambda fd, data: (write_synced(fd, data), synced.set())[0])
     recorder.append(EventDraft("heartbeat"))
     assert await asyncio.to_thread(synced.wait, 10)
 

@@ -244,6 +244,7 @@ static PyTypeObject ChainType = {
 };
 
 static PyMethodDef methods[] = {
+    {"write_synced", (PyCFunction)(void (*)(void))write_synced, METH_FASTCALL, "Write bytes and bring them to the disk."},
     {"encoded_tail", (PyCFunction)(void (*)(void))encoded_tail, METH_FASTCALL, "Return what follows the salt in a disclosure."},
     {"chained", (PyCFunction)(void (*)(void))chained, METH_FASTCALL, "Return the lines and disclosures of drafts, and the last line's hash."},
     {NULL, NULL, 0, NULL},
