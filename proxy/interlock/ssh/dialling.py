@@ -152,7 +152,11 @@ class Dialler:
         name = self.target.name
         try:
             async with asyncio.timeout(self._limits.connect):
-                return await self._login(account, forced)
+                try:
+                    return await self._login(account, forced)
+                except asyncssh.ConnectionLost:
+                    # Nothing was sent. A target that hangs up may have said why, and whether that comes through is a race.
+                    return await self._login(account, forced)
         except TimeoutError:
             raise TargetError(f"the target {name} did not answer within {self._limits.connect:g} s") from None
         except asyncssh.HostKeyNotVerifiable:
