@@ -174,11 +174,12 @@ async def test_a_group_that_is_taken_away_ends_the_sessions_that_rest_on_it(worl
     gail = await pipeline.hired("gail")
     await pipeline.hired("hugo")
     link, ended, ssh = await both(pipeline, "gail")
+    own = await pipeline.ssh(pipeline.token(pipeline.people, "gail"))
     other, _ = await pipeline.postgres(await pipeline.exchanged("hugo", PASSWORD))
     group = (await pipeline.scim.get("/scim/v2/Groups", params={"filter": 'displayName eq "agents"'})).json()["Resources"][0]
     body = {"schemas": [PATCH], "Operations": [{"op": "remove", "path": f'members[value eq "{gail}"]'}]}
     assert (await pipeline.scim.patch(f"/scim/v2/Groups/{group['id']}", json=body)).status_code < 300
-    await asyncio.wait_for(asyncio.gather(ended.wait(), ssh.wait_closed()), 30)
+    await asyncio.wait_for(asyncio.gather(ended.wait(), ssh.wait_closed(), own.wait_closed()), 30)
     assert await other.fetchval("SELECT 1") == 1
     await other.close()
     await link.close()
