@@ -44,6 +44,15 @@ async def quiet(room: Room) -> bool:
     return not room.channel._board._running
 
 
+async def heard(room: Room, request: ApprovalRequest) -> None:
+    """Wait until the board has taken in what was last said about a request: it may still be sending what was said before."""
+
+    async def tended() -> bool:
+        return (request.id, "") not in room.channel._board._running
+
+    await room.until(tended)
+
+
 async def settled(room: Room, request: ApprovalRequest, how: str) -> bool:
     return [row.settled for row in await room.desk.store.messages.of("teams", request.id)] == [how]
 
@@ -78,6 +87,7 @@ async def test_changes_that_come_fast_become_one_update_and_no_older_state_overw
     await room.connector.until(lambda: room.connector.held_up == 1)  # the update about bob is on its way
     await say(room, request, "dora")
     await say(room, request, "erin")
+    await heard(room, request)
     room.connector.held.set()
     await room.connector.card(lambda c: "erin approved it" in json.dumps(c))
     assert told(room, message)[before:] == ["bob", "bob dora erin"]
@@ -88,6 +98,7 @@ async def test_what_is_decided_while_its_card_is_being_posted_is_shown_decided(r
     request = await room.ask()
     await room.connector.until(lambda: room.connector.held_up == 1)
     await say(room, request, "bob", VoteVerdict.DENY)
+    await heard(room, request)
     room.connector.held.set()
     await room.connector.card(lambda c: "bob denied it" in json.dumps(c))
     assert len(room.connector.cards) == 1
