@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 
 import pytest
 
@@ -26,7 +26,10 @@ class Log:
     def take(self) -> int:
         return self.writes
 
-    def write(self, _batch: int) -> None:
+    def begin(self, _batch: int, pool: Executor) -> asyncio.Future[None]:
+        return asyncio.get_running_loop().run_in_executor(pool, self._write)
+
+    def _write(self) -> None:
         self.together += 1
         self.most_together = max(self.most_together, self.together)
         assert self.gate.wait(30)
