@@ -106,6 +106,25 @@ async def test_a_log_that_fails_breaks_whom_it_should_have_covered() -> None:
     assert not later
 
 
+async def test_a_round_that_can_not_even_begin_is_one_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were it not said, nothing would be synced any more, and nobody would know."""
+    log, failures = Log(), []
+
+    def none(*_: object) -> asyncio.Future[None]:
+        raise MemoryError
+
+    with ThreadPoolExecutor(4) as pool:
+        rounds = SyncRounds(pool, log)
+        commit, other = GroupCommit(never, rounds, failures.append), GroupCommit(never, rounds, pytest.fail)
+        with monkeypatch.context() as patch:
+            patch.setattr(log, "begin", none)
+            wrote(commit)
+            await until(lambda: failures)
+        assert commit.behind
+        wrote(other)
+        await until_covered(other)
+
+
 async def test_one_that_fails_is_not_its_neighbours_fault() -> None:
     def full() -> None:
         raise OSError(28, "No space left on device")

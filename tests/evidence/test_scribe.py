@@ -309,3 +309,21 @@ async def test_a_caller_that_leaves_does_not_end_the_round(log: Log, stuck: tupl
             await asyncio.sleep(0.001)
     asyncio.get_running_loop().remove_reader(reading)
     await log.round(b"three\n")
+
+
+@compiled
+async def test_without_a_descriptor_the_pool_writes_and_the_next_round_tries_again(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await log.round(b"one\n")
+
+    def none(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "eventfd", none)
+        await log.round(b"two\n")
+    assert log.log._scribe is None
+    await log.round(b"three\n")
+    assert log.log._scribe is not None
+    assert log.restarted() == b"one\ntwo\nthree\n"

@@ -122,7 +122,9 @@ class RedoLog:
     def begin(self, batch: Batch, pool: Executor) -> asyncio.Future[None]:
         """Write and sync, one at a time: by the scribe where nothing else is to be done, else in `pool`."""
         loop = asyncio.get_running_loop()
-        if not batch.appended or batch.lengthy or not Scribe.to_be_had() or not self._turn.acquire(blocking=False):
+        ordinary = self._part is not None and batch.appended and not batch.lengthy
+        scribe = self._hired(loop) if ordinary else None
+        if scribe is None or not self._turn.acquire(blocking=False):
             return loop.run_in_executor(pool, self.write, batch)
         part = self._part
         if part is None or self.due:
@@ -130,12 +132,20 @@ class RedoLog:
             return loop.run_in_executor(pool, self.write, batch)
         done: asyncio.Future[None] = loop.create_future()
         try:
-            self._scribe = self._scribe or Scribe(loop)
-            self._scribe.begin(part.fd, batch.appended, partial(self._ended, part, batch.files, done))
+            scribe.begin(part.fd, batch.appended, partial(self._ended, part, batch.files, done))
         except BaseException:
             self._turn.release()
             raise
         return done
+
+    def _hired(self, loop: asyncio.AbstractEventLoop) -> Scribe | None:
+        """Return the scribe, where there can be one."""
+        if self._scribe is None and Scribe.to_be_had():
+            try:
+                self._scribe = Scribe(loop)
+            except OSError as error:
+                log.warning("no thread for the log of all transcripts", error=error.strerror)
+        return self._scribe
 
     def _ended(self, part: _Part, files: list[Shared], done: asyncio.Future[None], size: int, error: OSError | None) -> None:
         self._covered(part, files, size, error)

@@ -30,9 +30,14 @@ class Scribe:
     """Belongs to the loop that it was made on. One round at a time."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin the thread. Raise OSError when there is no descriptor or thread to be had."""
         self._loop = loop
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._scribe = _Scribe(self._wake)
+        try:
+            self._scribe = _Scribe(self._wake)
+        except OSError:
+            os.close(self._wake)
+            raise
         self._ended: Ended | None = None
         loop.add_reader(self._wake, self._woken)
 
