@@ -216,7 +216,7 @@ class Generator:
 
     def _statement(self, *, values: bool = True) -> Statement:
         kinds: list[tuple[Callable[[], Statement], int]] = [
-            (self._read, 6), (self._write, 8), (self._transaction, 8), (self._error, 3), (self._refused, 6),
+            (self._read, 6), (self._write, 8), (self._transaction, 8), (self._error, 3), (self._refused, 9),
             (self._approved, 1), (self._sql_names, 4), (self._cursor, 4), (self._copy, 2), (self._setting, 1), (self._notify, 3),
         ]  # fmt: skip
         while True:
