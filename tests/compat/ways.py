@@ -1,6 +1,6 @@
 """The two ways to a database that a run compares: straight to a server, and through a node to a server made the same way.
 
-Each way has a server of its own for each check, so that what a suite leaves behind is seen by no other. The node is the
+Each way has a server of its own, so that what a suite leaves behind on one is never seen on the other. The node is the
 daemon as a user runs it; policy is `permissive.yaml` or the packs that ship.
 
 Suites write names into their tests: they connect as `postgres`, to `postgres`. So the agent has that name, and each
