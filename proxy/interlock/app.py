@@ -39,8 +39,9 @@ from interlock.evidence.writer import TranscriptStore
 from interlock.gate import Gate
 from interlock.identity.authenticate import Authenticator
 from interlock.identity.changes import Change, ChangeKind
+from interlock.identity.derived import Ended
 from interlock.identity.directory import Directory
-from interlock.identity.logins import Ended, Logins
+from interlock.identity.logins import Logins
 from interlock.identity.logouts import Logout, Logouts
 from interlock.identity.passkeys import relying_party
 from interlock.identity.principal import CredentialKind, Identity, Principal

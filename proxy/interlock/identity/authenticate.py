@@ -267,9 +267,9 @@ class Authenticator:
         if entry is None or row is None or (row.expires is not None and row.expires <= self._clock.now()):
             raise AuthenticationError("the password was not accepted")
         _active(entry)
-        origins = self._logins.origins_of(row.id) if self._logins is not None else ()
+        origins = self._logins.derived.origins_of(row.id) if self._logins is not None else ()
         principal = entry.principal(Credential(CredentialKind.SCRAM, row.id, row.expires, origins))
-        return replace(principal, groups=principal.groups | self._logins.groups_of(row.id)) if self._logins else principal
+        return replace(principal, groups=principal.groups | self._logins.derived.groups_of(row.id)) if self._logins else principal
 
     # -- client certificates ------------------------------------------------------------------------------------------
 

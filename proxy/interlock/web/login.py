@@ -156,7 +156,7 @@ def login_router(signin: SignIn | None, logins: Logins, issuance: Issuance, wher
     @routes.post("/certificate/revoke")
     async def revoke(body: RevokeIn, caller: Caller = Depends(admin)) -> dict[str, Any]:
         """End one certificate and the sessions that it opened."""
-        await logins.end_certificate(body.serial)
+        await logins.derived.end_certificate(body.serial)
         return {"revoked": body.serial}
 
     return routes
