@@ -21,13 +21,11 @@ from interlock.identity.directory import Directory
 from interlock.identity.passport import groups_text, origins_text, read_groups, read_origins
 from interlock.identity.principal import Assurance, Credential, CredentialKind, Identity, Origin, Principal
 from interlock.identity.subscribers import Subscribers
+from interlock.identity.tokens import LOGIN_IDENT
 from interlock.store.logins import DerivedRow, LoginRows
 
 CERTIFICATE = "certificate"
 PASSWORD = "password"
-
-LOGIN_IDENT = "log_"
-"""What the ident of a login begins with: of any other parent it is the parent's own register that says when it ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +129,7 @@ class Derived:
         return row
 
     def _login_ended(self, parent: str) -> bool:
+        # Of any other parent it is the parent's own register that says when it ends.
         return parent.startswith(LOGIN_IDENT) and self._proved(parent) is None
 
     # -- ending -----------------------------------------------------------------------------------------------------------

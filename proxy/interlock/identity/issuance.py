@@ -18,12 +18,11 @@ from interlock.identity import sshkey
 from interlock.identity.derived import CERTIFICATE, Derivation, principal_name
 from interlock.identity.directory import Directory
 from interlock.identity.logins import Logins
-from interlock.identity.principal import Identity, Kind, Principal
+from interlock.identity.principal import CredentialKind, Identity, Kind, Principal
 from interlock.identity.ssh_ca import MAX_TTL, Signed, SshCa
 
-GIVES = frozenset(("login", "token", "jwt", "exchanged"))
-"""Kinds of credentials that a certificate is given for. One certificate never leads to the next, and a passphrase is for
-deciding."""
+GIVEN_FOR = frozenset({CredentialKind.LOGIN, CredentialKind.TOKEN, CredentialKind.JWT, CredentialKind.EXCHANGED})
+"""One certificate never leads to the next, and a passphrase is for deciding."""
 
 
 class Order:
@@ -81,7 +80,7 @@ class Issuance:
         entry = self._directory.get(holder.identity)
         if entry is None:
             raise InterlockError("only who is in the directory has certificates", reason=Reason.UNKNOWN_PRINCIPAL)
-        if str(holder.credential.kind) not in GIVES:
+        if holder.credential.kind not in GIVEN_FOR:
             raise InterlockError("a certificate is given for a login or a token", reason=Reason.REQUEST_NOT_OFFERED)
         if holder.acting_for:
             # The certificate would name the agent alone: whom it acts for would be gone from every record and exclusion.

@@ -21,7 +21,7 @@ from interlock.errors import AuthenticationError, InterlockError, Reason
 from interlock.evidence.events import EventDraft, Json, Recorder
 from interlock.identity.aftermath import Aftermath
 from interlock.identity.changes import Change, ChangeKind
-from interlock.identity.derived import LOGIN_IDENT, Derive, Derived, Ended
+from interlock.identity.derived import Derive, Derived, Ended
 from interlock.identity.directory import Directory
 from interlock.identity.entries import Entry
 from interlock.identity.idtoken import LoggedIn
@@ -30,7 +30,7 @@ from interlock.identity.passport import assurance_text, groups_text, read_assura
 from interlock.identity.principal import Assurance, Credential, CredentialKind, Identity, Kind, Principal
 from interlock.identity.provisioning import learn_groups
 from interlock.identity.subscribers import Subscribers
-from interlock.identity.tokens import LOGIN_PREFIX, fingerprint, new_secret
+from interlock.identity.tokens import LOGIN_IDENT, LOGIN_PREFIX, fingerprint, new_secret
 from interlock.store.logins import DerivedRow, LoginRow, LoginRows
 
 log = structlog.get_logger()
