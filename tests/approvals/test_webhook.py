@@ -166,14 +166,14 @@ async def again(node: Node, receiver: Receiver, count: int, seconds: float = 5) 
 
 
 async def postponed(node: Node) -> Any:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(45):
         while not (rows := [row for row in await node.store.outbox.waiting("webhook") if row.attempts]):  # noqa: ASYNC110  a table has no event
             await asyncio.sleep(0)
     return rows[0]
 
 
 async def emptied(node: Node) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(45):
         while await node.store.outbox.waiting("webhook"):  # noqa: ASYNC110  a table has no event
             await asyncio.sleep(0)
 
