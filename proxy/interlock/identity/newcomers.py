@@ -7,20 +7,15 @@ provider calls the person becomes their handle and nothing more.
 from __future__ import annotations
 
 import asyncio
-import re
 
 from interlock.errors import AuthenticationError, ConfigError, InterlockError, Reason
 from interlock.identity.directory import Directory
 from interlock.identity.entries import Entry
 from interlock.identity.idtoken import LoggedIn
-from interlock.identity.principal import HANDLE, Kind
-from interlock.identity.registration import RESERVED_PREFIX
+from interlock.identity.principal import Kind
+from interlock.identity.registration import likely_handle, numbered
 
 MAX_NAMESAKES = 1000
-LONGEST_NAME = 56
-"""A handle is 63 characters at most: this leaves room for the number of a namesake."""
-
-_UNFIT = re.compile(r"[^a-z0-9._-]+")
 
 
 class Newcomers:
@@ -51,14 +46,8 @@ class Newcomers:
 
     def _free_handle(self, who: LoggedIn) -> str:
         """Return a handle made of what the provider calls the person. It carries no authority, so a number tells two apart."""
-        for name in who.names:
-            wanted = _UNFIT.sub("-", name.split("@")[0].lower()).strip("-._")[:LONGEST_NAME]
-            if HANDLE.match(wanted) and not wanted.startswith(RESERVED_PREFIX):
-                break
-        else:
-            wanted = "person"
-        for number in range(1, MAX_NAMESAKES):
-            handle = wanted if number == 1 else f"{wanted}-{number}"
+        wanted = next(filter(None, map(likely_handle, who.names)), "person")
+        for handle in numbered(wanted, MAX_NAMESAKES):
             if self._directory.by_handle(handle) is None:
                 return handle
         raise ConfigError("a thousand people have this name; an administrator registers this one and links the account")
