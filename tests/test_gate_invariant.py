@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -306,8 +307,8 @@ class World:
         self.cancelled = 0
         self.session: Session
 
-    async def open(self) -> None:
-        opened = await self.gate.open(agent(), TARGET, SessionFacts("session", "192.0.2.7"))
+    async def open(self, principal: Principal | None = None) -> None:
+        opened = await self.gate.open(principal or agent(), TARGET, SessionFacts("session", "192.0.2.7"))
         assert isinstance(opened, Session)
         self.session = opened
 
@@ -564,8 +565,9 @@ def test_a_session_that_is_revoked_while_its_approval_is_used_gets_nothing() -> 
 )
 def test_what_changed_between_the_request_and_the_release_counts(change: str, reason: Reason) -> None:
     async def scene() -> None:
-        world = World([], {})
-        await world.open()
+        world, who = World([], {}), agent()
+        expires = world.clock.now() + timedelta(seconds=10)
+        await world.open(replace(who, credential=replace(who.credential, expires=expires)))
         task = asyncio.create_task(world.run(b"review 1"))
         for _ in range(10):
             await asyncio.sleep(0)
@@ -575,8 +577,7 @@ def test_what_changed_between_the_request_and_the_release_counts(change: str, re
             case "revoked":
                 world.session.revoke()
             case "expired":
-                credential = replace(world.session.principal.credential, expires=world.clock.now())
-                world.session.principal = replace(world.session.principal, credential=credential)
+                world.clock.advance(10)
         world.approvals.vote(VoteVerdict.APPROVE)
         await task
         assert world.released == []

@@ -39,8 +39,9 @@ from interlock.evidence.writer import TranscriptStore
 from interlock.gate import Gate
 from interlock.identity.authenticate import Authenticator
 from interlock.identity.changes import Change, ChangeKind
+from interlock.identity.derived import Ended
 from interlock.identity.directory import Directory
-from interlock.identity.logins import Ended, Logins
+from interlock.identity.logins import Logins
 from interlock.identity.logouts import Logout, Logouts
 from interlock.identity.passkeys import relying_party
 from interlock.identity.principal import CredentialKind, Identity, Principal
@@ -48,6 +49,7 @@ from interlock.identity.provisioning import Provisioning
 from interlock.identity.revocation import Revocation, Revocations, Revoked
 from interlock.identity.standing import Standing
 from interlock.identity.stepup import DecisionSessions
+from interlock.identity.tokens import LOGIN_IDENT, TOKEN_IDENT
 from interlock.lag import LoopLag
 from interlock.policy.loader import configured
 from interlock.policy.source import LivePolicy
@@ -369,9 +371,9 @@ class Daemon:
 def _lives(directory: Directory, logins: Logins, ident: str) -> bool:
     """Say whether what a credential was given for before a restart still counts. A JWT does, as far as it says itself: whoever
     logged out, or is revoked, is looked up when it is used."""
-    if ident.startswith("log_"):
+    if ident.startswith(LOGIN_IDENT):
         return logins.holds(ident)
-    return not ident.startswith("tok_") or any(row.id == ident for entry in directory.entries() for row in entry.tokens)
+    return not ident.startswith(TOKEN_IDENT) or any(row.id == ident for entry in directory.entries() for row in entry.tokens)
 
 
 def _holds_more(principal: Principal, changed: Identity, directory: Directory) -> bool:

@@ -37,7 +37,7 @@ class Town:
             self._changed.set()
 
     async def until(self, true: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(45):
             while not true():
                 self._changed.clear()
                 await self._changed.wait()

@@ -19,6 +19,7 @@ from interlock.approvals.model import ApprovalRequest, RequestDraft
 from interlock.approvals.portrait import Portrait, chat_portrait, portrait
 from interlock.approvals.redaction import MAX_READ, MAX_SHOWN, redacted
 from interlock.commands.model import Analysis, BindValue, Command, Effect
+from interlock.identity import tokens
 
 AWS = "AKIA" + "IOSFODNN7EXAMPLE"
 GITHUB = "ghp_" + "a1B2c3D4e5" * 4
@@ -148,6 +149,14 @@ def test_secrets_of_sql_never_reach_a_chat(text: str) -> None:
 @pytest.mark.parametrize("text", HARMLESS)
 def test_names_and_hashes_are_no_secrets(text: str) -> None:
     assert detectors.find(text.encode()) == ()
+
+
+@pytest.mark.parametrize("prefix", [value for name, value in sorted(vars(tokens).items()) if name.endswith("_PREFIX")])
+def test_every_secret_that_we_issue_is_known_for_one(prefix: str) -> None:
+    """For what it is: a string that only looks random would leave the approve button to the shape of the text around it."""
+    secret = tokens.new_secret(prefix, bytes)
+    (hit,) = detectors.find(f"psql 'x {secret} y'".encode())
+    assert (hit.certain, hit.end - hit.start) == (True, len(secret))
 
 
 @pytest.mark.parametrize("how", HIDING)

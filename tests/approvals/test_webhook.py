@@ -166,14 +166,14 @@ async def again(node: Node, receiver: Receiver, count: int, seconds: float = 5) 
 
 
 async def postponed(node: Node) -> Any:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(45):
         while not (rows := [row for row in await node.store.outbox.waiting("webhook") if row.attempts]):  # noqa: ASYNC110  a table has no event
             await asyncio.sleep(0)
     return rows[0]
 
 
 async def emptied(node: Node) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(45):
         while await node.store.outbox.waiting("webhook"):  # noqa: ASYNC110  a table has no event
             await asyncio.sleep(0)
 
@@ -311,7 +311,9 @@ async def test_the_marks_of_what_was_told_outlive_other_channels_housekeeping(op
     node = await opened(clock=node.clock)
     await node.tell()
     last = await node.ask(command=replace(SHELL, text=b"rm -rf /srv/last"))
-    assert [g.ident for g in await receiver.received(4)][3:] == [f"{last.id[4:]}-pending"]
+    await receiver.received(4)
+    await emptied(node)  # what would be told again need not come before what is new
+    assert [g.ident for g in receiver.got][3:] == [f"{last.id[4:]}-pending"]
 
 
 async def test_requests_that_ended_before_there_was_a_webhook_are_no_news(opened: Open, receiver: Receiver) -> None:
@@ -367,7 +369,7 @@ async def test_a_name_that_leads_inside_is_not_connected_to(opened: Open, receiv
     """The receiver listens on loopback; a public name that resolves there must not reach it."""
 
     async def rebound(host: str, port: int) -> list[str]:
-        return ["93.184.216.34", "127.0.0.1"]
+        return ["127.0.0.1", "93.184.216.34"]  # where nothing is judged, the first is connected to
 
     node = await opened(url=receiver.url.replace("localhost", "hooks.example"), loopback=False, resolve=rebound)
     await node.tell()

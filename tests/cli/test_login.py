@@ -139,7 +139,7 @@ def test_a_browser_opens_nothing_but_a_page(address: str) -> None:
 def ask(port: int, *requests: bytes) -> list[bytes]:
     answers = []
     for request in requests:
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as link:
+        with socket.create_connection(("127.0.0.1", port), timeout=45) as link:
             link.sendall(request)
             link.shutdown(socket.SHUT_WR)
             answers.append(b"".join(iter(lambda: link.recv(4096), b"")))

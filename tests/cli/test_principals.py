@@ -20,8 +20,8 @@ from harness.webserver import serving
 from interlock.cli import principals as verbs
 from interlock.identity.authenticate import Authenticator
 from interlock.identity.directory import Directory
+from interlock.identity.entries import ADMINS
 from interlock.identity.registration import NewPasskey
-from interlock.web.access import ADMINS
 
 
 @dataclass

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -37,6 +38,16 @@ class Log:
         self.writes += 1
         if self.error is not None:
             raise self.error
+
+
+class Counting(ThreadPoolExecutor):
+    """Says how many writes were begun, also those that no thread has come round to yet."""
+
+    begun = 0
+
+    def submit(self, work: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
+        self.begun += 1
+        return super().submit(work, *arguments, **named)
 
 
 async def until(happened: Callable[[], object]) -> None:
@@ -75,7 +86,7 @@ async def test_a_round_covers_every_transcript_with_one_sync(transcripts: int) -
 
 async def test_what_comes_during_a_round_is_covered_by_the_next() -> None:
     log = Log()
-    with ThreadPoolExecutor(4) as pool:
+    with Counting(4) as pool:
         rounds = SyncRounds(pool, log)
         early, late = (GroupCommit(never, rounds, pytest.fail) for _ in range(2))
         log.gate.clear()
@@ -84,6 +95,7 @@ async def test_what_comes_during_a_round_is_covered_by_the_next() -> None:
         wrote(early)
         wrote(late)
         rounds.begin()  # one is under way: two would finish in any order, and the later cover what the earlier still writes
+        assert pool.begun == 1
         log.gate.set()
         await until_covered(early, late)
     assert (log.writes, log.most_together) == (2, 1)

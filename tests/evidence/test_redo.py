@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 from hypothesis import given
@@ -384,6 +385,22 @@ async def test_what_is_written_in_a_thread_is_not_told(tmp_path: Path, monkeypat
     assert set(threads) == {threading.current_thread()}
 
 
+class Turn:
+    """A lock that says when somebody finds it taken."""
+
+    def __init__(self, taken: Callable[[], None]) -> None:
+        self._lock = threading.Lock()
+        self._taken = taken
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            self._taken()
+            self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
 def test_a_sync_waits_for_one_that_another_has_begun(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A part is retired while somebody waits for the same file: both must find it on the disk."""
     file, begun, gate = machine.files[0], threading.Event(), threading.Event()
@@ -394,13 +411,15 @@ def test_a_sync_waits_for_one_that_another_has_begun(machine: Machine, monkeypat
         assert gate.wait(30)
 
     monkeypatch.setattr(redo.os, "fdatasync", slow)
-    first, second = (threading.Thread(target=file.sync) for _ in range(2))
+    heard: SimpleQueue[str] = SimpleQueue()
+    file._turn = Turn(lambda: heard.put("waits"))  # type: ignore[assignment]
+    first = threading.Thread(target=file.sync)
+    second = threading.Thread(target=lambda: (file.sync(), heard.put("has returned")))
     first.start()
     assert begun.wait(30)
     second.start()
-    second.join(0.2)
-    waited = second.is_alive()
+    what_the_second_did = heard.get(timeout=30)
     gate.set()
     first.join(30)
     second.join(30)
-    assert waited
+    assert what_the_second_did == "waits"

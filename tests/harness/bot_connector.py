@@ -232,7 +232,7 @@ class BotConnector:
 
     async def until(self, condition: Callable[[], Any]) -> Any:
         """Wait until what was written makes `condition` true; return what it returns."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(45):
             while True:
                 self.changed.clear()
                 if found := condition():
@@ -328,4 +328,4 @@ async def deliver(node_url: str, activity: dict[str, Any], token: str | None) ->
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
     async with httpx.AsyncClient(trust_env=False, timeout=60, verify=TRUST) as http:
-        return await http.post(f"{node_url}/api/messages", content=json.dumps(activity), headers=headers, timeout=20)
+        return await http.post(f"{node_url}/api/messages", content=json.dumps(activity), headers=headers, timeout=45)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import socket
 import struct
+import sys
+import termios
 import threading
+import time
 from types import TracebackType
 
 CANCEL = struct.pack("!I", 80877102)
@@ -26,6 +30,7 @@ class OvertakingWay:
         self._statements_go = threading.Event()
         self._statements_go.set()
         self._sockets: list[socket.socket] = []
+        self._near: list[socket.socket] = []
         self._changed = threading.Condition()
         self.passed = b""
         self.cancels = 0
@@ -58,6 +63,15 @@ class OvertakingWay:
         with self._changed:
             assert self._changed.wait_for(lambda: data in self.passed, PATIENCE), data
 
+    def catch_up(self) -> None:
+        """Return once everything that was sent here before has passed: what is not in `passed` then, was not sent."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            with self._changed:
+                if not any(map(_unread, self._near)):
+                    return
+            assert time.monotonic() < end, "statements are kept, so they do not pass"
+
     def _accept(self) -> None:
         while True:
             try:
@@ -68,6 +82,7 @@ class OvertakingWay:
 
     def _arrived(self, near: socket.socket) -> None:
         first = near.recv(65536)
+        self._near.append(near)
         far = socket.create_connection(("127.0.0.1", self._far), timeout=PATIENCE)
         far.settimeout(None)
         self._sockets += [near, far]
@@ -80,15 +95,24 @@ class OvertakingWay:
         far.sendall(first)
         threading.Thread(target=_pour, args=(far, near), daemon=True).start()
         try:
-            while data := near.recv(65536):
+            while near.recv(1, socket.MSG_PEEK):
                 self._statements_go.wait(PATIENCE)
-                with self._changed:
+                with self._changed:  # whoever has this lock sees each byte either unread or passed
+                    data = near.recv(65536)
                     self.passed += data
                     self._changed.notify_all()
                 far.sendall(data)
         except OSError:
             pass
         _end(far)
+
+
+def _unread(one: socket.socket) -> int:
+    """Return how many bytes wait in a socket that is open."""
+    try:
+        return int.from_bytes(fcntl.ioctl(one.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder)
+    except (OSError, ValueError):
+        return 0
 
 
 def _end(one: socket.socket) -> None:

@@ -53,7 +53,7 @@ class Receiver:
 
     async def received(self, count: int) -> list[Got]:
         """Return once that many deliveries have come."""
-        async with asyncio.timeout(20), self._more:
+        async with asyncio.timeout(45), self._more:
             await self._more.wait_for(lambda: len(self.got) >= count)
         return list(self.got)
 

@@ -135,7 +135,7 @@ class Terminal:
     async def until(self, *wanted: str, absent: str = "") -> str:
         """Return the screen once it shows every text, and not `absent`."""
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(45):
                 while True:
                     shown = self.screen.text()
                     if all(text in shown for text in wanted) and (not absent or absent not in shown):
@@ -146,7 +146,7 @@ class Terminal:
             raise AssertionError(f"never showed {wanted}:\n{self.screen.text()}") from None
 
     async def ended(self) -> int:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(45):
             return await self.child.wait()
 
 

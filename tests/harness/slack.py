@@ -84,7 +84,7 @@ class FakeSlack:
 
     async def until(self, true: Callable[[], Any]) -> Any:
         """Wait until something holds; return what `true` returned."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(45):
             while not (found := true()):
                 self._changed.clear()
                 await self._changed.wait()
@@ -285,7 +285,7 @@ def signed(
 
 async def deliver(node_url: str, body: bytes, headers: dict[str, str]) -> httpx.Response:
     async with httpx.AsyncClient(trust_env=False, timeout=60, verify=TRUST) as http:
-        return await http.post(f"{node_url}/slack/interactions", content=body, headers=headers, timeout=20)
+        return await http.post(f"{node_url}/slack/interactions", content=body, headers=headers, timeout=45)
 
 
 @contextlib.asynccontextmanager

@@ -88,7 +88,7 @@ class Room:
 
     async def until(self, condition: Callable[[], Awaitable[object]]) -> None:
         """Wait for something that tells nobody when it happens: a row, a line in a file, a task that ended."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(45):
             while not await condition():  # noqa: ASYNC110  there is no event
                 await asyncio.sleep(0)
 

@@ -19,9 +19,10 @@ from interlock.config import parse
 from interlock.entrance import open_entrance
 from interlock.errors import ConfigError, EvidenceError, InterlockError, Reason, StoreError
 from interlock.identity.authenticate import Authenticator
+from interlock.identity.derived import PASSWORD, Ended, principal_name
 from interlock.identity.directory import Directory
 from interlock.identity.issuance import Issuance, Order
-from interlock.identity.logins import MAX_PER_PERSON, PASSWORD, Ended, Logins, principal_name
+from interlock.identity.logins import MAX_PER_PERSON, Logins
 from interlock.identity.logouts import Logouts
 from interlock.identity.principal import CredentialKind, Identity, Kind, Principal
 from interlock.identity.ssh_ca import SshCa
@@ -298,7 +299,7 @@ async def test_a_password_carries_its_logins_groups_and_ends_with_it(
 ) -> None:
     opened = await logins.open(somebody(), method="device", source="here")
     issued = await directory.issue_password("dora")
-    await logins.derive(PASSWORD, issued.id, opened.principal, expires=issued.expires)
+    await logins.derived.add(PASSWORD, issued.id, opened.principal, expires=issued.expires)
     asked = Authenticator(directory, clock=clock, journal=journal, logins=logins)
     assert asked.scram_principal("dora", issued.id).groups == {"dba"}
     await logins.end([opened.id], "logout")
@@ -357,7 +358,7 @@ async def test_a_logout_ends_a_login_whose_session_was_never_told(
 async def test_one_certificate_is_revoked_alone(logins: Logins, issuance: Issuance, ended: list[Ended]) -> None:
     opened = await logins.open(somebody(), method="device", source="here")
     one, two = await certified(issuance, opened.principal), await certified(issuance, opened.principal)
-    await logins.end_certificate(f"{one._serial:016x}")  # type: ignore[attr-defined]
+    await logins.derived.end_certificate(f"{one._serial:016x}")  # type: ignore[attr-defined]
     assert shown(one, issuance) is None and shown(two, issuance) is not None
     assert logins.resolve(opened.secret.reveal())
     assert ended[-1].identities == frozenset()  # the person goes on

@@ -29,7 +29,7 @@ from harness.issuer import FakeIssuer, public_jwk, rsa_key
 from harness.trust import TRUST
 from interlock.config import Issuer
 from interlock.errors import AuthenticationError
-from interlock.identity.claims import SKEW_S
+from interlock.identity.claimed import SKEW_S
 from interlock.identity.oidc import TokenVerifier
 
 EXAMPLES = examples(120, fuzz=3000)

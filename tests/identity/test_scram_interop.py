@@ -185,7 +185,7 @@ def stored(*passwords: str) -> ScramCredentials:
 
 async def libpq(port: int, password: str, **more: str) -> None:
     connection = await psycopg.AsyncConnection.connect(
-        host="127.0.0.1", port=port, user="agent", dbname="x", password=password, connect_timeout=10, **more
+        host="127.0.0.1", port=port, user="agent", dbname="x", password=password, connect_timeout=45, **more
     )
     await connection.close()
 

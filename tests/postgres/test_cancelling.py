@@ -103,6 +103,7 @@ def test_a_cancel_that_is_late_never_hits_the_next_statement(
             assert client.until_ready() == answer
             client.send(asked(TWO))
             everything_was_read(late, pinging)
+            way.catch_up()
             assert TWO.encode() not in way.passed
             way.let_cancels_go()
             assert cancelling.fatal() == {}
@@ -162,6 +163,7 @@ def test_what_was_decided_meanwhile_waits_for_the_cancel_too(
             assert client.until_ready() == ["T", "D", "C", "ZI"]
             late.loop.call_soon_threadsafe(may_go_on.set)
             everything_was_read(late, pinging)
+            way.catch_up()
             assert TWO.encode() not in way.passed
             way.let_cancels_go()
             assert cancelling.fatal() == {}

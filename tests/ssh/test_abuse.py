@@ -134,6 +134,7 @@ async def test_output_waits_while_a_key_exchange_is_unfinished_and_the_client_is
     server._limits = replace(bench.limits, handshake=1)  # not for the first one, under load
     connection.stalling = True
     connection._send_kexinit()
+    await until(lambda: "key exchange" in server.clogs)  # without that, a slow target might print too little to be noticed
     waiting = [0]
     async with asyncio.timeout(60):
         while not server.is_closed():

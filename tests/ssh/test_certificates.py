@@ -25,11 +25,12 @@ from harness.ssh_bench import SshBench, until
 from harness.ssh_forger import Forger
 from interlock.clock import SystemClock, system_entropy
 from interlock.identity.authenticate import Authenticator
+from interlock.identity.derived import Ended, principal_name
 from interlock.identity.directory import Directory
 from interlock.identity.idtoken import IdTokens
 from interlock.identity.issuance import Issuance
 from interlock.identity.keyset import KeySet
-from interlock.identity.logins import Ended, Logins, Opened, principal_name
+from interlock.identity.logins import Logins, Opened
 from interlock.identity.principal import Kind
 from interlock.identity.provider import Provider, ProviderClient
 from interlock.identity.signin import Clients, SignIn
@@ -141,7 +142,7 @@ async def test_a_revoked_serial_ends_its_own_session_and_no_other(office: Office
         )
         for certificate in (one, two)
     ]  # fmt: skip
-    await office.logins.end_certificate(f"{one._serial:016x}")  # type: ignore[attr-defined]
+    await office.logins.derived.end_certificate(f"{one._serial:016x}")  # type: ignore[attr-defined]
     async with asyncio.timeout(30):
         await links[0].wait_closed()
     assert (await links[1].run("echo in")).stdout == "in\n"

@@ -54,7 +54,7 @@ async def demo(tmp_path: Path) -> AsyncIterator[DemoTarget]:
         sys.executable, str(SCRIPT), "--port", str(target.port), "--host-key", str(tmp_path / "host"), "--account", "deploy",
         "--ca", str(tmp_path / "ca.pub"), "--authorized", str(tmp_path / "operator.pub"), "--directory", str(target.home),
     )  # fmt: skip
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(45):
         while True:
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", target.port)

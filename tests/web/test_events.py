@@ -37,7 +37,7 @@ class Reader:
     async def next(self) -> tuple[str, Any]:
         """Return kind and data of the next event, ("", None) for a sign of life."""
         kind, data = "", None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(45):
             async for line in self._lines:
                 name, _, value = line.partition(": ")
                 if name == "event":

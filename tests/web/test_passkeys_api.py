@@ -14,9 +14,10 @@ from fastapi import APIRouter
 from harness.authenticator import HOST, ORIGIN, Authenticator, authenticator
 from harness.change_journal import seeded
 from harness.registry import PHRASE, Callers, Registry, open_callers
+from interlock.identity.entries import ADMINS
 from interlock.identity.passkeys import Registrations, RelyingParty
 from interlock.identity.principal import Kind
-from interlock.web.access import ADMINS, Doorkeeper
+from interlock.web.access import Doorkeeper
 from interlock.web.passkeys import passkeys_router
 
 SLACK = "T024BE7LD/U024BE7LH"

@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from fastapi import FastAPI
 
 from harness.registry import PHRASE, Callers, open_callers
+from interlock.identity.entries import ADMINS
 from interlock.identity.principal import Credential, CredentialKind, Identity, Kind, Principal
 from interlock.web import principals, problems
-from interlock.web.access import ADMINS
 
 TENANT, OID = "0a0b0c0d-0000-4000-8000-000000000001", "0a0b0c0d-0000-4000-8000-00000000000a"
 

@@ -100,6 +100,7 @@ async def test_a_conversation_is_not_learned_from_somebody_whom_the_service_does
     await direct.send(direct.connector.activity("message", "a:trap", text="hi"))
     request = await direct.ask()
     await direct.posted(request, CONVERSATION)
+    await direct.idle()
     assert await direct.desk.store.conversations.of("teams") == {}
     assert not [
         call for call in direct.connector.calls if request.id in json.dumps(call.card) and call.conversation != CONVERSATION

@@ -74,7 +74,7 @@ DETECTORS: tuple[Detector, ...] = (
     _token("a Hugging Face token", rb"hf_[A-Za-z0-9]{30,255}+"),
     _token("a Twilio key", rb"SK[0-9a-f]{32}"),
     _token("an age key", rb"AGE-SECRET-KEY-1[0-9A-Z]{58}"),
-    _token("an Interlock token", rb"ilk_[A-Za-z0-9_-]{20,255}+"),
+    _token("an Interlock token or password", rb"il[kpdxs]_[A-Za-z0-9_-]{20,255}+"),
     _token("a JSON web token", rb"(?<![_-])eyJ[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]*+"),
     Detector("a password in a URL", re.compile(rb"://[^\s/?#@:'\"]{0,128}+:(?P<secret>[^\s/?#@'\"]{1,256}+)@")),
     Detector("an authorization header", _in_text(_HEADER, _VALUE)),

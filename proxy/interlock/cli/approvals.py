@@ -18,6 +18,7 @@ from interlock.cli.asker import UsageError
 from interlock.cli.client import Client
 from interlock.cli.deciding import Answer, Desk, ask_passphrase, end_of
 from interlock.cli.description import describe, safe, table
+from interlock.cli.options import Format, PassphraseFile, Server, Token
 from interlock.cli.output import Output, columns, data, emit_json, reporting, say
 from interlock.cli.signing import AGENT, sign
 from interlock.errors import InterlockError, Reason
@@ -26,13 +27,7 @@ app = typer.Typer(help="Answer what agents ask.", no_args_is_help=True)
 
 PAGE = 200
 
-Server = Annotated[str | None, typer.Option("--server", help="URL or unix socket of the daemon.", envvar="INTERLOCK_SERVER")]
-Token = Annotated[
-    Path | None, typer.Option("--token-file", help="Call with the token in this file.", envvar="INTERLOCK_TOKEN_FILE")
-]
-Format = Annotated[Output, typer.Option("--output", "-o", help="text or json.")]
 Reviewer = Annotated[str, typer.Option("--as", help="Your handle in the directory.", envvar="INTERLOCK_REVIEWER")]
-PassphraseFile = Annotated[Path | None, typer.Option(help="Read the passphrase from this file instead of the terminal.")]
 Sign = Annotated[bool, typer.Option("--sign", help="Sign the answer with a key of your own.")]
 SigningKey = Annotated[
     str,

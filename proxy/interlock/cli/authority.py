@@ -8,12 +8,10 @@ from typing import Annotated
 import typer
 
 from interlock.cli.client import Client
+from interlock.cli.options import Format, Server
 from interlock.cli.output import Output, data, emit_json, reporting, say
 
 app = typer.Typer(help="The authority that signs login certificates.", no_args_is_help=True)
-
-Server = Annotated[str | None, typer.Option("--server", help="URL or unix socket of the daemon.", envvar="INTERLOCK_SERVER")]
-Format = Annotated[Output, typer.Option("--output", "-o", help="text or json.")]
 
 
 @app.command()

@@ -19,12 +19,12 @@ import typer
 from interlock.cli import certified
 from interlock.cli.client import Client, find_server
 from interlock.cli.kept import Kept
+from interlock.cli.options import Server
 from interlock.cli.output import reporting, say
 from interlock.errors import InterlockError, NotFoundError, Reason
 
 config = typer.Typer(help="Settings for the clients that you use.", no_args_is_help=True)
 
-Server = Annotated[str | None, typer.Option("--server", help="URL or unix socket of the daemon.", envvar="INTERLOCK_SERVER")]
 Target = Annotated[str, typer.Argument(help="A name that `interlock ls` lists; ACCOUNT@TARGET or TARGET/DATABASE for another.")]
 Rest = Annotated[list[str] | None, typer.Argument(help="After --: what the client is given.")]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from interlock.cli.approvals import Format, Server, Token, connect
+from interlock.cli.approvals import connect
 from interlock.cli.description import safe
+from interlock.cli.options import Format, Server, Token
 from interlock.cli.output import Output, columns, emit_json, reporting, say
 
 app = typer.Typer(help="See and end what was allowed beyond once.", no_args_is_help=True)

@@ -24,13 +24,11 @@ from interlock.cli import certified
 from interlock.cli.client import Client, find_server
 from interlock.cli.kept import Kept, Session
 from interlock.cli.loopback import Loopback
+from interlock.cli.options import Format, Server
 from interlock.cli.output import Output, data, emit_json, reporting, say, talk
 from interlock.clock import SystemClock, rfc3339
 from interlock.config import is_loopback
 from interlock.errors import ConfigError, InterlockError, Reason
-
-Server = Annotated[str | None, typer.Option("--server", help="URL or unix socket of the daemon.", envvar="INTERLOCK_SERVER")]
-Format = Annotated[Output, typer.Option("--output", "-o", help="text or json.")]
 
 BROWSER_S = 300.0
 TURN_S = 120.0

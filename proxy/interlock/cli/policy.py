@@ -11,8 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from interlock.cli.explain import classifier
+from interlock.cli.options import Format
 from interlock.cli.output import Output, columns, data, emit_json, reporting, say, talk
-from interlock.cli.policyfiles import ConfigFile, Files, Format, meant
+from interlock.cli.policyfiles import ConfigFile, Files, meant
 from interlock.cli.preview import show_preview
 from interlock.cli.simulate import simulate
 from interlock.commands.model import Analysis, Command

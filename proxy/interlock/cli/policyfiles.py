@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from interlock.cli.output import Output
 from interlock.config import load as load_config
 from interlock.policy import packs
 from interlock.policy.engine import PolicySet
@@ -18,7 +17,6 @@ Files = Annotated[
     list[Path] | None, typer.Argument(help="Policy files or folders; absent: those of the configuration, else the shipped packs.")
 ]
 ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", envvar="INTERLOCK_CONFIG", help="The configuration file.")]
-Format = Annotated[Output, typer.Option("--output", "-o", help="text or json.")]
 
 
 def meant(files: Sequence[Path] | None, config: Path | None) -> PolicySet:

@@ -20,8 +20,9 @@ import typer
 from interlock.cli.asker import UsageError, parse_who
 from interlock.cli.explain import classifier
 from interlock.cli.explanation import plain
+from interlock.cli.options import Format
 from interlock.cli.output import Output, columns, data, emit_json, reporting
-from interlock.cli.policyfiles import ConfigFile, Format, meant
+from interlock.cli.policyfiles import ConfigFile, meant
 from interlock.clock import SystemClock
 from interlock.commands.model import Analysis
 from interlock.policy.engine import PolicySet

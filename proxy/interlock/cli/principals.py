@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 import typer
 
 from interlock.cli.client import Client
+from interlock.cli.options import Format, PassphraseFile, Server
 from interlock.cli.output import Output, columns, data, emit_json, reporting, say
 from interlock.errors import ConfigError
 
@@ -32,11 +33,8 @@ class Kind(StrEnum):
     SERVICE = "service"
 
 
-Server = Annotated[str | None, typer.Option("--server", help="URL or unix socket of the daemon.", envvar="INTERLOCK_SERVER")]
-Format = Annotated[Output, typer.Option("--output", "-o", help="text or json.")]
 Groups = Annotated[list[str] | None, typer.Option("--group", help="May be given several times.")]
 KeyFile = Annotated[Path, typer.Argument(help="A .pub file.")]
-PassphraseFile = Annotated[Path | None, typer.Option(help="Read the passphrase from this file instead of the terminal.")]
 Teams = Annotated[str | None, typer.Option("--teams", metavar="TENANT/OID", help="Microsoft Entra tenant and object id.")]
 Slack = Annotated[str | None, typer.Option("--slack", metavar="TEAM/USER", help="Slack team and user id.")]
 Lifetime = Annotated[str | None, typer.Option("--ttl", help="Such as 15m, 8h or 30d.")]

@@ -18,14 +18,13 @@ from interlock.cli.asker import UsageError
 from interlock.cli.client import Client
 from interlock.cli.deciding import ask_passphrase
 from interlock.cli.description import safe
+from interlock.cli.options import Format, Server
 from interlock.cli.output import Output, columns, emit_json, reporting, say
 
 app = typer.Typer(
     help="Revoke a credential, somebody, an agent, a target or everything, until it is lifted.", no_args_is_help=True
 )
 
-Server = Annotated[str | None, typer.Option("--server", help="URL or unix socket of the daemon.", envvar="INTERLOCK_SERVER")]
-Format = Annotated[Output, typer.Option("--output", "-o", help="text or json.")]
 Why = Annotated[str, typer.Option("--reason", help="For the record, and for who lists it.")]
 
 

@@ -16,6 +16,7 @@ import typer
 
 from interlock.cli.client import Client, find_server
 from interlock.cli.kept import Kept
+from interlock.cli.options import Format, Server
 from interlock.cli.output import Output, columns, data, emit_json, reporting, say
 from interlock.clock import SystemClock, system_entropy
 from interlock.config import Config, TargetConfig, load
@@ -24,8 +25,6 @@ from interlock.errors import AuthenticationError, ConfigError, InterlockError
 log = structlog.get_logger()
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", envvar="INTERLOCK_CONFIG", help="The configuration file.")]
-Server = Annotated[str | None, typer.Option("--server", help="URL or unix socket of the daemon.", envvar="INTERLOCK_SERVER")]
-Format = Annotated[Output, typer.Option("--output", "-o", help="text or json.")]
 
 DEFAULT_CONFIG = Path("/etc/interlock/interlock.yaml")
 

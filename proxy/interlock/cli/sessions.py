@@ -18,8 +18,9 @@ from typing import Annotated, Any, Protocol
 
 import typer
 
-from interlock.cli.approvals import Token, connect
+from interlock.cli.approvals import connect
 from interlock.cli.client import Client
+from interlock.cli.options import Format, Server, Token
 from interlock.cli.output import Output, columns, data, emit_json, reporting, say
 from interlock.errors import EvidenceError, Reason
 from interlock.evidence import cast
@@ -30,9 +31,7 @@ from interlock.evidence.terminal import visible
 
 app = typer.Typer(help="Read what was recorded, and end what is live.", no_args_is_help=True)
 
-Server = Annotated[str | None, typer.Option("--server", help="URL or unix socket of the daemon.", envvar="INTERLOCK_SERVER")]
 DataDir = Annotated[Path | None, typer.Option(help="Read this data directory and not the daemon.", envvar="INTERLOCK_DATA_DIR")]
-Format = Annotated[Output, typer.Option("--output", "-o", help="text or json.")]
 Named = Annotated[str, typer.Argument(metavar="SESSION", help="Id of a session, or folder of an exported bundle.")]
 
 LONGEST_PAUSE = 2.0

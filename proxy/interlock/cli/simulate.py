@@ -13,9 +13,10 @@ import typer
 
 from interlock.cli.asker import UsageError
 from interlock.cli.explanation import plain
+from interlock.cli.options import Format, Server
 from interlock.cli.output import Output, columns, data, emit_json, reporting, say
-from interlock.cli.policyfiles import ConfigFile, Files, Format, meant
-from interlock.cli.sessions import DataDir, Server, Source, open_source
+from interlock.cli.policyfiles import ConfigFile, Files, meant
+from interlock.cli.sessions import DataDir, Source, open_source
 from interlock.clock import SystemClock
 from interlock.config import load as load_config
 from interlock.control import SOCKET

@@ -37,14 +37,14 @@ from interlock.identity.revocation import Revocations
 from interlock.identity.scram import ScramCredentials
 from interlock.identity.sshkey import fingerprint
 from interlock.identity.throttle import Throttle, ThrottledError, place
-from interlock.identity.tokens import EXCHANGED_PREFIX, LOGIN_PREFIX, looks_like_token
+from interlock.identity.tokens import EXCHANGED_PREFIX, LOGIN_PREFIX, TOKEN_PREFIX, looks_like_token
 from interlock.store.exchanged import ExchangedRows
 
 log = structlog.get_logger()
 
 PASSPHRASE_LIFETIME = timedelta(minutes=5)
 
-_OURS = (EXCHANGED_PREFIX, LOGIN_PREFIX, "ilk_")
+_OURS = (EXCHANGED_PREFIX, LOGIN_PREFIX, TOKEN_PREFIX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,9 +267,11 @@ class Authenticator:
         if entry is None or row is None or (row.expires is not None and row.expires <= self._clock.now()):
             raise AuthenticationError("the password was not accepted")
         _active(entry)
-        origins = self._logins.origins_of(row.id) if self._logins is not None else ()
-        principal = entry.principal(Credential(CredentialKind.SCRAM, row.id, row.expires, origins))
-        return replace(principal, groups=principal.groups | self._logins.groups_of(row.id)) if self._logins else principal
+        if self._logins is None:
+            return entry.principal(Credential(CredentialKind.SCRAM, row.id, row.expires))
+        parents = self._logins.derived
+        found = entry.principal(Credential(CredentialKind.SCRAM, row.id, row.expires, parents.origins_of(row.id)))
+        return replace(found, groups=found.groups | parents.groups_of(row.id))
 
     # -- client certificates ------------------------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ platforms keep what others call `jti` and `sub`. Must not know headers, signatur
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,13 +13,11 @@ from typing import Any
 
 from interlock.config import Issuer
 from interlock.errors import Reason
+from interlock.identity import claimed
+from interlock.identity.claimed import SKEW_S
 from interlock.identity.jose import rejected
 from interlock.identity.principal import MAX_CHAIN, Assurance, Identity, Origin
 from interlock.platforms import PLATFORMS
-
-SKEW_S = 60
-MAX_GROUPS = 1000
-MAX_NAME = 255
 
 _ID_TOKEN_CLAIMS = frozenset({"nonce", "at_hash", "c_hash", "s_hash"})
 """OpenID Connect Core §2 and §3.3.2.11: only ID tokens carry these. RFC 9068 §4 lets a `typ` of at+jwt settle it."""
@@ -85,8 +82,8 @@ def _token(
     claims: Mapping[str, Any], issuer: Issuer, issued: datetime, expires: datetime, pinned: frozenset[str], named: str
 ) -> VerifiedToken:
     platform = PLATFORMS[issuer.platform]
-    jti = named if named and platform.digest and platform.jti not in claims else _name(claims, platform.jti)
-    identity = Identity(issuer.issuer, _name(claims, issuer.subject))
+    jti = named if named and platform.digest and platform.jti not in claims else claimed.name(claims, platform.jti)
+    identity = Identity(issuer.issuer, claimed.name(claims, issuer.subject))
     actors = _actors(claims, issuer.issuer, pinned)
     if len({identity, *actors}) != len(actors) + 1:
         raise rejected("its act chain names somebody twice")
@@ -96,9 +93,9 @@ def _token(
         jti=jti,
         issued=issued,
         expires=expires,
-        groups=_groups(claims, issuer.groups_claim),
+        groups=claimed.groups(claims, issuer.groups_claim),
         actors=actors,
-        assurance=_assurance(claims),
+        assurance=claimed.assurance(claims),
         workload=_workload(claims, issuer),
         may_act=_may_act(claims, issuer.issuer),
         has_groups=issuer.groups_claim in claims,
@@ -111,14 +108,7 @@ def _origin(claims: Mapping[str, Any], identity: Identity, actors: tuple[Identit
     named = [one.subject for one in (identity, *actors) if one.issuer == identity.issuer]
     sub = claims.get("sub")
     accounts = dict.fromkeys([*named, *([sub] if isinstance(sub, str) else [])])
-    return Origin(identity.issuer, tuple(accounts), _name(claims, "sid") if "sid" in claims else "", issued)
-
-
-def _name(claims: Mapping[str, Any], claim: str) -> str:
-    value = claims.get(claim)
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME or not value.isprintable():
-        raise rejected(f"its {claim} is missing or malformed")
-    return value
+    return Origin(identity.issuer, tuple(accounts), claimed.name(claims, "sid") if "sid" in claims else "", issued)
 
 
 def _check_issuer(claims: Mapping[str, Any], issuer: Issuer) -> None:
@@ -149,42 +139,17 @@ def _check_audience(claims: Mapping[str, Any], audience: str) -> None:
 
 def _check_times(claims: Mapping[str, Any], issuer: Issuer, now: datetime) -> tuple[datetime, datetime]:
     """Return when it was issued, and until when it may be used: no longer than the operator allows."""
-    moment = now.timestamp()
-    issued, ends = _number(claims, "iat"), _number(claims, "exp")
-    if ends <= moment - SKEW_S:
+    at = now.timestamp()
+    issued, ends = claimed.moment(claims, "iat"), claimed.moment(claims, "exp")
+    if ends <= at - SKEW_S:
         raise rejected("it has expired", Reason.TOKEN_EXPIRED)
-    if issued > moment + SKEW_S:
+    if issued > at + SKEW_S:
         raise rejected("it is issued in the future")
-    if "nbf" in claims and _number(claims, "nbf") > moment + SKEW_S:
+    if "nbf" in claims and claimed.moment(claims, "nbf") > at + SKEW_S:
         raise rejected("it is not valid yet")
-    if moment - issued > issuer.oldest + SKEW_S:
+    if at - issued > issuer.oldest + SKEW_S:
         raise rejected("it is older than this issuer's max_age", Reason.TOKEN_EXPIRED)
     return datetime.fromtimestamp(issued, UTC), datetime.fromtimestamp(min(ends, issued + issuer.oldest), UTC)
-
-
-def _number(claims: Mapping[str, Any], claim: str) -> float:
-    value = claims.get(claim)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not 0 <= value < 2**37:
-        raise rejected(f"its {claim} is missing or malformed")
-    return float(value)
-
-
-def _groups(claims: Mapping[str, Any], claim: str) -> frozenset[str]:
-    """Return the groups; none when the claim is absent. Overage (Entra) fails closed: a deny rule may name a group."""
-    elsewhere = claims.get("_claim_names")
-    overage = claims.get("hasgroups") not in (None, False, "false") or (
-        elsewhere is not None and (not isinstance(elsewhere, dict) or claim in elsewhere or "groups" in elsewhere)
-    )
-    if overage:
-        raise rejected(
-            "its groups did not fit and are left out (overage); assign fewer groups to the application", Reason.GROUPS_INCOMPLETE
-        )
-    value = claims.get(claim, [])
-    if not isinstance(value, list) or len(value) > MAX_GROUPS:
-        raise rejected(f"its {claim} is no list of groups")
-    if not all(isinstance(name, str) and 0 < len(name) <= MAX_NAME and name.isprintable() for name in value):
-        raise rejected(f"its {claim} is no list of groups")
-    return frozenset(value)
 
 
 def _actors(claims: Mapping[str, Any], issuer: str, pinned: frozenset[str]) -> tuple[Identity, ...]:
@@ -199,7 +164,7 @@ def _actors(claims: Mapping[str, Any], issuer: str, pinned: frozenset[str]) -> t
         vouched = link.get("iss", issuer)
         if not isinstance(vouched, str) or vouched not in pinned:
             raise rejected("its act chain names an issuer that is not configured here")
-        actors.append(Identity(vouched, _name(link, "sub")))
+        actors.append(Identity(vouched, claimed.name(link, "sub")))
         link = link.get("act")
     if "act" in claims and not actors:
         raise rejected("its act chain is malformed")
@@ -214,7 +179,7 @@ def _may_act(claims: Mapping[str, Any], issuer: str) -> Identity | None:
     vouched = named.get("iss", issuer) if isinstance(named, dict) else None
     if not isinstance(vouched, str):
         raise rejected("its may_act is malformed")
-    return Identity(vouched, _name(named, "sub"))
+    return Identity(vouched, claimed.name(named, "sub"))
 
 
 def _workload(claims: Mapping[str, Any], issuer: Issuer) -> str:
@@ -242,13 +207,3 @@ def _kubernetes(claims: Mapping[str, Any]) -> dict[str, str]:
     if claims.get("sub") != f"system:serviceaccount:{told['namespace']}:{told['serviceaccount']}":
         raise rejected("its sub is not the service account that it names")
     return {name: value if isinstance(value, str) else "" for name, value in told.items()}
-
-
-def _assurance(claims: Mapping[str, Any]) -> Assurance:
-    acr, amr = claims.get("acr"), claims.get("amr")
-    when = claims.get("auth_time")
-    return Assurance(
-        acr=acr if isinstance(acr, str) and len(acr) <= MAX_NAME else "",
-        amr=tuple(m for m in amr if isinstance(m, str))[:16] if isinstance(amr, list) else (),
-        auth_time=datetime.fromtimestamp(_number(claims, "auth_time"), UTC) if when is not None else None,
-    )

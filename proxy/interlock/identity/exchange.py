@@ -9,6 +9,8 @@ Errors carry the codes of RFC 6749 §5.2 and RFC 8693 §2.2.2. They never quote 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -73,7 +75,8 @@ class Exchange:
         wanted = self._checked(asked)
         subject = await self._proven(asked["subject_token"], source)
         actor = await self._proven(asked["actor_token"], source) if "actor_token" in asked else None
-        self._still(asked["subject_token"], subject)  # proving the actor may have taken a while
+        with _not_acceptable():
+            self._authenticator.still(asked["subject_token"], subject)  # proving the actor may have taken a while
         principal = self._acting(subject, actor)
         until = self._until(subject.principal, *([actor.principal] if actor else []))
         parents = frozenset(one.principal.credential.ident for one in (subject, actor) if one is not None)
@@ -82,9 +85,8 @@ class Exchange:
         try:
             self._journal.append(_event(granted, source))
             await self._journal.sync()
-            await self._authenticator.exchanged.write(granted.ident)
-        except AuthenticationError as error:
-            raise ExchangeError("invalid_request", str(error), error.code) from None
+            with _not_acceptable():
+                await self._authenticator.exchanged.write(granted.ident)
         except InterlockError:
             self._authenticator.exchanged.revoke(idents=(granted.ident,))
             raise
@@ -114,17 +116,8 @@ class Exchange:
         return wanted
 
     async def _proven(self, token: str, source: str) -> Proven:
-        try:
+        with _not_acceptable():
             return await self._authenticator.proven(token, source=source)
-        except AuthenticationError as error:
-            # RFC 8693 §2.2.2: a token that is not acceptable for any reason is an invalid_request.
-            raise ExchangeError("invalid_request", str(error), error.code) from None
-
-    def _still(self, token: str, proven: Proven) -> None:
-        try:
-            self._authenticator.still(token, proven)
-        except AuthenticationError as error:
-            raise ExchangeError("invalid_request", str(error), error.code) from None
 
     def _acting(self, subject: Proven, actor: Proven | None) -> Principal:
         if actor is None:
@@ -138,10 +131,8 @@ class Exchange:
             raise _bad("the subject's token lets another one act for it (may_act)", Reason.MISSING_SCOPE)
         if actor.may_act is not None:
             raise _bad("the actor's token is for somebody who acts for it (may_act)")
-        try:
+        with _not_acceptable():
             return acting(actor.principal, subject.principal, actor.principal.credential)
-        except AuthenticationError as error:
-            raise ExchangeError("invalid_request", str(error), error.code) from None
 
     def _until(self, *principals: Principal) -> datetime:
         ends = [p.credential.expires for p in principals if p.credential.expires is not None]
@@ -149,14 +140,21 @@ class Exchange:
 
     def _given(self, wanted: str, principal: Principal, until: datetime, parents: frozenset[str]) -> Granted:
         exchanged, now = self._authenticator.exchanged, self._clock.now()
-        try:
+        with _not_acceptable():
             if wanted == PASSWORD:
                 issued = exchanged.password(principal, until, parents)
                 return Granted(issued.secret, issued.id, PASSWORD, "N_A", now, until, principal)
             issued = exchanged.token(principal, until, parents)
-        except AuthenticationError as error:
-            raise ExchangeError("invalid_request", str(error), error.code) from None
         return Granted(issued.secret, issued.id, ACCESS_TOKEN, "Bearer", now, until, principal)
+
+
+@contextmanager
+def _not_acceptable() -> Iterator[None]:
+    """RFC 8693 §2.2.2: a token that is not acceptable for any reason is an invalid_request."""
+    try:
+        yield
+    except AuthenticationError as error:
+        raise _bad(str(error), error.code) from None
 
 
 def _bad(message: str, reason: Reason = Reason.TOKEN_REJECTED) -> ExchangeError:

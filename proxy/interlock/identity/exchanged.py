@@ -9,7 +9,6 @@ or protocols.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Collection
@@ -20,12 +19,14 @@ import structlog
 
 from interlock.clock import Clock, Entropy, ulid
 from interlock.config import Secret
-from interlock.errors import AuthenticationError, InterlockError, Reason, StoreError
+from interlock.errors import AuthenticationError, Reason, StoreError
 from interlock.identity import passport
+from interlock.identity.aftermath import Aftermath
 from interlock.identity.changes import Change, ChangeKind
 from interlock.identity.directory import Directory
 from interlock.identity.principal import Credential, CredentialKind, Identity, Principal
 from interlock.identity.scram import MAX_VERIFIERS, ScramCredentials, Verifier, verifier
+from interlock.identity.subscribers import Subscribers
 from interlock.identity.tokens import EXCHANGED_PREFIX, PASSWORD_PREFIX, Issued, fingerprint, new_secret
 from interlock.store.exchanged import ExchangedRow, ExchangedRows
 
@@ -59,14 +60,14 @@ class ExchangedCredentials:
 
     def __init__(self, directory: Directory, *, clock: Clock, entropy: Entropy, rows: ExchangedRows | None = None) -> None:
         self._rows = rows
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._aftermath = Aftermath("exchanged")
         self._directory = directory
         self._clock = clock
         self._entropy = entropy
         self._held: OrderedDict[str, _Held] = OrderedDict()  # by ident, oldest first
         self._by_key: dict[bytes, str] = {}
         self._by_handle: dict[str, list[str]] = {}
-        self._subscribers: list[Callable[[frozenset[str]], None]] = []
+        self._subscribers: Subscribers[frozenset[str]] = Subscribers("exchanged")
         directory.subscribe(self._changed)
 
     async def load(self, lives: Callable[[str], bool]) -> None:
@@ -93,7 +94,7 @@ class ExchangedCredentials:
 
     def subscribe(self, callback: Callable[[frozenset[str]], None]) -> None:
         """Call back, on the loop, with the idents of those that end before their time."""
-        self._subscribers.append(callback)
+        self._subscribers.add(callback)
 
     async def write(self, ident: str) -> None:
         """Put one that was just made in the store. Raise StoreError, AuthenticationError when it has ended meanwhile."""
@@ -108,8 +109,7 @@ class ExchangedCredentials:
 
     async def close(self) -> None:
         """Let what is being written end."""
-        while self._tasks:
-            await asyncio.wait(set(self._tasks))
+        await self._aftermath.close()
 
     def token(self, principal: Principal, until: datetime, parents: frozenset[str] = frozenset()) -> Issued:
         """Make a bearer token of this principal: shown now, never again."""
@@ -165,12 +165,9 @@ class ExchangedCredentials:
         )  # fmt: skip
         for ident in ended:
             self._drop(ident)
-        for callback in tuple(self._subscribers) if ended else ():
-            try:
-                callback(ended)
-            except Exception as error:  # one deaf subscriber must not keep the others from ending sessions
-                log.error("exchanged.subscriber_failed", error=error.__class__.__name__)
-        self._erase(ended)
+        if ended:
+            self._subscribers.tell(ended)
+            self._erase(ended)
         return ended
 
     def _issued(self, prefix: str, secret: str, until: datetime) -> Issued:
@@ -256,18 +253,8 @@ class ExchangedCredentials:
 
     def _erase(self, idents: Collection[str]) -> None:
         """Take rows out of the store, beside whoever ended them: they have ended already."""
-        if self._rows is None or not idents:
-            return
-        task = asyncio.get_running_loop().create_task(self._erased(list(idents)))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _erased(self, idents: list[str]) -> None:
-        assert self._rows is not None
-        try:
-            await self._rows.drop(idents)
-        except InterlockError as error:
-            log.error("exchanged.not_written", reason=str(error.code))
+        if self._rows is not None:
+            self._aftermath.add(self._rows.drop(list(idents)))
 
     def _changed(self, change: Change) -> None:
         ending = frozenset({change.identity}) if change.kind in _ENDING else frozenset()

@@ -15,14 +15,14 @@ from interlock.clock import Clock, Entropy, rfc3339
 from interlock.errors import InterlockError, Reason
 from interlock.evidence.events import EventDraft, Recorder
 from interlock.identity import sshkey
+from interlock.identity.derived import CERTIFICATE, Derivation, principal_name
 from interlock.identity.directory import Directory
-from interlock.identity.logins import CERTIFICATE, Derivation, Logins, principal_name
-from interlock.identity.principal import Identity, Kind, Principal
+from interlock.identity.logins import Logins
+from interlock.identity.principal import CredentialKind, Identity, Kind, Principal
 from interlock.identity.ssh_ca import MAX_TTL, Signed, SshCa
 
-GIVES = frozenset(("login", "token", "jwt", "exchanged"))
-"""Kinds of credentials that a certificate is given for. One certificate never leads to the next, and a passphrase is for
-deciding."""
+GIVEN_FOR = frozenset({CredentialKind.LOGIN, CredentialKind.TOKEN, CredentialKind.JWT, CredentialKind.EXCHANGED})
+"""One certificate never leads to the next, and a passphrase is for deciding."""
 
 
 class Order:
@@ -66,7 +66,7 @@ class Issuance:
         """Certify a public key for whoever showed `holder.credential`. Raise InterlockError."""
         signed = self._sign(holder, line)
         await self._journal.sync()
-        await self._logins.derive(CERTIFICATE, signed.serial, holder, key=signed.fingerprint, expires=signed.expires)
+        await self._logins.derived.add(CERTIFICATE, signed.serial, holder, key=signed.fingerprint, expires=signed.expires)
         return signed
 
     def order(self, line: str) -> Order:
@@ -80,7 +80,7 @@ class Issuance:
         entry = self._directory.get(holder.identity)
         if entry is None:
             raise InterlockError("only who is in the directory has certificates", reason=Reason.UNKNOWN_PRINCIPAL)
-        if str(holder.credential.kind) not in GIVES:
+        if holder.credential.kind not in GIVEN_FOR:
             raise InterlockError("a certificate is given for a login or a token", reason=Reason.REQUEST_NOT_OFFERED)
         if holder.acting_for:
             # The certificate would name the agent alone: whom it acts for would be gone from every record and exclusion.
@@ -109,7 +109,7 @@ class Issuance:
         """Return whose certificate this is, or None. `authority` is the key that signed it; the signature was checked."""
         if not self._ca.trusts(authority, self._clock.now()):
             return None
-        return self._logins.certificate(serial, key, principals)
+        return self._logins.derived.certificate(serial, key, principals)
 
     async def rotate(self, *, by: Identity, at_once: bool) -> dict[str, object]:
         """Sign with a new key from now on. `at_once`: every certificate ends now; else those of the old key end in their time.
@@ -129,5 +129,5 @@ class Issuance:
             await self._journal.sync()
             self._ca = await asyncio.to_thread(old.rotate, now, overlap)
             self._journal.append(EventDraft("authority.change", {"by": str(by), "new": self._ca.fingerprint}))
-            ended = await self._logins.end_certificates("authority-replaced") if at_once else 0
+            ended = await self._logins.derived.end_certificates("authority-replaced") if at_once else 0
             return {**self._ca.described(now), "ended": ended}

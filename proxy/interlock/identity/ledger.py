@@ -11,8 +11,6 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-import structlog
-
 from interlock.clock import Clock, Entropy
 from interlock.errors import InterlockError, NotFoundError, Reason
 from interlock.evidence.events import EventDraft, Json, Recorder
@@ -22,9 +20,8 @@ from interlock.identity.entries import Entry
 from interlock.identity.index import Index, indexed
 from interlock.identity.lookup import Lookup
 from interlock.identity.principal import Identity, Kind
+from interlock.identity.subscribers import Subscribers
 from interlock.store.principals import PrincipalRow, PrincipalRows, Row
-
-log = structlog.get_logger()
 
 
 class Ledger(Lookup):
@@ -48,7 +45,7 @@ class Ledger(Lookup):
         self._entropy = entropy
         self._journal = journal
         self._lock = asyncio.Lock()
-        self._subscribers: list[Callable[[Change], None]] = []
+        self._subscribers: Subscribers[Change] = Subscribers("directory")
 
     async def load(self) -> None:
         """Read everything from the store. Raise StoreError."""
@@ -57,8 +54,7 @@ class Ledger(Lookup):
 
     def subscribe(self, callback: Callable[[Change], None]) -> Callable[[], None]:
         """Call back after every change, on the loop. Return how to stop."""
-        self._subscribers.append(callback)
-        return lambda: self._subscribers.remove(callback)
+        return self._subscribers.add(callback)
 
     async def amend(self, build: Callable[[Index], Amendment | None], *, by: Identity) -> None:
         """Make a change that somebody else's rules build from the index of this moment: what an identity provider sends."""
@@ -101,11 +97,7 @@ class Ledger(Lookup):
 
     def _swap(self, following: Index, change: Change) -> None:
         self._index = following
-        for callback in tuple(self._subscribers):
-            try:
-                callback(change)
-            except Exception as error:  # one deaf subscriber must not keep the others from ending sessions
-                log.error("directory.subscriber_failed", change=str(change.kind), error=error.__class__.__name__)
+        self._subscribers.tell(change)
 
     async def _revoke(self, kind: ChangeKind, entry: Entry, drop: Sequence[Row], ident: str, by: Identity) -> None:
         if not drop:

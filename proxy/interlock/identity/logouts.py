@@ -20,6 +20,7 @@ from interlock.errors import AuthenticationError, InterlockError, Reason
 from interlock.evidence.events import EventDraft, Recorder
 from interlock.identity.idtoken import LoggedOut
 from interlock.identity.principal import Origin, Principal
+from interlock.identity.subscribers import Subscribers
 from interlock.store.logouts import LogoutRow, LogoutRows
 
 log = structlog.get_logger()
@@ -67,7 +68,7 @@ class Logouts:
         self._journal = journal
         self._told: dict[tuple[str, str, str], tuple[Logout, datetime]] = {}
         self._by_name: dict[tuple[str, str], list[Logout]] = {}  # by provider and account, or session where it has no account
-        self._subscribers: list[Callable[[Logout], None]] = []
+        self._subscribers: Subscribers[Logout] = Subscribers("logouts")
 
     async def load(self) -> None:
         """Raise StoreError: then nothing may begin, for nobody knows who has logged out."""
@@ -76,7 +77,7 @@ class Logouts:
 
     def subscribe(self, callback: Callable[[Logout], None]) -> None:
         """Call back, on the loop, as soon as a provider said it."""
-        self._subscribers.append(callback)
+        self._subscribers.add(callback)
 
     async def take(self, told: LoggedOut) -> Logout:
         """End what this logout names, in memory first. Raise InterlockError when it can't be kept: what is live has ended."""
@@ -86,11 +87,7 @@ class Logouts:
         full = len(self._told) >= MAX_KEPT
         if not full:
             self._keep(made, until)
-        for callback in tuple(self._subscribers):
-            try:
-                callback(made)
-            except Exception as error:  # one deaf subscriber must not keep the others from ending sessions
-                log.error("logouts.subscriber_failed", error=error.__class__.__name__)
+        self._subscribers.tell(made)
         self._note(made)
         if full:
             raise InterlockError("too many logouts are remembered; try again later", reason=Reason.LIMIT_REACHED)

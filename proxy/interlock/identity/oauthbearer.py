@@ -14,7 +14,7 @@ from interlock.errors import RemoteProtocolError
 
 MECHANISM = "OAUTHBEARER"
 MAX_RESPONSE = 48 * 1024
-"""Above the longest token that is looked at (oidc.MAX_TOKEN), so that such a one gets its own answer."""
+"""Above the longest token that is looked at (`jose.MAX_TOKEN`), so that such a one gets its own answer."""
 
 DISMISSAL = b"\x01"
 """What a client answers to `failure` (§3.2.3). Only then is the exchange over."""

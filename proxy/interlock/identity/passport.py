@@ -1,4 +1,4 @@
-"""A principal as text and back, for what the store keeps of it. Pure.
+"""A principal, and parts of one, as text and back: for what the store keeps of them. Pure.
 
 Everything that a decision or an exclusion rests on is in it, and nothing is guessed on the way in: a text that does not say it
 all is nobody. What it says was true when it was written; `facts` tells whether the directory still says so.
@@ -19,7 +19,7 @@ from interlock.identity.principal import Assurance, Authority, Credential, Crede
 
 def written(principal: Principal) -> str:
     """Return the text. The credential's own ident and expiry are part of it."""
-    held, proof = principal.credential, principal.assurance
+    held = principal.credential
     return json.dumps(
         {
             "identity": _identity(principal.identity),
@@ -33,7 +33,7 @@ def written(principal: Principal) -> str:
             "acting_for": [_identity(one) for one in principal.acting_for],
             "acting_for_handles": principal.acting_for_handles,
             "linked": sorted(map(_identity, principal.linked)),
-            "assurance": {"acr": proof.acr, "amr": proof.amr, "auth_time": _moment(proof.auth_time)},
+            "assurance": _assurance(principal.assurance),
             "behind": [
                 {"identity": _identity(one.identity), "handle": one.handle, "kind": one.kind, "groups": sorted(one.groups)}
                 for one in principal.behind
@@ -47,7 +47,7 @@ def read(text: str) -> Principal:
     """Raise StoreError for a text that this version did not write."""
     try:
         told = json.loads(text)
-        held, proof = told["credential"], told["assurance"]
+        held = told["credential"]
         return Principal(
             identity=Identity(*told["identity"]),
             handle=told["handle"],
@@ -61,7 +61,7 @@ def read(text: str) -> Principal:
             acting_for=tuple(Identity(*one) for one in told["acting_for"]),
             acting_for_handles=tuple(told["acting_for_handles"]),
             linked=frozenset(Identity(*one) for one in told["linked"]),
-            assurance=Assurance(proof["acr"], tuple(proof["amr"]), _read_moment(proof["auth_time"])),
+            assurance=_read_assurance(told["assurance"]),
             behind=tuple(
                 Authority(Identity(*one["identity"]), one["handle"], Kind(one["kind"]), frozenset(one["groups"]))
                 for one in told["behind"]
@@ -69,6 +69,30 @@ def read(text: str) -> Principal:
         )  # fmt: skip
     except (ValueError, TypeError, KeyError) as error:
         raise StoreError("a stored principal can't be read") from error
+
+
+def groups_text(groups: Iterable[str]) -> str:
+    return json.dumps(sorted(groups))
+
+
+def read_groups(text: str) -> frozenset[str]:
+    """Raise StoreError."""
+    try:
+        return frozenset(json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise StoreError("the groups of a stored credential can't be read") from error
+
+
+def assurance_text(assurance: Assurance) -> str:
+    return json.dumps(_assurance(assurance))
+
+
+def read_assurance(text: str) -> Assurance:
+    """Raise StoreError."""
+    try:
+        return _read_assurance(json.loads(text))
+    except (ValueError, TypeError, KeyError) as error:
+        raise StoreError("how a stored login was proved can't be read") from error
 
 
 def origins_text(origins: Iterable[Origin]) -> str:
@@ -108,6 +132,14 @@ def _moment(moment: datetime | None) -> str | None:
 
 def _read_moment(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text is not None else None
+
+
+def _assurance(assurance: Assurance) -> dict[str, Any]:
+    return {"acr": assurance.acr, "amr": assurance.amr, "auth_time": _moment(assurance.auth_time)}
+
+
+def _read_assurance(told: dict[str, Any]) -> Assurance:
+    return Assurance(told["acr"], tuple(told["amr"]), _read_moment(told["auth_time"]))
 
 
 def _origins(origins: Iterable[Origin]) -> list[list[Any]]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
@@ -26,7 +25,6 @@ from interlock.identity.scim import Group, ScimError, User
 from interlock.store.principals import IdpGroupsRow, LinkRow, PrincipalRow, Row, ScimMemberRow, ScimUserRow
 from interlock.store.scim import ScimGroupRow, ScimGroupRows
 
-_UNFIT = re.compile(r"[^a-z0-9._-]+")
 MAX_USERS = 50_000
 
 
@@ -277,11 +275,7 @@ async def learn_groups(directory: Directory, clock: Clock, identity: Identity, s
 
 def _free_handle(index: Index, user_name: str) -> str:
     """Return a handle that is free, near to a user name: authority never follows from it."""
-    local = _UNFIT.sub("-", user_name.partition("@")[0].lower()).strip("-._")[:56]
-    if not local or local.startswith(registration.RESERVED_PREFIX):
-        local = "user"
-    for number in range(1, MAX_USERS + 2):
-        handle = local if number == 1 else f"{local}-{number}"
+    for handle in registration.numbered(registration.likely_handle(user_name) or "user", MAX_USERS + 1):
         if handle not in index.by_handle:
             return handle
     raise ScimError(409, "uniqueness", "no handle is free for this userName")

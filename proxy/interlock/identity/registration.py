@@ -7,7 +7,7 @@ to write instead. Must not know how a change is recorded or stored.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from urllib.parse import quote
@@ -22,10 +22,14 @@ from interlock.store.principals import PasskeyRow, PrincipalRow, SlackRow, SshKe
 RESERVED_PREFIX = "jwt-"
 """Handles of principals that only their token names begin so (`authenticate`); nobody registers one."""
 
+LONGEST_LIKELY = 56
+"""Of the 63 characters of a handle: the rest is for the number of a namesake."""
+
 MAX_KEYS = 32
 MAX_PASSKEYS = 16
 MAX_CHANGERS = 512
 
+_UNFIT = re.compile(r"[^a-z0-9._-]+")
 _GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@ -]{0,126}\Z")
 _GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 _SLACK_TEAM = re.compile(r"T[A-Z0-9]{1,20}\Z")
@@ -42,6 +46,19 @@ def check_handle(index: Index, handle: str) -> None:
         )
     if handle in index.by_handle:
         raise ConfigError(f"the handle {handle} is taken")
+
+
+def likely_handle(name: str) -> str:
+    """Return a handle made of what somebody is called elsewhere, or an empty string. Authority never follows from it."""
+    wanted = _UNFIT.sub("-", name.partition("@")[0].lower()).strip("-._")[:LONGEST_LIKELY]
+    return wanted if HANDLE.match(wanted) and not wanted.startswith(RESERVED_PREFIX) else ""
+
+
+def numbered(wanted: str, most: int) -> Iterator[str]:
+    """Yield the handles that namesakes get, the first without a number."""
+    yield wanted
+    for number in range(2, most + 1):
+        yield f"{wanted}-{number}"
 
 
 def owner_of(index: Index, kind: Kind, owner: str | None) -> Identity | None:

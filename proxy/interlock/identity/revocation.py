@@ -12,16 +12,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-import structlog
-
 from interlock.clock import Clock, Entropy, ulid
 from interlock.errors import AuthenticationError, ConfigError, NotFoundError, Reason
 from interlock.evidence.events import EventDraft, Json, Recorder
 from interlock.identity.lookup import Lookup
 from interlock.identity.principal import Identity, Kind, Principal
+from interlock.identity.subscribers import Subscribers
 from interlock.store.revocations import RevocationRow, RevocationRows
-
-log = structlog.get_logger()
 
 MAX_VALUE = 512
 
@@ -78,7 +75,7 @@ class Revocations:
         self._entropy = entropy
         self._journal = journal
         self._standing: dict[str, Revocation] = {}
-        self._subscribers: list[Callable[[Revocation], None]] = []
+        self._subscribers: Subscribers[Revocation] = Subscribers("revocation")
 
     async def load(self) -> None:
         """Raise StoreError: then nothing may begin, for nobody knows what is revoked."""
@@ -88,7 +85,7 @@ class Revocations:
 
     def subscribe(self, callback: Callable[[Revocation], None]) -> None:
         """Call back, on the loop, as soon as something is revoked."""
-        self._subscribers.append(callback)
+        self._subscribers.add(callback)
 
     def standing(self) -> tuple[Revocation, ...]:
         return tuple(self._standing.values())
@@ -118,11 +115,7 @@ class Revocations:
             "rvk_" + ulid(self._clock, self._entropy), kind, self._meant(kind, value), self._clock.now(), str(by), why
         )
         self._standing[made.id] = made
-        for callback in tuple(self._subscribers):
-            try:
-                callback(made)
-            except Exception as error:  # one deaf subscriber must not keep the others from ending sessions
-                log.error("revocation.subscriber_failed", kind=str(kind), error=error.__class__.__name__)
+        self._subscribers.tell(made)
         await self._rows.put(RevocationRow(made.id, str(kind), made.value, made.at, made.by, why))
         self._note("revoked", made, by)
         await self._journal.sync()

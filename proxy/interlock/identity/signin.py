@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 
 from interlock.clock import Clock, Entropy
 from interlock.errors import AuthenticationError, InterlockError, OverloadedError, Reason
+from interlock.identity.derived import Derive
 from interlock.identity.flows import Flows
 from interlock.identity.idtoken import IdTokens
-from interlock.identity.logins import Derive, Logins, Opened
+from interlock.identity.logins import Logins, Opened
 from interlock.identity.logouts import Logouts
 from interlock.identity.provider import SLOWER_S, DeviceGrant, Provider, ProviderClient, Waiting
 from interlock.identity.tokens import fingerprint

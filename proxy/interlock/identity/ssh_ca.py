@@ -1,7 +1,7 @@
 """The authority of logins: it signs the SSH certificates of `interlock login`, and this proxy alone trusts it.
 
 Knows OpenSSH's certificates (PROTOCOL.certkeys) through asyncssh, and its own key file. Must not know who may have one: that
-is `logins`'. Its key is never the one that signs for targets, or a login certificate would open a target around the proxy.
+is `issuance`'s. Its key is never the one that signs for targets, or a login certificate would open a target around the proxy.
 
 Rotation: a new key signs from then on; certificates of the old one count until the last of them has ended, which is
 written beside the key in `KEY.previous`.

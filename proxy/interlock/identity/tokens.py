@@ -23,6 +23,11 @@ EXCHANGED_PREFIX = "ilx_"
 LOGIN_PREFIX = "ils_"
 """Prefixes by which secret scanners, and people who find one in a log, know what it is."""
 
+TOKEN_IDENT = "tok_"
+PASSWORD_IDENT = "pwd_"
+LOGIN_IDENT = "log_"
+"""What the idents begin with, by which records and lists name such a secret."""
+
 SECRET_BYTES = 32
 
 _TOKEN = re.compile(r"ilk_[A-Za-z0-9_-]{43}\Z")
@@ -44,13 +49,13 @@ def new_secret(prefix: str, entropy: Entropy) -> str:
 def new_token(clock: Clock, entropy: Entropy, lifetime: timedelta) -> tuple[Issued, bytes]:
     """Make a token; return it and the hash to store (32 bytes)."""
     secret = new_secret(TOKEN_PREFIX, entropy)
-    return Issued("tok_" + ulid(clock, entropy), Secret(secret), clock.now() + lifetime), fingerprint(secret)
+    return Issued(TOKEN_IDENT + ulid(clock, entropy), Secret(secret), clock.now() + lifetime), fingerprint(secret)
 
 
 def new_password(clock: Clock, entropy: Entropy, lifetime: timedelta, salt: bytes, iterations: int) -> tuple[Issued, Verifier]:
     """Make a Postgres password; return it and the verifier to store."""
     secret = new_secret(PASSWORD_PREFIX, entropy)
-    ident = "pwd_" + ulid(clock, entropy)
+    ident = PASSWORD_IDENT + ulid(clock, entropy)
     return Issued(ident, Secret(secret), clock.now() + lifetime), verifier(ident, secret, salt, iterations)
 
 

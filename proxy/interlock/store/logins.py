@@ -1,4 +1,4 @@
-"""Rows of logins and of what was issued to them. What they are worth is `identity.logins`'.
+"""Rows of logins and of what was made from them. What they are worth is `identity.logins`' and `identity.derived`'s to say.
 
 A row that is gone is a login that has ended: nothing has to be remembered about it for it to stay so.
 

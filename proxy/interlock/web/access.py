@@ -13,12 +13,11 @@ from enum import StrEnum
 from fastapi import Request
 
 from interlock.errors import AuthenticationError, InterlockError, Reason
-from interlock.identity import entries
 from interlock.identity.authenticate import Authenticator
-from interlock.identity.principal import Credential, CredentialKind, Identity, Kind, Principal
+from interlock.identity.entries import ADMINS, OPERATOR
+from interlock.identity.principal import Credential, CredentialKind, Kind, Principal
 from interlock.identity.stepup import DecisionSessions
 
-ADMINS = entries.ADMINS
 AUDITORS = "interlock-auditors"
 
 
@@ -48,7 +47,7 @@ def source_of(request: Request) -> str:
 
 def local_operator() -> Principal:
     return Principal(
-        identity=Identity("unix", "operator"),
+        identity=OPERATOR,
         handle="operator",
         kind=Kind.SERVICE,
         credential=Credential(CredentialKind.PEER, "unix-socket"),

@@ -137,7 +137,7 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(token_router(exchange))
     app.include_router(revocations_router(parts.revocations, door))
     login = parts.login
-    derive = login.logins.derive if login is not None else None
+    derive = login.logins.derived.add if login is not None else None
     app.include_router(principals.router(parts.directory, door.require_scope, door.require_given, derive))
     if login is not None:
         app.include_router(login_router(login.signin, login.logins, login.issuance, login.where, door))

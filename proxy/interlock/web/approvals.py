@@ -60,16 +60,14 @@ class NoteIn(Body):
 
 def approvals_router(inbox: Inbox, gate: Gate, shown: Shown, door: Doorkeeper) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["approvals"], route_class=StrictRoute)
-    reader = Depends(door.require(Scope.APPROVALS_OWN))
-    decider = Depends(door.require(Scope.APPROVALS_DECIDE))
-    admin = Depends(door.require(Scope.ADMIN))
+    _serve_reading(routes, inbox, shown, door)
+    _serve_answers(routes, inbox, gate, shown, door)
+    _serve_ends(routes, inbox, shown, door)
+    return routes
 
-    async def visible(request_id: str, caller: Caller) -> ApprovalRequest:
-        """An agent sees its own requests; to it another's do not exist."""
-        request = await inbox.get(request_id)
-        if may_see(caller, request):
-            return request
-        raise NotFoundError(f"there is no request {request.id}")
+
+def _serve_reading(routes: APIRouter, inbox: Inbox, shown: Shown, door: Doorkeeper) -> None:
+    reader = Depends(door.require(Scope.APPROVALS_OWN))
 
     @routes.get("/approvals")
     async def list_approvals(
@@ -91,9 +89,13 @@ def approvals_router(inbox: Inbox, gate: Gate, shown: Shown, door: Doorkeeper) -
     @routes.get("/approvals/{request_id}")
     async def get_approval(request_id: str, caller: Caller = reader) -> dict[str, Any]:
         """The nonce, which a personal signature is over, is shown to whoever may decide just now."""
-        request = await visible(request_id, caller)
+        request = await _visible(inbox, request_id, caller)
         whole = shown.whole(request)
         return {**whole, "nonce": request.nonce} if Scope.APPROVALS_DECIDE in caller.scopes else whole
+
+
+def _serve_answers(routes: APIRouter, inbox: Inbox, gate: Gate, shown: Shown, door: Doorkeeper) -> None:
+    decider = Depends(door.require(Scope.APPROVALS_DECIDE))
 
     @routes.post("/approvals/{request_id}/decision")
     async def decide(request_id: str, body: DecisionIn, caller: Caller = decider, idempotency_key: Key = None) -> Response:
@@ -130,10 +132,23 @@ def approvals_router(inbox: Inbox, gate: Gate, shown: Shown, door: Doorkeeper) -
         )
         return shown.whole(edited)
 
+    @routes.post("/approvals/{request_id}/reviewed")
+    async def reviewed(request_id: str, body: NoteIn, caller: Caller = decider) -> dict[str, Any]:
+        """Say that you looked at an approval that broke the glass: for administrators and auditors."""
+        if Scope.SESSIONS_READ not in caller.scopes:
+            raise InterlockError("looking at a broken glass is for administrators and auditors", reason=Reason.MISSING_SCOPE)
+        await inbox.reviewed(request_id, reviewer=caller.principal.identity, note=body.note)
+        return shown.whole(await inbox.get(request_id))
+
+
+def _serve_ends(routes: APIRouter, inbox: Inbox, shown: Shown, door: Doorkeeper) -> None:
+    reader = Depends(door.require(Scope.APPROVALS_OWN))
+    admin = Depends(door.require(Scope.ADMIN))
+
     @routes.post("/approvals/{request_id}/withdraw")
     async def withdraw(request_id: str, body: WhyIn, caller: Caller = reader) -> dict[str, Any]:
         """End what is open: for whoever asked or is behind the one who asked, and for administrators."""
-        request = await visible(request_id, caller)
+        request = await _visible(inbox, request_id, caller)
         me = caller.principal
         behind = {me.identity, *me.linked} & request.draft.principal.excluded()
         if not behind and Scope.ADMIN not in caller.scopes:
@@ -148,12 +163,10 @@ def approvals_router(inbox: Inbox, gate: Gate, shown: Shown, door: Doorkeeper) -
             raise VoteError(f"{request.id} is {request.state}, not approved", reason=Reason.ALREADY_DECIDED)
         return shown.whole(await inbox.revoke(request_id, body.reason or "revoked", by=caller.principal.identity))
 
-    @routes.post("/approvals/{request_id}/reviewed")
-    async def reviewed(request_id: str, body: NoteIn, caller: Caller = decider) -> dict[str, Any]:
-        """Say that you looked at an approval that broke the glass: for administrators and auditors."""
-        if Scope.SESSIONS_READ not in caller.scopes:
-            raise InterlockError("looking at a broken glass is for administrators and auditors", reason=Reason.MISSING_SCOPE)
-        await inbox.reviewed(request_id, reviewer=caller.principal.identity, note=body.note)
-        return shown.whole(await inbox.get(request_id))
 
-    return routes
+async def _visible(inbox: Inbox, request_id: str, caller: Caller) -> ApprovalRequest:
+    """An agent sees its own requests; to it another's do not exist."""
+    request = await inbox.get(request_id)
+    if may_see(caller, request):
+        return request
+    raise NotFoundError(f"there is no request {request.id}")

@@ -62,18 +62,19 @@ class RevokeIn(Body):
 def login_router(signin: SignIn | None, logins: Logins, issuance: Issuance, where: Whereabouts, door: Doorkeeper) -> APIRouter:
     """`signin` is there when identity.login is configured."""
     routes = APIRouter(prefix="/v1", tags=["login"], route_class=StrictRoute)
-    anybody = door.require(Scope.APPROVALS_OWN)
-    admin = door.require(Scope.ADMIN)
-    given = door.require_given(Scope.ADMIN)
+    _serve_ways_in(routes, signin, issuance)
+    _serve_ends(routes, signin, logins, door)
+    _serve_certificates(routes, logins, issuance, door)
 
-    def offered() -> SignIn:
-        if signin is None:
-            raise InterlockError(
-                "people do not log in at an identity provider here: the configuration has no identity.login",
-                reason=Reason.REQUEST_NOT_OFFERED,
-            )
-        return signin
+    @routes.get("/connect")
+    async def connect(request: Request, caller: Caller = Depends(door.require(Scope.APPROVALS_OWN))) -> dict[str, Any]:
+        """Where the listeners are, and the host keys by which SSH knows this proxy."""
+        return where.described(request.url.hostname or "")
 
+    return routes
+
+
+def _serve_ways_in(routes: APIRouter, signin: SignIn | None, issuance: Issuance) -> None:
     @routes.get("/login")
     async def ways() -> dict[str, Any]:
         """Which ways of logging in are offered, and that a certificate comes along for a `public_key`."""
@@ -86,7 +87,7 @@ def login_router(signin: SignIn | None, logins: Logins, issuance: Issuance, wher
     @routes.post("/login/device", status_code=201)
     async def begin_device(request: Request) -> dict[str, Any]:
         """Begin with a code that is confirmed elsewhere (RFC 8628)."""
-        flow = await offered().begin_device(source_of(request))
+        flow = await _offered(signin).begin_device(source_of(request))
         return {
             "flow": flow.flow, "user_code": flow.user_code, "verification_uri": flow.address,
             "verification_uri_complete": flow.complete, "interval": flow.interval, "expires_in": flow.lifetime,
@@ -96,7 +97,7 @@ def login_router(signin: SignIn | None, logins: Logins, issuance: Issuance, wher
     async def poll(body: FlowIn) -> dict[str, Any]:
         """Ask whether it was confirmed: `pending` with the seconds to wait, or the login."""
         order = issuance.order(body.public_key) if body.public_key is not None else None
-        answer = await offered().poll(body.flow, derive=order)
+        answer = await _offered(signin).poll(body.flow, derive=order)
         if isinstance(answer, Pending):
             return {"state": "pending", "interval": answer.interval}
         return _opened(answer, order)
@@ -105,26 +106,28 @@ def login_router(signin: SignIn | None, logins: Logins, issuance: Issuance, wher
     async def begin_browser(request: Request, body: BrowserIn) -> dict[str, Any]:
         """Begin for a browser on the same machine (RFC 8252): the client listens on that port of 127.0.0.1."""
         redirect = f"http://127.0.0.1:{body.port}/callback"
-        flow = await offered().begin_browser(redirect, body.challenge, source_of(request))
+        flow = await _offered(signin).begin_browser(redirect, body.challenge, source_of(request))
         return {"flow": flow.flow, "state": flow.state, "address": flow.address}
 
     @routes.post("/login/browser/finish")
     async def finish(body: AnswerIn) -> dict[str, Any]:
         """Redeem what the browser brought back, with the verifier that never left the client."""
         order = issuance.order(body.public_key) if body.public_key is not None else None
-        opened = await offered().finish(
+        opened = await _offered(signin).finish(
             body.flow, state=body.state, code=body.code, verifier=body.verifier, issuer=body.iss, method="browser", derive=order
         )
         return _opened(opened, order)
 
+
+def _serve_ends(routes: APIRouter, signin: SignIn | None, logins: Logins, door: Doorkeeper) -> None:
     @routes.post("/logout/backchannel")
     async def logout_at_provider(logout_token: Annotated[str, Form(max_length=32 * 1024)]) -> Response:
         """The identity provider ends a login (Back-Channel Logout 1.0 §2.5). Answered when it has taken effect."""
-        await offered().log_out(logout_token)
+        await _offered(signin).log_out(logout_token)
         return Response(status_code=200, headers={"Cache-Control": "no-store"})
 
     @routes.post("/logout")
-    async def logout(caller: Caller = Depends(anybody)) -> dict[str, Any]:
+    async def logout(caller: Caller = Depends(door.require(Scope.APPROVALS_OWN))) -> dict[str, Any]:
         """End the login whose token is shown, and everything that came from it."""
         if caller.principal.credential.kind is not CredentialKind.LOGIN:
             raise InterlockError(
@@ -133,15 +136,16 @@ def login_router(signin: SignIn | None, logins: Logins, issuance: Issuance, wher
             )
         return {"ended": await logins.end([caller.principal.credential.ident], "logout")}
 
+
+def _serve_certificates(routes: APIRouter, logins: Logins, issuance: Issuance, door: Doorkeeper) -> None:
+    anybody = door.require(Scope.APPROVALS_OWN)
+    admin = door.require(Scope.ADMIN)
+    given = door.require_given(Scope.ADMIN)
+
     @routes.post("/certificate", status_code=201)
     async def certificate(body: KeyIn, caller: Caller = Depends(anybody)) -> dict[str, Any]:
         """Certify the caller's public key for SSH. The private one is the client's own and is never sent."""
         return _certificate(await issuance.issue(caller.principal, body.public_key))
-
-    @routes.get("/connect")
-    async def connect(request: Request, caller: Caller = Depends(anybody)) -> dict[str, Any]:
-        """Where the listeners are, and the host keys by which SSH knows this proxy."""
-        return where.described(request.url.hostname or "")
 
     @routes.get("/ca")
     async def show_ca(caller: Caller = Depends(anybody)) -> dict[str, Any]:
@@ -156,10 +160,17 @@ def login_router(signin: SignIn | None, logins: Logins, issuance: Issuance, wher
     @routes.post("/certificate/revoke")
     async def revoke(body: RevokeIn, caller: Caller = Depends(admin)) -> dict[str, Any]:
         """End one certificate and the sessions that it opened."""
-        await logins.end_certificate(body.serial)
+        await logins.derived.end_certificate(body.serial)
         return {"revoked": body.serial}
 
-    return routes
+
+def _offered(signin: SignIn | None) -> SignIn:
+    if signin is None:
+        raise InterlockError(
+            "people do not log in at an identity provider here: the configuration has no identity.login",
+            reason=Reason.REQUEST_NOT_OFFERED,
+        )
+    return signin
 
 
 def _opened(opened: Opened, order: Order | None) -> dict[str, Any]:

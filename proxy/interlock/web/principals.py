@@ -14,17 +14,21 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from interlock.clock import rfc3339
 from interlock.errors import ConfigError, InterlockError, NotFoundError, Reason
 from interlock.identity import sshkey
+from interlock.identity.derived import PASSWORD
 from interlock.identity.directory import Directory
 from interlock.identity.entries import Entry
 from interlock.identity.principal import CredentialKind, Identity, Kind, Principal
 from interlock.identity.tokens import Issued
 from interlock.store.principals import PasskeyRow, ScramRow, TokenRow
 
-Require = Callable[[str], Callable[[Request], Awaitable[Principal]]]
-"""Makes the dependency of a route that needs a scope: it returns the calling principal, or raises."""
+Check = Callable[[Request], Awaitable[Principal]]
+"""The dependency of a route: it returns the calling principal, or raises."""
+
+Require = Callable[[str], Check]
+"""Makes the check of a route that needs a scope."""
 
 Derive = Callable[..., Awaitable[None]]
-"""`Logins.derive`: what was issued ends with the credential that asked for it."""
+"""`Derived.add`: what was issued ends with the credential that asked for it."""
 
 ADMIN = "admin"
 ANYBODY = "approvals:own"
@@ -93,16 +97,17 @@ def router(directory: Directory, require: Require, given: Require, derive: Deriv
     What only takes away needs what `require` asks for; what gives authority needs what `given` asks for besides.
     """
     routes = APIRouter(prefix="/v1", tags=["principals"])
-    admin = Annotated[Principal, Depends(require(ADMIN))]
-    check_giver = given(ADMIN)
-    giver = Annotated[Principal, Depends(check_giver)]
-    anybody = Annotated[Principal, Depends(require(ANYBODY))]
+    check_admin, check_giver = require(ADMIN), given(ADMIN)
+    _serve_entries(routes, directory, check_admin, check_giver)
+    _serve_links(routes, directory, check_admin, check_giver)
+    _serve_credentials(routes, directory, check_admin, check_giver)
+    _serve_own_password(routes, directory, require(ANYBODY), derive)
+    return routes
 
-    def known(handle: str) -> Entry:
-        entry = directory.by_handle(handle)
-        if entry is None:
-            raise NotFoundError("nobody is registered under this handle")
-        return entry
+
+def _serve_entries(routes: APIRouter, directory: Directory, check_admin: Check, check_giver: Check) -> None:
+    admin = Annotated[Principal, Depends(check_admin)]
+    giver = Annotated[Principal, Depends(check_giver)]
 
     @routes.get("/principals")
     async def list_principals(caller: admin) -> dict[str, Any]:
@@ -124,7 +129,7 @@ def router(directory: Directory, require: Require, given: Require, derive: Deriv
 
     @routes.get("/principals/{handle}")
     async def get_principal(handle: str, caller: admin) -> dict[str, Any]:
-        return shown(known(handle))
+        return shown(_known(directory, handle))
 
     @routes.patch("/principals/{handle}")
     async def change_principal(handle: str, body: PrincipalChange, caller: admin, request: Request) -> dict[str, Any]:
@@ -144,11 +149,22 @@ def router(directory: Directory, require: Require, given: Require, derive: Deriv
             await directory.add_ssh_key(handle, body.add_ssh_key, by=by)
         if body.passphrase is not None:
             await directory.set_passphrase(handle, body.passphrase.get_secret_value(), by=by)
-        return shown(known(handle))
+        return shown(_known(directory, handle))
 
     @routes.delete("/principals/{handle}", status_code=204)
     async def remove_principal(handle: str, caller: admin) -> None:
         await directory.remove(handle, by=caller.identity)
+
+    @routes.post("/principals/{handle}/confirm")
+    async def confirm(handle: str, caller: giver, body: ConfirmationIn | None = None) -> dict[str, Any]:
+        """Another administrator says that what this person gained lately is meant."""
+        looked_at = body.changed if body is not None else None
+        return shown(await directory.confirm(handle, by=caller.identity, changed=looked_at))
+
+
+def _serve_links(routes: APIRouter, directory: Directory, check_admin: Check, check_giver: Check) -> None:
+    admin = Annotated[Principal, Depends(check_admin)]
+    giver = Annotated[Principal, Depends(check_giver)]
 
     @routes.post("/principals/{handle}/links")
     async def link(handle: str, body: LinkIn, caller: giver) -> dict[str, Any]:
@@ -161,7 +177,7 @@ def router(directory: Directory, require: Require, given: Require, derive: Deriv
             case {"issuer": str(issuer), "subject": str(subject), **rest} if not rest:
                 entry = await directory.link(handle, Identity(issuer, subject), by=by)
             case {"account": str(account), **rest} if not rest:
-                entry = await directory.link(handle, known(account).identity, by=by)
+                entry = await directory.link(handle, _known(directory, account).identity, by=by)
             case _:
                 raise ConfigError("name exactly one of: teams, slack, issuer with subject, account")
         return shown(entry)
@@ -176,14 +192,13 @@ def router(directory: Directory, require: Require, given: Require, derive: Deriv
         if teams:
             return shown(await directory.unlink_teams(handle, *teams_account(teams), by=caller.identity))
         await check_giver(request)  # two accounts that are not one person's any more may approve each other's requests
-        other = known(account).identity if account else Identity(issuer, subject)
+        other = _known(directory, account).identity if account else Identity(issuer, subject)
         return shown(await directory.unlink(handle, other, by=caller.identity))
 
-    @routes.post("/principals/{handle}/confirm")
-    async def confirm(handle: str, caller: giver, body: ConfirmationIn | None = None) -> dict[str, Any]:
-        """Another administrator says that what this person gained lately is meant."""
-        looked_at = body.changed if body is not None else None
-        return shown(await directory.confirm(handle, by=caller.identity, changed=looked_at))
+
+def _serve_credentials(routes: APIRouter, directory: Directory, check_admin: Check, check_giver: Check) -> None:
+    admin = Annotated[Principal, Depends(check_admin)]
+    giver = Annotated[Principal, Depends(check_giver)]
 
     @routes.delete("/principals/{handle}/passkeys/{ident}")
     async def remove_passkey(handle: str, ident: str, caller: admin) -> dict[str, Any]:
@@ -207,6 +222,10 @@ def router(directory: Directory, require: Require, given: Require, derive: Deriv
     async def revoke_password(handle: str, ident: str, caller: admin) -> None:
         await directory.revoke_password(handle, ident, by=caller.identity)
 
+
+def _serve_own_password(routes: APIRouter, directory: Directory, check: Check, derive: Derive | None) -> None:
+    anybody = Annotated[Principal, Depends(check)]
+
     @routes.post("/password", status_code=201)
     async def own_password(caller: anybody, body: LifetimeIn | None = None) -> dict[str, Any]:
         """A Postgres password for whoever calls. It never outlives the credential that asked for it."""
@@ -221,13 +240,18 @@ def router(directory: Directory, require: Require, given: Require, derive: Deriv
         )
         if derive is not None and caller.credential.kind is not CredentialKind.PEER:
             try:
-                await derive("password", issued.id, caller, expires=issued.expires)
+                await derive(PASSWORD, issued.id, caller, expires=issued.expires)
             except InterlockError:
                 await directory.revoke_password(entry.handle, issued.id, by=caller.identity)
                 raise
         return once("password", entry.handle, issued)
 
-    return routes
+
+def _known(directory: Directory, handle: str) -> Entry:
+    entry = directory.by_handle(handle)
+    if entry is None:
+        raise NotFoundError("nobody is registered under this handle")
+    return entry
 
 
 def _span(body: LifetimeIn | None) -> timedelta | None:

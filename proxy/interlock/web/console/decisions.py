@@ -6,8 +6,9 @@ is worth is the desk's to say; here it is only made whole and authentic.
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import Response
@@ -38,6 +39,16 @@ def add(routes: APIRouter, pages: Pages, guard: Guard, requests: RequestPages, *
     poster = Depends(guard.posts(Right.APPROVALS_READ))
     operator = Depends(guard.posts(Right.ADMIN))
 
+    async def answered(
+        request: Request, request_id: str, person: Person, reason: str, work: Coroutine[Any, Any, ApprovalRequest]
+    ) -> Response:
+        """Do it, and lead to the page of the request that came of it. What was written is not lost when it is refused."""
+        try:
+            made = await work
+        except InterlockError as error:
+            return await requests.page(request, request_id, person, status=409, error=_told(error), reason=reason)
+        return pages.back(f"/console/approvals/{made.id}")
+
     @routes.post("/console/approvals/{request_id}/decision")
     async def decide(
         request: Request,
@@ -51,10 +62,10 @@ def add(routes: APIRouter, pages: Pages, guard: Guard, requests: RequestPages, *
         signed: Proven = "",
         person: Person = poster,
     ) -> Response:
-        try:
+        async def work() -> ApprovalRequest:
             await guard.step_up(request, person, passphrase)
             wider = verdict == "approve" and scope != Scope.ONCE
-            await inbox.vote(
+            return await inbox.vote(
                 request_id,
                 voter=person.identity,
                 channel=CHANNEL,
@@ -67,9 +78,8 @@ def add(routes: APIRouter, pages: Pages, guard: Guard, requests: RequestPages, *
                 proof=Proof.NONE,
                 signed=signed_from_json(signed) if signed else None,
             )
-        except InterlockError as error:
-            return await requests.page(request, request_id, person, status=409, error=_told(error), reason=reason)
-        return pages.back(f"/console/approvals/{request_id}")
+
+        return await answered(request, request_id, person, reason, work())
 
     @routes.post("/console/approvals/{request_id}/break-glass")
     async def break_glass(
@@ -81,9 +91,9 @@ def add(routes: APIRouter, pages: Pages, guard: Guard, requests: RequestPages, *
         signed: Proven = "",
         person: Person = poster,
     ) -> Response:
-        try:
+        async def work() -> ApprovalRequest:
             await guard.step_up(request, person, passphrase)
-            await inbox.vote(
+            return await inbox.vote(
                 request_id,
                 voter=person.identity,
                 channel=CHANNEL,
@@ -94,9 +104,8 @@ def add(routes: APIRouter, pages: Pages, guard: Guard, requests: RequestPages, *
                 signed=signed_from_json(signed) if signed else None,
                 break_glass=True,
             )
-        except InterlockError as error:
-            return await requests.page(request, request_id, person, status=409, error=_told(error), reason=reason)
-        return pages.back(f"/console/approvals/{request_id}")
+
+        return await answered(request, request_id, person, reason, work())
 
     @routes.post("/console/approvals/{request_id}/edit")
     async def edit(
@@ -108,11 +117,11 @@ def add(routes: APIRouter, pages: Pages, guard: Guard, requests: RequestPages, *
         passphrase: Word = "",
         person: Person = poster,
     ) -> Response:
-        try:
+        async def work() -> ApprovalRequest:
             await guard.step_up(request, person, passphrase)
             found = await inbox.get(request_id)
             draft = await gate.reconsider(found.draft, as_sent(text, found))
-            made = await inbox.edit(
+            return await inbox.edit(
                 request_id,
                 editor=person.identity,
                 channel=CHANNEL,
@@ -121,17 +130,13 @@ def add(routes: APIRouter, pages: Pages, guard: Guard, requests: RequestPages, *
                 draft=draft,
                 reason=reason,
             )
-        except InterlockError as error:
-            return await requests.page(request, request_id, person, status=409, error=_told(error), reason=reason)
-        return pages.back(f"/console/approvals/{made.id}")
+
+        return await answered(request, request_id, person, reason, work())
 
     @routes.post("/console/approvals/{request_id}/withdraw")
     async def withdraw(request: Request, request_id: str, reason: Why = "", person: Person = operator) -> Response:
-        try:
-            await inbox.withdraw_request(request_id, by=person.identity, why=reason)
-        except InterlockError as error:
-            return await requests.page(request, request_id, person, status=409, error=_told(error), reason=reason)
-        return pages.back(f"/console/approvals/{request_id}")
+        work = inbox.withdraw_request(request_id, by=person.identity, why=reason)
+        return await answered(request, request_id, person, reason, work)
 
 
 def as_sent(text: str, found: ApprovalRequest) -> bytes:
