@@ -25,6 +25,7 @@ SOURCES = {
     ROOT / "proxy/interlock/commands/sql/_cut.c": [],
     ROOT / "proxy/interlock/postgres/wire/_scan.c": [],
     ROOT / "proxy/interlock/evidence/_chain.c": ["-l:libcrypto.so.3"],
+    ROOT / "proxy/interlock/evidence/_scribe.c": ["-l:libz.so.1", "-pthread"],
     ROOT / "proxy/interlock/evidence/_shown.c": [],
 }
 """What is compiled, and what it is linked with."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 Entropy = Callable[[int], bytes]
@@ -19,12 +19,18 @@ class Clock(Protocol):
         """Return wall time, timezone UTC."""
         ...
 
-    def wall_us(self) -> int:
-        """Return the same as microseconds since 1970, for those who ask for every event."""
-        ...
-
     def monotonic_us(self) -> int:
         """Return microseconds since an arbitrary start; never goes back."""
+        ...
+
+    # The same, of the same start, as the machine tells it, for those who ask for every event.
+
+    def wall_ns(self) -> int:
+        """Return nanoseconds since 1970."""
+        ...
+
+    def monotonic_ns(self) -> int:
+        """Return nanoseconds since the start of `monotonic_us`."""
         ...
 
 
@@ -34,11 +40,11 @@ class SystemClock:
     def now(self) -> datetime:
         return datetime.now(UTC)  # noqa: TID251  the one place that reads the machine's clock
 
-    def wall_us(self) -> int:
-        return time.time_ns() // 1000
-
     def monotonic_us(self) -> int:
         return time.monotonic_ns() // 1000
+
+    wall_ns = staticmethod(time.time_ns)
+    monotonic_ns = staticmethod(time.monotonic_ns)
 
 
 system_entropy: Entropy = secrets.token_bytes
@@ -49,6 +55,13 @@ def rfc3339(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
+def unix_ns(moment: datetime) -> int:
+    """Return nanoseconds since 1970, as `Clock.wall_ns` counts them."""
+    return (moment - _EPOCH) // _MICROSECOND * 1000
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 

@@ -228,6 +228,7 @@ async def test_a_receiver_that_never_answers_is_hung_up_on(
     await node.tell()
     await node.ask()
     await receiver.received(1)
+    monkeypatch.setattr("interlock.approvals.channels.webhook.sender.ATTEMPT_S", 30)
     assert len(await again(node, receiver, 2)) == 2
 
 

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interlock.evidence import chain, disclosure
-from interlock.evidence.chain import CLOCK_BOUND_US, MOST_GIVEN, MOST_TAILS, Chain, Chained, PlainChain, chained, chained_plain
+from interlock.evidence.chain import CLOCK_BOUND_US, MOST_GIVEN, MOST_TAILS, Chain, PlainChain
 from interlock.evidence.events import EventDraft
 from interlock.evidence.forms import BEFORE, Form, FormedDraft
 from interlock.evidence.linefile import LineFile, Tally
 
 compiled = pytest.mark.skipif(not chain.COMPILED, reason="no compiler at build time")
-FORMS = [chained_plain, pytest.param(chained, marks=compiled)]
+ENDS = [PlainChain, pytest.param(Chain, marks=compiled)]
 
 TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
 VALUES = st.one_of(TEXTS, st.integers(-(2**53) + 1, 2**53 - 1), st.none(), st.lists(TEXTS, max_size=2))
@@ -35,80 +35,6 @@ MADE = st.builds(
 PREV = b"ab" * 32
 
 
-def run(form: object, drafts: tuple[FormedDraft, ...], seq: int = 3, available: int = 64) -> tuple[Chained, int]:
-    left = disclosure.beginnings(b"".join(number.to_bytes(disclosure.DRAWN, "big") for number in range(available)))
-    return form(drafts, seq, PREV, 12345, b"S1", b"2026-01-02T03:04:05.000006Z", left), len(left)  # type: ignore[operator]
-
-
-@compiled
-@given(st.lists(MADE, max_size=5).map(tuple), st.sampled_from([0, 1, 9, 2**40]))
-def test_both_forms_give_the_same(drafts: tuple[FormedDraft, ...], seq: int) -> None:
-    assert run(chained, drafts, seq) == run(chained_plain, drafts, seq)
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_a_line_hashes_the_one_before_and_commits_to_its_disclosures(form: object) -> None:
-    asked = Form("pg.bind", {"parser": "p"}).draft(None, (disclosure.tail("text", "SELECT 1"), disclosure.tail("binds", [])))
-    decided = Form("decision", {"verdict": "allow"}, {"reason": "%d\0"}, refers=True).draft(BEFORE)
-    (lines, secrets, prev), left = run(form, (asked, decided))
-    first, second = (json.loads(line) for line in lines.splitlines())
-    assert first["prev"] == PREV.decode()
-    assert second["prev"] == sha256(b"\0" + lines.splitlines()[0]).hexdigest()
-    assert prev.decode() == sha256(b"\0" + lines.splitlines()[1]).hexdigest()
-    assert (first["seq"], second["seq"], second["ref"]) == (3, 4, 3)
-    told = [disclosure.parse_line(line + b"\n") for line in secrets.splitlines()]
-    assert [(each.seq, each.name) for each in told] == [(3, "text"), (3, "binds"), (4, "reason")]
-    assert first["_sd"] == sorted(each.digest for each in told[:2])
-    assert second["_sd"] == [told[2].digest]
-    assert left == 61
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_no_salt_is_used_twice_and_none_is_taken_for_nothing(form: object) -> None:
-    draft = Form("decision", {}, {"reason": "r"}, refers=True).draft(0)
-    (_, secrets, _), left = run(form, (draft,) * 5, available=5)
-    assert left == 0
-    assert len({line[6:38] for line in secrets.splitlines()}) == 5
-    with pytest.raises(IndexError):
-        run(form, (draft,) * 6, available=5)
-    with pytest.raises(IndexError):
-        run(form, (draft.form.draft(0, (b"x",) * MOST_TAILS),), available=64)
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_nothing_gives_nothing(form: object) -> None:
-    assert run(form, ()) == ((b"", b"", PREV), 64)
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_long_values_are_whole(form: object) -> None:
-    draft = Form("pg.query", {"parser": "p" * 100_000}).draft(None, (disclosure.tail("text", "x" * 3_000_000),))
-    (lines, secrets, _), _ = run(form, (draft,))
-    assert len(json.loads(lines)["parser"]) == 100_000
-    assert disclosure.parse_line(secrets).value == "x" * 3_000_000
-
-
-@compiled
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        (), ((),) * 6, ([], 0, PREV, 0, b"", b"", []), ((), "0", PREV, 0, b"", b"", []), ((), 0, b"ab", 0, b"", b"", []),
-        ((), 0, PREV, 2**70, b"", b"", []), ((), 0, PREV, 0, "", b"", []), ((), 0, PREV, 0, b"", b"", ()),
-        ((None,), 0, PREV, 0, b"", b"", []),
-        ((Form("decision", {}, {"r": 1}).draft(),), 0, PREV, 0, b"", b"", [b"short"]),
-        ((Form("decision", {}, refers=True).draft(None),), 0, PREV, 0, b"", b"", []),
-    ],
-)  # fmt: skip
-def test_the_compiled_form_refuses_what_is_not_its_own(wrong: tuple[object, ...]) -> None:
-    with pytest.raises((TypeError, AttributeError, OverflowError)):
-        chained(*wrong)  # type: ignore[arg-type]
-
-
-# -- the open end ------------------------------------------------------------------------------------------------------
-
-ENDS = [PlainChain, pytest.param(Chain, marks=compiled)]
-
-
 class Open:
     """A chain on two files, with clocks and salts that are told."""
 
@@ -119,7 +45,7 @@ class Open:
         self.met: list[Form] = []
         self.refused: set[Form] = set()
         self.drawn = 0
-        self.chain = kind(b"S1", *self.files, lambda: self.now, lambda: self.now - 5, self._meet, self._draw)
+        self.chain = kind(b"S1", *self.files, lambda: self.now * 1000, lambda: self.now * 1000 - 5000, self._meet, self._draw)
         self.root = root
 
     def _meet(self, form: Form) -> bool:
@@ -136,14 +62,22 @@ class Open:
     def written(self) -> list[bytes]:
         return [(self.root / file.name).read_bytes() for file in self.files]
 
+    def told(self) -> list[disclosure.Disclosure]:
+        return [disclosure.parse_line(line + b"\n") for line in self.written()[1].splitlines()]
+
 
 @compiled
-@given(st.lists(st.tuples(st.lists(MADE, max_size=3).map(tuple), st.integers(0, 3_000_000)), max_size=5))
+@given(
+    st.lists(st.tuples(st.lists(MADE, max_size=3).map(tuple), st.integers(0, 3_000_000)), max_size=5),
+    st.sampled_from([0, 9, 2**40]),
+)
 def test_both_ends_write_the_same(
-    tmp_path_factory: pytest.TempPathFactory, appends: list[tuple[tuple[FormedDraft, ...], int]]
+    tmp_path_factory: pytest.TempPathFactory, appends: list[tuple[tuple[FormedDraft, ...], int]], seq: int
 ) -> None:
     root = tmp_path_factory.mktemp("chain")
     both = [Open(root / "plain", PlainChain), Open(root / "compiled", Chain)]  # type: ignore[arg-type]  # the same but for its name
+    for one in both:
+        one.chain.seq = seq
     for drafts, later in appends:
         for one in both:
             one.now += later
@@ -153,6 +87,67 @@ def test_both_ends_write_the_same(
         assert states[0] == states[1]
     assert both[0].written() == both[1].written()
     assert [file.size for file in both[0].files] == [file.size for file in both[1].files] == list(map(len, both[0].written()))
+
+
+@pytest.mark.parametrize("kind", ENDS)
+def test_a_line_hashes_the_one_before_and_commits_to_its_disclosures(tmp_path: Path, kind: type[Chain]) -> None:
+    end = Open(tmp_path / "one", kind)
+    end.chain.seq, end.chain.prev = 3, PREV
+    asked = Form("pg.bind", {"parser": "p"}).draft(None, (disclosure.tail("text", "SELECT 1"), disclosure.tail("binds", [])))
+    decided = Form("decision", {"verdict": "allow"}, {"reason": "%d\0"}, refers=True).draft(BEFORE)
+    assert end.chain.append(asked, decided) == 3
+    lines = end.written()[0].splitlines()
+    first, second = (json.loads(line) for line in lines)
+    assert first["prev"] == PREV.decode()
+    assert second["prev"] == sha256(b"\0" + lines[0]).hexdigest()
+    assert end.chain.prev.decode() == sha256(b"\0" + lines[1]).hexdigest()
+    assert (first["seq"], second["seq"], second["ref"]) == (3, 4, 3)
+    told = end.told()
+    assert [(each.seq, each.name) for each in told] == [(3, "text"), (3, "binds"), (4, "reason")]
+    assert first["_sd"] == sorted(each.digest for each in told[:2])
+    assert second["_sd"] == [told[2].digest]
+
+
+@pytest.mark.parametrize("kind", ENDS)
+def test_no_salt_is_used_twice_and_none_is_taken_for_nothing(tmp_path: Path, kind: type[Chain]) -> None:
+    end = Open(tmp_path / "one", kind)
+    bare, committing = (Form("decision", {}, secret, refers=True).draft(0) for secret in ({}, {"reason": "r"}))
+    end.chain.append(bare, *(committing,) * 5)
+    assert len(end.chain.beginnings) == 32 - 5
+    end.chain.append(*(committing,) * 40)
+    assert len({line[6:38] for line in end.written()[1].splitlines()}) == 45
+
+
+@pytest.mark.parametrize("kind", ENDS)
+def test_what_there_are_no_salts_or_places_for_is_not_written(tmp_path: Path, kind: type[Chain]) -> None:
+    end = Open(tmp_path / "one", kind)
+    with pytest.raises(IndexError):
+        end.chain.append(Form("decision", dict.fromkeys("a"), {str(n): n for n in range(MOST_TAILS + 1)}).draft())
+    poor = kind(b"S1", *end.files, lambda: 0, lambda: 0, lambda _: True, lambda _: None)
+    with pytest.raises(IndexError):
+        poor.append(Form("decision", {}, {"reason": "r"}).draft())
+    assert end.written() == [b"", b""]
+
+
+@pytest.mark.parametrize("kind", ENDS)
+def test_long_values_are_whole(tmp_path: Path, kind: type[Chain]) -> None:
+    end = Open(tmp_path / "one", kind)
+    end.chain.append(Form("pg.query", {"parser": "p" * 100_000}).draft(None, (disclosure.tail("text", "x" * 3_000_000),)))
+    assert len(json.loads(end.written()[0])["parser"]) == 100_000
+    assert end.told()[0].value == "x" * 3_000_000
+
+
+@compiled
+def test_the_compiled_form_refuses_what_is_not_its_own(tmp_path: Path) -> None:
+    end = Open(tmp_path / "one", Chain)
+    with pytest.raises(TypeError):
+        end.chain.append(Form("decision", {}, refers=True).draft(None))
+    end.chain.beginnings[:] = [b"short"] * 8
+    with pytest.raises(TypeError):
+        end.chain.append(Form("decision", {}, {"r": 1}).draft())
+    with pytest.raises(TypeError):
+        Chain(b"S1", *end.files, lambda: "now", lambda: 0, lambda _: True, lambda _: None)  # type: ignore[arg-type,return-value]
+    assert end.written() == [b"", b""]
 
 
 @pytest.mark.parametrize("kind", ENDS)

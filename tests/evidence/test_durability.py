@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from concurrent.futures import Executor, ThreadPoolExecutor
 
 import pytest
 
@@ -14,9 +13,11 @@ from interlock.evidence.durability import GroupCommit, SyncRounds
 
 
 class Log:
-    """Counts writes; `gate` keeps them waiting, `error` lets them fail."""
+    """Counts writes, those that were `begun` before a thread has come round to them; `gate` keeps them waiting, `error` lets
+    them fail."""
 
     def __init__(self) -> None:
+        self.begun = 0
         self.writes = 0
         self.together = 0
         self.most_together = 0
@@ -27,7 +28,11 @@ class Log:
     def take(self) -> int:
         return self.writes
 
-    def write(self, _batch: int) -> None:
+    def begin(self, _batch: int, pool: Executor) -> asyncio.Future[None]:
+        self.begun += 1
+        return asyncio.get_running_loop().run_in_executor(pool, self._write)
+
+    def _write(self) -> None:
         self.together += 1
         self.most_together = max(self.most_together, self.together)
         assert self.gate.wait(30)
@@ -35,16 +40,6 @@ class Log:
         self.writes += 1
         if self.error is not None:
             raise self.error
-
-
-class Counting(ThreadPoolExecutor):
-    """Says how many writes were begun, also those that no thread has come round to yet."""
-
-    begun = 0
-
-    def submit(self, work: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
-        self.begun += 1
-        return super().submit(work, *arguments, **named)
 
 
 async def until(happened: Callable[[], object]) -> None:
@@ -83,7 +78,7 @@ async def test_a_round_covers_every_transcript_with_one_sync(transcripts: int) -
 
 async def test_what_comes_during_a_round_is_covered_by_the_next() -> None:
     log = Log()
-    with Counting(4) as pool:
+    with ThreadPoolExecutor(4) as pool:
         rounds = SyncRounds(pool, log)
         early, late = (GroupCommit(never, rounds, pytest.fail) for _ in range(2))
         log.gate.clear()
@@ -92,7 +87,7 @@ async def test_what_comes_during_a_round_is_covered_by_the_next() -> None:
         wrote(early)
         wrote(late)
         rounds.begin()  # one is under way: two would finish in any order, and the later cover what the earlier still writes
-        assert pool.begun == 1
+        assert log.begun == 1
         log.gate.set()
         await until_covered(early, late)
     assert (log.writes, log.most_together) == (2, 1)
@@ -113,6 +108,25 @@ async def test_a_log_that_fails_breaks_whom_it_should_have_covered() -> None:
         wrote(other)
         await until_covered(other)
     assert not later
+
+
+async def test_a_round_that_can_not_even_begin_is_one_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were it not said, nothing would be synced any more, and nobody would know."""
+    log, failures = Log(), []
+
+    def none(*_: object) -> asyncio.Future[None]:
+        raise MemoryError
+
+    with ThreadPoolExecutor(4) as pool:
+        rounds = SyncRounds(pool, log)
+        commit, other = GroupCommit(never, rounds, failures.append), GroupCommit(never, rounds, pytest.fail)
+        with monkeypatch.context() as patch:
+            patch.setattr(log, "begin", none)
+            wrote(commit)
+            await until(lambda: failures)
+        assert commit.behind
+        wrote(other)
+        await until_covered(other)
 
 
 async def test_one_that_fails_is_not_its_neighbours_fault() -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from harness.clock import ManualClock
 from harness.transcripts import allowed, make_store, open_session
-from interlock.evidence import redo
+from interlock.evidence import part, redo
 from interlock.evidence.linefile import LineFile, Tally
 from interlock.evidence.redo import FOLDER, RedoLog
 from interlock.verify import verify_bundle
@@ -180,7 +180,7 @@ NO_FILES = [
 
 @pytest.mark.parametrize("name", NO_FILES)
 def test_a_record_names_a_file_of_a_transcript_or_nothing(name: bytes) -> None:
-    assert redo._NAME.match(name) is None
+    assert part._NAME.match(name) is None
 
 
 def test_a_link_in_place_of_a_file_is_not_followed(machine: Machine, tmp_path: Path) -> None:
@@ -226,8 +226,8 @@ def test_rounds_go_on_while_a_part_is_retired(machine: Machine) -> None:
     assert machine.path().read_bytes() == b"old\nnew\n"
 
 
-@pytest.mark.parametrize("form", [redo.write_synced, redo.write_synced_plain])
-def test_a_round_is_written_whole_or_fails(tmp_path: Path, form: Callable[[int, bytes], None]) -> None:
+def test_a_round_is_written_whole_or_fails(tmp_path: Path) -> None:
+    form = redo.write_synced
     with (tmp_path / "log").open("wb") as file:
         form(file.fileno(), b"one")
         form(file.fileno(), b"two")

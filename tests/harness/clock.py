@@ -15,11 +15,14 @@ class ManualClock:
     def now(self) -> datetime:
         return self._now
 
-    def wall_us(self) -> int:
-        return (self._now - _EPOCH) // timedelta(microseconds=1)
+    def wall_ns(self) -> int:
+        return (self._now - _EPOCH) // timedelta(microseconds=1) * 1000
 
     def monotonic_us(self) -> int:
         return self._mono_us
+
+    def monotonic_ns(self) -> int:
+        return self._mono_us * 1000
 
     def advance(self, seconds: float) -> None:
         """Let time pass: both clocks."""

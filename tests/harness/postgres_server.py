@@ -47,7 +47,7 @@ class PostgresServer:
         """Run SQL directly, around the proxy; return what psql -At printed. Raise when it fails."""
         done = subprocess.run(
             ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", self.dsn(user, database), "-c", sql],
-            capture_output=True, text=True, timeout=30, check=False,
+            capture_output=True, text=True, timeout=100, check=False,
         )  # fmt: skip
         if done.returncode:
             raise AssertionError(done.stderr)
@@ -78,6 +78,7 @@ def running_server(settings: str = "", hba: str = "") -> Iterator[PostgresServer
         conf.write(
             f"port={port}\nlisten_addresses='127.0.0.1'\nunix_socket_directories='{folder}'\nfsync=off\nfull_page_writes=off\n"
             f"log_statement=all\nlog_line_prefix='%p %a '\nmax_connections=100\nshared_buffers=32MB\n"
+            "authentication_timeout=600s\n"  # of a busy machine's client
             f"password_encryption='scram-sha-256'\n{settings}\n"
         )
     if hba:

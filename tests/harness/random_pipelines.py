@@ -75,7 +75,7 @@ class Generator:
         steps: list[tuple[Callable[[Pipeline], None], int]] = [
             (self._query, 6), (self._unnamed, 8), (self._parse, 3), (self._bind, 4), (self._execute, 4), (self._describe, 1),
             (self._close, 1), (self._sync, 1 if made.flushing else 5), (self._flush, 1), (self._stray, 1), (self._call, 1),
-            (self._formats, 2), (self._nothing, 1),
+            (self._formats, 2), (self._nothing, 1), (self._wrong, 1), (self._event, 3),
         ]  # fmt: skip
         for _ in range(self._rng.randint(1, 14)):
             [step] = self._rng.choices([s for s, _ in steps], [w for _, w in steps])
@@ -142,11 +142,11 @@ class Generator:
         made.add(f"E {portal} {limit}", WireClient.execute(portal, limit))
 
     def _formats(self, made: Pipeline) -> None:
-        """Values and answers in binary form, rightly and wrongly. Codes that fit no value end a session with us: not here."""
+        """Values and answers in binary form, rightly and wrongly."""
         codes, values = self._rng.choice(
-            [((1,), [struct.pack("!i", 5)]), ((1,), [b"5"]), ((), [None]), ((0,), [b"5"]), ((1,), [])]
+            [((1,), [struct.pack("!i", 5)]), ((1,), [b"5"]), ((), [None]), ((0,), [b"5"]), ((1,), []), ((0, 1), [b"5"])]
         )
-        answers = self._rng.choice([(), (1,), (0,), (1, 1), (1, 1, 1)])
+        answers = self._rng.choice([(), (1,), (0,), (1, 1), (1, 1, 1), (2,)])
         text = self._rng.choice(
             ["SELECT id, v FROM t WHERE id = $1", "SELECT $1::int + 1 AS sum", "SELECT id FROM t ORDER BY id"]
         )
@@ -155,6 +155,27 @@ class Generator:
         bind += struct.pack(f"!H{len(answers)}h", len(answers), *answers)
         tail = message(b"B", bind) + WireClient.describe("P", "") + WireClient.execute("", self._rng.choice([0, 2]))
         made.add(f"run {text} with codes {codes} for {values}, answers in {answers}", WireClient.parse("", text) + tail)
+
+    def _wrong(self, made: Pipeline) -> None:
+        """Whole messages that ask for what there is not: errors, and no statement has run."""
+        words, wrong = self._rng.choice([
+            ("D of neither", WireClient.describe("X", "s1")), ("C of neither", WireClient.close("Q", "")),
+            ("D of a name that is not UTF-8", message(b"D", b"S\xff\0")),
+            ("E of a name that is not UTF-8", message(b"E", b"\xe2\x28\xa1\0" + bytes(4))),
+        ])  # fmt: skip
+        made.add(words, wrong)
+
+    def _event(self, made: Pipeline) -> None:
+        """Listen and notify, in one transaction or in two, before a Sync that may deliver."""
+        channel, payload = self._rng.choice(["here", "there"]), self._rng.choice(["", ", 'one'", ", 'two'"])
+        texts = [f"LISTEN {channel}", *[f"NOTIFY {channel}{payload}"] * self._rng.randint(1, 2)]
+        if self._rng.random() < 0.3:
+            texts.reverse()
+        if self._rng.random() < 0.5:
+            text = "; ".join(texts)
+            made.add(f"Q {text}", WireClient.query(text))
+        else:
+            made.add(f"run {texts}, S", b"".join(WireClient.extended(text) for text in texts) + WireClient.SYNC)
 
     def _nothing(self, made: Pipeline) -> None:
         """A text without a statement, which has an answer of its own."""
@@ -195,8 +216,8 @@ class Generator:
 
     def _statement(self, *, values: bool = True) -> Statement:
         kinds: list[tuple[Callable[[], Statement], int]] = [
-            (self._read, 6), (self._write, 8), (self._transaction, 8), (self._error, 3), (self._refused, 6),
-            (self._approved, 1), (self._sql_names, 4), (self._cursor, 4), (self._copy, 2), (self._setting, 1), (self._notify, 1),
+            (self._read, 6), (self._write, 8), (self._transaction, 8), (self._error, 3), (self._refused, 9),
+            (self._approved, 1), (self._sql_names, 4), (self._cursor, 4), (self._copy, 2), (self._setting, 1), (self._notify, 3),
         ]  # fmt: skip
         while True:
             [kind] = self._rng.choices([k for k, _ in kinds], [w for _, w in kinds])
@@ -276,7 +297,11 @@ class Generator:
         return self._same("COPY t FROM STDIN", copies=True)
 
     def _notify(self) -> Statement:
-        return self._same(self._rng.choice(["LISTEN here", "LISTEN here", "NOTIFY here, 'something'", "UNLISTEN *"]))
+        return self._same(*self._rng.choice([
+            ("LISTEN here", 0), ("LISTEN there", 0), ("NOTIFY here, 'something'", 0), ("NOTIFY there", 0),
+            ("SELECT pg_notify('here', 'value ' || $1)", 1), ("SELECT pg_notify('here', id::text) FROM t WHERE id < 3", 0),
+            (self._rng.choice(["UNLISTEN *", "UNLISTEN here"]), 0),
+        ]))  # fmt: skip
 
     def _setting(self) -> Statement:
         return self._same(

@@ -30,7 +30,7 @@ class WireClient:
     GSS_REQUEST = struct.pack("!II", 8, 80877104)
 
     def __init__(self, port: int, *, source: str = "127.0.0.1") -> None:
-        self.socket: socket.socket = socket.create_connection(("127.0.0.1", port), timeout=30, source_address=(source, 0))
+        self.socket: socket.socket = socket.create_connection(("127.0.0.1", port), timeout=100, source_address=(source, 0))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.process = 0
         self.secret = b""

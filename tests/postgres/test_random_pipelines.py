@@ -101,7 +101,8 @@ def twins(server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> I
         server.run(SCHEMA, user="postgres", database=name)
     folder = tmp_path_factory.mktemp("twins")
     limits = Limits(pending=1000, denials=10**9)
-    with running_proxy(configuration(server, folder), folder, TablePolicy(), desk={"limits": limits}) as running:
+    patient = {"startup_deadline": 300.0}  # a machine that is busy for minutes is no finding
+    with running_proxy(configuration(server, folder), folder, TablePolicy(), desk={"limits": limits}, **patient) as running:
         issued = running.run(running.desk.directory.issue_password("claude", timedelta(hours=8)))  # a busy machine takes its time
         running.password = issued.secret.reveal()
         yield running
@@ -131,7 +132,25 @@ class Twin:
             if answer is not None:
                 seen.append(answer)
         self.status = str(seen[-1][1])
-        return seen
+        return in_order(seen)
+
+
+def in_order(seen: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Put each notification just before the next ReadyForQuery.
+
+    A COMMIT that is run without a Sync makes a server send them as soon as it waits for more bytes, wherever that is.
+    """
+    kept: list[tuple[str, Any]] = []
+    heard: list[tuple[str, Any]] = []
+    for answer in seen:
+        if answer[0] == "A":
+            heard.append(answer)
+            continue
+        if answer[0] == "Z":
+            kept += heard
+            heard.clear()
+        kept.append(answer)
+    return kept + heard
 
 
 def comparable(kind: str, body: bytes) -> tuple[str, Any] | None:
@@ -213,9 +232,11 @@ def test_random_pipelines_are_answered_as_by_a_server_that_refuses_the_same(
         while done < PIPELINES:
             done += session(twins, server, SEED + sessions, watching, counts)
             sessions += 1
-    assert counts["E42501"] > PIPELINES // 10
-    assert counts["E42883"]
-    assert reviewer.answered
+    if PIPELINES >= 100:  # one that is run again may lack any of these
+        assert counts["E42501"] > PIPELINES // 10
+        assert counts["E42883"]
+        assert counts["A"] > PIPELINES // 20
+        assert reviewer.answered
     if FUZZ:
         with capsys.disabled():
             shown = ", ".join(f"{kind} {number}" for kind, number in counts.most_common())

@@ -82,6 +82,19 @@ def test_a_wrong_password_an_unknown_name_and_an_empty_one(proxy: Proxy) -> None
         assert client.fatal()["C"] == "28000"
 
 
+def test_an_address_that_has_to_wait_is_told_so(server: PostgresServer, folder: Path) -> None:
+    """Not that its password is wrong: a right one is not looked at either. Another address does not wait."""
+    with running_proxy(configuration(server, folder), folder, VerbPolicy()) as proxy:
+        while 'password authentication failed for user "claude"' in (said := fatal(proxy, password="wrong")):
+            pass
+        assert "interlock: too many failed logins; try again in " in said
+        assert "limit-reached" in said
+        with WireClient(proxy.port, source="127.0.0.77") as elsewhere:
+            elsewhere.send(startup({"user": "claude", "database": "orders"}))
+            elsewhere.authenticate(proxy.password)
+            assert elsewhere.until_ready() == ["ZI"]
+
+
 def test_no_access_is_28000_and_so_is_a_target_that_nobody_has(proxy: Proxy) -> None:
     with WireClient(proxy.port) as client:
         client.send(startup({"user": "claude", "database": "elsewhere"}))

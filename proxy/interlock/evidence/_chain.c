@@ -69,14 +69,15 @@ static int moment(PyObject *clock, long long *us)
     PyObject *now = PyObject_CallNoArgs(clock);
     if (now == NULL)
         return 0;
-    *us = PyLong_AsLongLong(now);
+    long long ns = PyLong_AsLongLong(now);
     Py_DECREF(now);
-    return !(*us == -1 && PyErr_Occurred());
+    *us = ns / 1000;
+    return !(ns == -1 && PyErr_Occurred());
 }
 
 static int chain_init(Chain *self, PyObject *args, PyObject *names)
 {
-    static char *known[] = {"name", "events", "disclosures", "wall_us", "monotonic_us", "meet", "draw", NULL};
+    static char *known[] = {"name", "events", "disclosures", "wall_ns", "monotonic_ns", "meet", "draw", NULL};
     PyObject *name, *events, *disclosures, *wall, *monotonic, *meet, *draw;
     if (!PyArg_ParseTupleAndKeywords(args, names, "SO!OOOOO", known, &name, &EndType, &events, &disclosures, &wall, &monotonic,
                                      &meet, &draw))
@@ -244,9 +245,7 @@ static PyTypeObject ChainType = {
 };
 
 static PyMethodDef methods[] = {
-    {"write_synced", (PyCFunction)(void (*)(void))write_synced, METH_FASTCALL, "Write bytes and bring them to the disk."},
     {"encoded_tail", (PyCFunction)(void (*)(void))encoded_tail, METH_FASTCALL, "Return what follows the salt in a disclosure."},
-    {"chained", (PyCFunction)(void (*)(void))chained, METH_FASTCALL, "Return the lines and disclosures of drafts, and the last line's hash."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -50,15 +50,11 @@ class Chain:
         name: bytes,
         events: LineFile,
         disclosures: object,
-        wall_us: Callable[[], int],
-        monotonic_us: Callable[[], int],
+        wall_ns: Callable[[], int],
+        monotonic_ns: Callable[[], int],
         meet: Callable[[Form], bool],
         draw: Callable[[int], None],
     ) -> None: ...
     def append(self, *drafts: object) -> int | None: ...
 
-def chained(
-    drafts: tuple[FormedDraft, ...], seq: int, prev: bytes, mono_us: int, name: bytes, ts: bytes, beginnings: list[bytes], /
-) -> tuple[bytes, bytes, bytes]: ...
 def encoded_tail(name: bytes, value: bytes, /) -> bytes: ...
-def write_synced(fd: int, data: bytes, /) -> None: ...

@@ -134,35 +134,6 @@ static PyObject *end_noted(End *self, PyObject *bytes)
     Py_RETURN_NONE;
 }
 
-/* Write and sync one round of the log (redo.write_synced), without the interpreter: whoever wants it back twice waits twice. */
-static PyObject *write_synced(PyObject *self, PyObject *const *args, Py_ssize_t argc)
-{
-    (void)self;
-    if (argc != 2 || !PyBytes_CheckExact(args[1])) {
-        PyErr_SetString(PyExc_TypeError, "write_synced takes a descriptor and bytes");
-        return NULL;
-    }
-    int fd = _PyLong_AsInt(args[0]);
-    if (fd == -1 && PyErr_Occurred())
-        return NULL;
-    ssize_t written;
-    int failed = 0;
-    Py_BEGIN_ALLOW_THREADS
-    written = write(fd, PyBytes_AS_STRING(args[1]), (size_t)PyBytes_GET_SIZE(args[1]));
-    if (written < 0)
-        failed = errno;
-    else if (written != PyBytes_GET_SIZE(args[1]))
-        failed = ENOSPC;
-    else if (fdatasync(fd) < 0)
-        failed = errno;
-    Py_END_ALLOW_THREADS
-    if (failed) {
-        errno = failed;
-        return PyErr_SetFromErrno(PyExc_OSError);
-    }
-    Py_RETURN_NONE;
-}
-
 /* Append in one system call. A short one leaves a torn tail for good: it raises, and so its transcript is broken. */
 static int end_append(End *self, const Buffer *b)
 {

@@ -1,4 +1,4 @@
-/* Lines and their disclosures: text, hashes and base64 (chain.chained_plain, disclosure.py). */
+/* Lines and their disclosures: text, hashes and base64 (chain._chained, disclosure.py). */
 
 /* libcrypto.so.3, declared here so that its headers need not be installed. */
 typedef struct evp_md_st EVP_MD;
@@ -256,27 +256,4 @@ static int encode(PyObject *const *drafts, Py_ssize_t count, long long seq, char
         if (!event(&lines, &secrets, drafts[i], seq + i, prev, mono_us, name, ts, ts_size, salts, &left))
             return 0;
     return left == had || PyList_SetSlice(salts, left, had, NULL) == 0;
-}
-
-static PyObject *chained(PyObject *self, PyObject *const *args, Py_ssize_t argc)
-{
-    (void)self;
-    if (argc != 7 || !PyTuple_CheckExact(args[0]) || !PyBytes_CheckExact(args[2]) || PyBytes_GET_SIZE(args[2]) != 64
-        || !PyBytes_CheckExact(args[4]) || !PyBytes_CheckExact(args[5]) || !PyList_CheckExact(args[6])) {
-        PyErr_SetString(PyExc_TypeError, "chained takes drafts, seq, prev, mono_us, name, ts and beginnings");
-        return NULL;
-    }
-    long long seq = PyLong_AsLongLong(args[1]), mono_us = PyLong_AsLongLong(args[3]);
-    if (PyErr_Occurred())
-        return NULL;
-    char prev[64];
-    memcpy(prev, PyBytes_AS_STRING(args[2]), 64);
-    if (!encode(&PyTuple_GET_ITEM(args[0], 0), PyTuple_GET_SIZE(args[0]), seq, prev, mono_us, args[4], PyBytes_AS_STRING(args[5]),
-                (size_t)PyBytes_GET_SIZE(args[5]), args[6]))
-        return NULL;
-    PyObject *made = Py_BuildValue("(y#y#y#)", lines.data, (Py_ssize_t)lines.size, secrets.data, (Py_ssize_t)secrets.size, prev,
-                                   (Py_ssize_t)64);
-    shrink(&lines);
-    shrink(&secrets);
-    return made;
 }

@@ -20,7 +20,7 @@ from interlock.evidence.disclosure import URL_SAFE
 from interlock.evidence.forms import BEFORE, Form, FormedDraft
 from interlock.evidence.linefile import LineFile
 
-__all__ = ["COMPILED", "MOST_TAILS", "Chain", "PlainChain", "chained", "chained_plain"]
+__all__ = ["COMPILED", "MOST_TAILS", "Chain", "PlainChain"]
 
 MOST_TAILS = 16
 """Disclosures of one event, as many as the compiled form takes."""
@@ -32,14 +32,12 @@ GENESIS = "0" * 64
 CLOCK_BOUND_US = 1_000_000
 """Wall and monotonic clock may part by this much between two events; more is a `clock.step`, which is not formed."""
 
-Chained = tuple[bytes, bytes, bytes]
-"""Lines, disclosures, and the hash of the last line in hex."""
 
-
-def chained_plain(
-    drafts: tuple[FormedDraft, ...], seq: int, prev: bytes, mono_us: int, name: bytes, ts: bytes, beginnings: list[bytes], /
-) -> Chained:
-    """Return the lines of these events, which begin at `seq` behind the line whose hash is `prev`, and their disclosures.
+def _chained(
+    drafts: tuple[FormedDraft, ...], seq: int, prev: bytes, mono_us: int, name: bytes, ts: bytes, beginnings: list[bytes]
+) -> tuple[bytes, bytes, bytes]:
+    """Return the lines of these events, which begin at `seq` behind the line whose hash is `prev`, their disclosures, and the
+    hash of the last line in hex.
 
     `name` and `ts` are what stands in every line for the session and the time. Takes a salt from the end of `beginnings`
     (disclosure.beginnings) for each disclosure. Raise IndexError when there are too few.
@@ -85,7 +83,7 @@ class PlainChain:
     """
 
     __slots__ = (
-        "_disclosures", "_draw", "_events", "_meet", "_monotonic_us", "_name", "_second", "_second_text", "_wall_us", "base_us",
+        "_disclosures", "_draw", "_events", "_meet", "_monotonic_ns", "_name", "_second", "_second_text", "_wall_ns", "base_us",
         "beginnings", "known", "mono_us", "open", "prev", "seq", "wall_us",
     )  # fmt: skip
 
@@ -94,15 +92,15 @@ class PlainChain:
         name: bytes,
         events: LineFile,
         disclosures: object,
-        wall_us: Callable[[], int],
-        monotonic_us: Callable[[], int],
+        wall_ns: Callable[[], int],
+        monotonic_ns: Callable[[], int],
         meet: Callable[[Form], bool],
         draw: Callable[[int], None],
     ) -> None:
         self._name = name
         self._events = events
         self._disclosures = disclosures if isinstance(disclosures, LineFile) else None
-        self._wall_us, self._monotonic_us = wall_us, monotonic_us
+        self._wall_ns, self._monotonic_ns = wall_ns, monotonic_ns
         self._meet, self._draw = meet, draw
         self._second, self._second_text = -1, b""
         self.known: set[Form] = set()
@@ -110,8 +108,8 @@ class PlainChain:
         self.seq = self.mono_us = 0
         self.prev = GENESIS.encode()
         self.open = True
-        self.base_us = monotonic_us()
-        self.wall_us = wall_us()
+        self.base_us = monotonic_ns() // 1000
+        self.wall_us = wall_ns() // 1000
 
     def append(self, *drafts: object) -> int | None:
         """Write these events, disclosures first, and return the `seq` of the first. None: they are not ordinary, and nothing was
@@ -120,12 +118,12 @@ class PlainChain:
         disclosures = self._disclosures
         if not (self.open and drafts) or disclosures is None or (formed := self._ordinary(drafts)) is None:
             return None
-        wall_us, mono_us = self._wall_us(), max(self.mono_us, self._monotonic_us() - self.base_us)
+        wall_us, mono_us = self._wall_ns() // 1000, max(self.mono_us, self._monotonic_ns() // 1000 - self.base_us)
         step = wall_us - self.wall_us - (mono_us - self.mono_us)
         if not -CLOCK_BOUND_US <= step <= CLOCK_BOUND_US:
             return None
         ts = self._timestamp(wall_us)
-        lines, secrets, prev = chained_plain(formed, self.seq, self.prev, mono_us, self._name, ts, self.beginnings)
+        lines, secrets, prev = _chained(formed, self.seq, self.prev, mono_us, self._name, ts, self.beginnings)
         self.open = False
         if secrets:
             disclosures.append(secrets)
@@ -161,14 +159,14 @@ class PlainChain:
 
 
 if TYPE_CHECKING:
-    from interlock.evidence._chain import Chain, chained
+    from interlock.evidence._chain import Chain
 
     COMPILED = True
 else:
     try:
-        from interlock.evidence._chain import Chain, chained
+        from interlock.evidence._chain import Chain
     except ImportError:
         COMPILED = False
-        Chain, chained = PlainChain, chained_plain
+        Chain = PlainChain
     else:
         COMPILED = True

@@ -26,8 +26,8 @@ class Log(Protocol[B]):
         """Return what was appended since the last call. On the loop."""
         ...
 
-    def write(self, batch: B) -> None:
-        """Write and sync it. In a thread, one at a time. Raise OSError or EvidenceError."""
+    def begin(self, batch: B, pool: Executor) -> asyncio.Future[None]:
+        """Write and sync it, in a thread. On the loop, one at a time. OSError or EvidenceError say why it could not be done."""
         ...
 
 
@@ -67,12 +67,18 @@ class SyncRounds(Generic[B]):
         due, self._due = self._due, set()
         covered = [(commit, commit.begin_round()) for commit in due]
         self._running = True
-        job = self._loop.run_in_executor(self.pool, self._log.write, self._log.take())
-        job.add_done_callback(partial(self._ended, covered))
+        try:
+            job = self._log.begin(self._log.take(), self.pool)
+        except Exception as error:  # no memory, a pool that is shut down: a round that did not begin is one that failed
+            self._over(covered, error)
+        else:
+            job.add_done_callback(partial(self._ended, covered))
 
     def _ended(self, covered: list[tuple[GroupCommit, int]], job: asyncio.Future[None]) -> None:
+        self._over(covered, asyncio.CancelledError() if job.cancelled() else job.exception())
+
+    def _over(self, covered: list[tuple[GroupCommit, int]], error: BaseException | None) -> None:
         self._running = False
-        error = asyncio.CancelledError() if job.cancelled() else job.exception()
         for commit, written in covered:
             commit.ended(written, error)
         if self._due and self._timer is None:

@@ -6,27 +6,25 @@ the record and nobody verifies it: an event is in its own transcript before anyt
 somebody waits for are synced there, and so is everything before it is sealed. The log only holds what a power cut would take
 out of a file whose own sync has not come yet.
 
-Theory of operation. `take` gathers on the loop what was appended since; `write` appends it in a thread to the current part
-and syncs that. When a part is `PART` long or `AGE` old it is retired: the files that it speaks of are synced once, then it is
-deleted. After a start on another boot of the machine `replay` puts back what files lack. On the same boot the page cache has
-lost nothing, and parts are only deleted, after a sync of what they speak of.
+Theory of operation. `take` gathers on the loop what was appended since; a thread appends it to the current part and syncs
+that: the scribe (scribe.py) where this is all that is to be done, else one of Python (`write`). When a part is `PART` long or
+`AGE_US` old it is retired: the files that it speaks of are synced once, then it is deleted. After a start on another boot of the
+machine `replay` puts back what files lack. On the same boot the page cache has lost nothing, and parts are only deleted, after a
+sync of what they speak of.
 
 Replaying never changes a byte that is there, but for NULs, which some file systems leave where data was not yet written. A file
 that differs was changed by somebody, and that is for recovery to find.
-
-A part is a header line and records: length and CRC-32 of what follows, then `<kind>/<session>/<file> <offset>\\n` and the bytes.
 """
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
-import re
-import struct
-import zlib
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple, Protocol
@@ -36,6 +34,8 @@ import structlog
 from interlock.clock import Clock
 from interlock.errors import EvidenceError
 from interlock.evidence.linefile import Tally, sync_directory
+from interlock.evidence.part import Appended, boot_id, header, record, records
+from interlock.evidence.scribe import Scribe
 
 FOLDER = "redo"
 PART = 64 << 20
@@ -46,18 +46,7 @@ MOST = 8 << 20
 """Bytes of one round. Files that are appended more are synced by themselves in it: neither memory nor a second writing pays for
 somebody's gigabyte of output, and no disk is so slow that anything would be refused."""
 
-__all__ = ["AGE_US", "FOLDER", "MOST", "PART", "Appended", "Batch", "RedoLog", "Shared", "boot_id", "write_synced_plain"]
-
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
-_HEAD = struct.Struct("!II")
-_NAME = re.compile(rb"(sessions|journal)/([A-Za-z0-9][A-Za-z0-9_-]{0,63})/([a-z][a-z0-9.-]{0,63}) ([0-9]{1,15})\n")
-_RECORD_CAP = 2 * MOST
-
 log = structlog.get_logger()
-
-
-Appended = tuple[bytes, int, list[bytes]]
-"""The name of a file below the data directory, and where and what was appended to it."""
 
 
 class Shared(Protocol):
@@ -90,7 +79,7 @@ class _Part:
 
 
 class RedoLog:
-    """Implements `durability.Log`. `tally` and `take` belong to the loop, `write` and `close` to a thread.
+    """Implements `durability.Log`. `tally`, `take`, `begin` and `rest` belong to the loop, `write` and `close` to a thread.
 
     `failed` is told, in a thread, of a file whose own sync failed: what the log said of it is not deleted then. Parts are
     retired in `aside`, for the files of a thousand sessions take longer than a round may wait.
@@ -116,6 +105,7 @@ class RedoLog:
         self._part: _Part | None = None
         self._number = 0
         self._turn = Lock()
+        self._scribe: Scribe | None = None
 
     # -- on the loop ------------------------------------------------------------------------------------------------
 
@@ -128,6 +118,50 @@ class RedoLog:
         return Batch(
             [appended for _, appended in kept], [file for file, _ in kept], [file for file, appended in taken if appended is None]
         )
+
+    def begin(self, batch: Batch, pool: Executor) -> asyncio.Future[None]:
+        """Write and sync, one at a time: by the scribe where nothing else is to be done, else in `pool`."""
+        loop = asyncio.get_running_loop()
+        ordinary = self._part is not None and batch.appended and not batch.lengthy
+        scribe = self._hired(loop) if ordinary else None
+        if scribe is None or not self._turn.acquire(blocking=False):
+            return loop.run_in_executor(pool, self.write, batch)
+        part = self._part
+        if part is None or self.due:
+            self._turn.release()
+            return loop.run_in_executor(pool, self.write, batch)
+        done: asyncio.Future[None] = loop.create_future()
+        try:
+            scribe.begin(part.fd, batch.appended, partial(self._ended, part, batch.files, done))
+        except BaseException:
+            self._turn.release()
+            raise
+        return done
+
+    def _hired(self, loop: asyncio.AbstractEventLoop) -> Scribe | None:
+        """Return the scribe, where there can be one."""
+        if self._scribe is None and Scribe.to_be_had():
+            try:
+                self._scribe = Scribe(loop)
+            except OSError as error:
+                log.warning("no thread for the log of all transcripts", error=error.strerror)
+        return self._scribe
+
+    def _ended(self, part: _Part, files: list[Shared], done: asyncio.Future[None], size: int, error: OSError | None) -> None:
+        self._covered(part, files, size, error)
+        self._turn.release()
+        if done.cancelled():
+            return
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
+    def rest(self) -> None:
+        """Let the scribe go. After `close`."""
+        if self._scribe is not None:
+            self._scribe.close()
+            self._scribe = None
 
     @property
     def due(self) -> bool:
@@ -143,7 +177,7 @@ class RedoLog:
             if self.due:
                 self._retire_aside()
             if batch.appended:
-                self._write(b"".join(map(_record, batch.appended)), batch.files)
+                self._write(b"".join(map(record, batch.appended)), batch.files)
             for file in batch.lengthy:
                 self._sync(file)
 
@@ -155,15 +189,22 @@ class RedoLog:
                 retiring.result()
             self._retiring.clear()
 
-    def _write(self, records: bytes, files: list[Shared]) -> None:
+    def _write(self, data: bytes, files: list[Shared]) -> None:
         part = self._part or self._begin()
         try:
-            write_synced(part.fd, records)
-        except OSError:
-            self._part = None  # it stays for a replay; what would follow a torn record could not be read
-            os.close(part.fd)
+            write_synced(part.fd, data)
+        except OSError as error:
+            self._covered(part, files, 0, error)
             raise
-        part.size += len(records)
+        self._covered(part, files, len(data), None)
+
+    def _covered(self, part: _Part, files: list[Shared], size: int, error: OSError | None) -> None:
+        """Note what a part holds now. One that failed stays for a replay: what would follow a torn record could not be read."""
+        if error is not None:
+            self._part = None
+            os.close(part.fd)
+            return
+        part.size += size
         part.files.update(files)
 
     def _retire_aside(self) -> None:
@@ -193,7 +234,7 @@ class RedoLog:
         self._number += 1
         path = self._folder / f"{self._number:012d}.log"
         fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        head = self._head()
+        head = header(self._boot)
         try:
             if os.write(fd, head) != len(head):
                 raise EvidenceError(f"{path.name} could not be begun; the disk is full")
@@ -204,9 +245,6 @@ class RedoLog:
             raise
         self._part = _Part(path, fd, self._clock.monotonic_us(), set(), len(head))
         return self._part
-
-    def _head(self) -> bytes:
-        return b"interlock redo 1 %b\n" % self._boot.encode()
 
     # -- at the start -------------------------------------------------------------------------------------------------
 
@@ -222,9 +260,10 @@ class RedoLog:
         touched: set[Path] = set()
         for part in parts:
             data = part.read_bytes()
-            head, _, records = data.partition(b"\n")
-            lost = head + b"\n" != self._head()
-            for path, offset, content in self._records(records):
+            head, _, rest = data.partition(b"\n")
+            lost = head + b"\n" != header(self._boot)
+            for name, offset, content in records(rest):
+                path = self._data_dir / name
                 if path.parent not in unsealed:
                     continue
                 if lost:
@@ -241,45 +280,6 @@ class RedoLog:
         if back:
             log.warning("transcripts completed after a power cut", bytes=back)
         return back
-
-    def _records(self, data: bytes) -> Iterator[tuple[Path, int, bytes]]:
-        """Yield (file, offset, bytes) up to the first record that is torn."""
-        pos = 0
-        while len(data) - pos >= _HEAD.size:
-            length, crc = _HEAD.unpack_from(data, pos)
-            pos += _HEAD.size
-            body = data[pos : pos + length]
-            if length > _RECORD_CAP or len(body) < length or zlib.crc32(body) != crc:
-                return
-            named = _NAME.match(body)
-            if named is None:
-                return
-            kind, session, name, offset = named.groups()
-            yield self._data_dir / kind.decode() / session.decode() / name.decode(), int(offset), body[named.end() :]
-            pos += length
-
-
-def boot_id() -> str:
-    """Return what names this boot of the machine; where nothing does, another each time, so that everything is replayed."""
-    try:
-        return _BOOT.read_text().strip()
-    except OSError:
-        return os.urandom(16).hex()
-
-
-def _record(appended: Appended) -> bytes:
-    """Encode what one file was appended.
-
-    The checksum is taken piece by piece: of more than five kilobytes at once zlib gives up the interpreter, and among a hundred
-    files getting it back took longer than all the rest of a round.
-    """
-    name, offset, pieces = appended
-    head = b"%b %d\n" % (name, offset)
-    size, crc = len(head), zlib.crc32(head)
-    for piece in pieces:
-        size += len(piece)
-        crc = zlib.crc32(piece, crc)
-    return b"".join((_HEAD.pack(size, crc), head, *pieces))
 
 
 def _put_back(path: Path, offset: int, content: bytes) -> int:
@@ -309,14 +309,8 @@ def _sync(path: Path) -> None:
         os.close(fd)
 
 
-def write_synced_plain(fd: int, data: bytes, /) -> None:
+def write_synced(fd: int, data: bytes) -> None:
     """Write bytes whole and bring them to the disk. Raise OSError."""
     if os.write(fd, data) != len(data):
         raise OSError(errno.ENOSPC, "the disk is full")
     os.fdatasync(fd)
-
-
-try:
-    from interlock.evidence._chain import write_synced
-except ImportError:
-    write_synced = write_synced_plain

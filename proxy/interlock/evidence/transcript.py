@@ -68,7 +68,7 @@ class Transcript:
         self._sink = vault.create(directory)
         self._events = LineFile(directory / EVENTS, create=True)
         name = jcs.encode(session)[1:-1]
-        self.chain = Chain(name, self._events, self._sink, clock.wall_us, clock.monotonic_us, self._get_to_know, self._draw)
+        self.chain = Chain(name, self._events, self._sink, clock.wall_ns, clock.monotonic_ns, self._get_to_know, self._draw)
 
     @property
     def seq(self) -> int:
@@ -107,7 +107,7 @@ class Transcript:
         if self._broken is not None or self._sealed:
             raise EvidenceError(self._broken or "the transcript is sealed")
         chain = self.chain
-        wall_us, mono_us = self._clock.wall_us(), max(chain.mono_us, self._clock.monotonic_us() - chain.base_us)
+        wall_us, mono_us = self._clock.wall_ns() // 1000, max(chain.mono_us, self._clock.monotonic_us() - chain.base_us)
         step = wall_us - chain.wall_us - (mono_us - chain.mono_us)
         if not -CLOCK_BOUND_US <= step <= CLOCK_BOUND_US:
             drafts = (*drafts, EventDraft("clock.step", {"step_us": step, "ref": chain.seq}))

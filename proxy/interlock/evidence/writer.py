@@ -253,6 +253,7 @@ class TranscriptStore:
             await asyncio.to_thread(self.redo.close)
         except (OSError, RuntimeError) as error:  # the pool is gone when the store is closed twice
             log.error("redo log not closed", error=str(error))
+        self.redo.rest()
         self._folder.unlock()
         self.pool.shutdown()
         self._sealing.shutdown()

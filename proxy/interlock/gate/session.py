@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from interlock.approvals.wording import Refusal
+from interlock.clock import unix_ns
 from interlock.commands.model import Analysis, Command, Kind, SqlContext, Stdin
 from interlock.errors import SENTENCES, EvidenceError, InterlockError, Reason
 from interlock.evidence.events import Draft, Json, Recorder
@@ -38,7 +39,8 @@ class Session:
         self.opened = gate.clock.now()
         self.on_kill: Callable[[Refusal], None] | None = None
         self.on_revoke: Callable[[], None] | None = None
-        self._renewed_until: datetime | None = None
+        expires = principal.credential.expires
+        self._until_ns = None if expires is None else unix_ns(expires)
         self._released = 0
         self._refused = 0
 
@@ -55,7 +57,7 @@ class Session:
                 return Pending(self, command, caller, analysis)
             now = self._gate.clock.now()
             decision = self._decide(command, analysis, now)
-            if decision.verdict is not Verdict.ALLOW or self._forbidden(now) is not None:
+            if decision.verdict is not Verdict.ALLOW or self._forbidden() is not None:
                 return Pending(self, command, caller, analysis)
             return self._release_allowed(command, analysis, decision)
         except Exception as error:
@@ -147,8 +149,8 @@ class Session:
 
     def renew(self, until: datetime) -> None:
         """The same subject obtained a new credential: the session lasts as long as that one (postgres.md)."""
-        if self._renewed_until is None or until > self._renewed_until:
-            self._renewed_until = until
+        if self._until_ns is not None:
+            self._until_ns = max(self._until_ns, unix_ns(until))
 
     def stopped(self) -> Refusal | None:
         """Say why nothing more may run, also of what was released earlier and waits at the target (a bound portal)."""
@@ -156,7 +158,7 @@ class Session:
 
     # -- the steps of the path ------------------------------------------------------------------------------------
 
-    def _forbidden(self, now: datetime | None = None) -> Refusal | None:
+    def _forbidden(self) -> Refusal | None:
         """Conditions of the session itself that end the path before policy is asked."""
         if self._closed or self._gate.draining:
             return Refusal(Reason.SHUTTING_DOWN, SENTENCES[Reason.SHUTTING_DOWN])
@@ -164,10 +166,7 @@ class Session:
             return self._killed
         if self._revoked:
             return Refusal(Reason.DISABLED_PRINCIPAL, SENTENCES[Reason.DISABLED_PRINCIPAL])
-        if self.principal.credential.expires is None:
-            return None
-        now = now or self._gate.clock.now()
-        if self.principal.expired(now) and (self._renewed_until is None or now >= self._renewed_until):
+        if self._until_ns is not None and self._gate.clock.wall_ns() >= self._until_ns:
             return Refusal(Reason.CREDENTIAL_EXPIRED, SENTENCES[Reason.CREDENTIAL_EXPIRED])
         return None
 

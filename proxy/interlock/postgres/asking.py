@@ -113,8 +113,12 @@ class Asking:
         """Handle one message. Raise RemoteProtocolError and other InterlockErrors: the session ends."""
         if isinstance(frame, CopyPiece):
             self._copy_data(frame)
-        else:
+            return
+        try:
             self._HANDLERS[frame.kind](self, frame)
+        except requests.UnacceptableError as error:
+            if not self._out_of_turn():
+                self._refuse(refusals.as_the_server(error.sqlstate, str(error)))
 
     def drained(self) -> None:
         """Go on with what waited for the answers to everything before it."""

@@ -18,6 +18,7 @@ from interlock.identity import certificate, oauthbearer
 from interlock.identity.certificate import ClientCertificate
 from interlock.identity.principal import Principal
 from interlock.identity.scram import ScramCredentials, ScramServer
+from interlock.identity.throttle import ThrottledError
 from interlock.postgres.dialogue import Dialogue
 from interlock.postgres.settings import StartupRefusedError
 from interlock.postgres.wire import answers
@@ -73,7 +74,7 @@ class Proving:
     async def prove(self, dialogue: Dialogue, handle: str) -> tuple[Principal, bytes]:
         """Return who the client is, and what it is due before AuthenticationOk.
 
-        Raise RejectedError, StartupRefusedError, RemoteProtocolError, LeftError.
+        Raise RejectedError, ThrottledError, StartupRefusedError, RemoteProtocolError, LeftError.
         """
         names = self._methods.names
         if "cert" in names:
@@ -97,6 +98,8 @@ class Proving:
             raise self._rejected(dialogue, handle, "certificate")
         try:
             return self._authenticator.certificate(facts, source=dialogue.peer)
+        except ThrottledError:
+            raise
         except AuthenticationError as error:
             raise _rejection(handle, error.code, "certificate") from None
 
@@ -115,6 +118,8 @@ class Proving:
     async def _token(self, dialogue: Dialogue, handle: str, secret: str, method: str) -> Principal:
         try:
             principal = await self._authenticator.token(secret, source=dialogue.peer)
+        except ThrottledError:
+            raise
         except AuthenticationError as error:
             raise _rejection(handle, error.code, method) from None
         # A subject without an entry has a made-up handle; its own name from the token does as well. Neither gives authority.
@@ -130,10 +135,8 @@ class Proving:
         offered: tuple[str, ...] = ()
         scram: ScramServer | None = None
         if "scram" in names:
-            try:
-                credentials = self._authenticator.scram(handle, source=dialogue.peer)
-            except AuthenticationError as error:  # too many failures from this address: recorded where it is counted
-                raise _rejection(handle, error.code, "scram") from None
+            # Too many failures from this address are said as they are: a right password would not be looked at either.
+            credentials = self._authenticator.scram(handle, source=dialogue.peer)
             binding = self._methods.binding if dialogue.encrypted else None
             scram = ScramServer(credentials, entropy=self._entropy, binding=binding)
             offered += scram.mechanisms

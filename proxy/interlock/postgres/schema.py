@@ -30,7 +30,6 @@ class SchemaView:
         self._patience_spent = False
         self.waiting: asyncio.Task[None] | None = None
 
-    @property
     def known(self) -> Catalog | None:
         """The snapshot, but not the one from before the session's own DDL."""
         return None if self._source is None or self._changed is SchemaChange.CERTAIN else self._source.current

@@ -70,7 +70,7 @@ class PostgresSession:
         self.watch = ParameterWatch(pinned=bool(settings))
         self._schema = schema = SchemaView(catalog)
         idle = IdleLimit(idle_asked, lambda: catalog.idle_limit if catalog is not None else None)
-        self._names = names = SessionNames(search_path, lambda: schema.known, pinned=bool(settings), idle=idle)
+        self._names = names = SessionNames(search_path, schema.known, pinned=bool(settings), idle=idle)
         self._caller = HeldClient(self, max_hold, said)
         self._cancel_server = cancel_server
         self._estimator = estimator
@@ -80,7 +80,7 @@ class PostgresSession:
         self._frames = ClientFrames()
         self._pipeline = Pipeline()
         self._cancelling = Cancelling(self._pipeline, cancel_server, self.go_on)
-        self._results = Results(session.record)
+        self._results = Results(session.recorder.append)
         self._answering = Answering(
             pipeline=self._pipeline,
             names=names,

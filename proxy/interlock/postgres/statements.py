@@ -144,7 +144,7 @@ class SessionNames:
 
     @property
     def full(self) -> bool:
-        return len(self.statements) >= MAX_NAMES or len(self.portals) >= MAX_NAMES
+        return len(self.statements.by_name) >= MAX_NAMES or len(self.portals.by_name) >= MAX_NAMES
 
     def context(self) -> SqlContext:
         """Return the context for the next text. The same object as long as nothing changed."""

@@ -148,3 +148,11 @@ def test_what_follows_a_long_message_does_not_wait_for_as_many_bytes_again() -> 
     second = frames.next()
     assert isinstance(second, Frame)
     assert second.raw == short
+
+
+@pytest.mark.parametrize(("kind", "length"), [(b"Q", TEXT_CAP + 1), (b"B", BIND_CAP + 1), (b"D", 0xFFFFFFFF)])
+def test_whoever_sends_too_much_is_told_how_much_is_taken(kind: bytes, length: int) -> None:
+    frames = ClientFrames()
+    frames.feed(kind + struct.pack("!I", length))
+    with pytest.raises(RemoteProtocolError, match=f"of {length:,} bytes: at most {CLIENT_CAPS[kind[0]][1]:,} are taken here"):
+        frames.next()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -96,6 +99,18 @@ def test_what_drivers_send_is_known(data: bytes) -> None:
     assert messages is not None
     bind = requests.bind(messages[1] if messages[0][:1] == b"P" else messages[0])
     assert (found is None) == (bind.portal != "")
+
+
+@pytest.mark.parametrize("asked", [stretch.asked, stretch.asked_plain])
+@pytest.mark.parametrize("codes", [((), ()), ((1,), (1,)), ((2,), ()), ((0, 0), ()), ((), (2,)), ((), (0, 0xFFFF))])
+def test_format_codes_that_there_are_not_are_left_to_the_long_way(
+    asked: Callable[[bytes], object], codes: tuple[tuple[int, ...], tuple[int, ...]]
+) -> None:
+    formats, results = codes
+    head = requests.encode_bind(Bind("", "", formats, (b"x",), ()))[5:-2]
+    bind = head + struct.pack(f"!H{len(results)}H", len(results), *results)
+    known = asked(message(b"B", bind) + EXECUTE + SYNC) is not None
+    assert known == (max(*formats, *results, 0, 0) < 2 and len(formats) < 2)
 
 
 @given(damaged(asked_reads()))

@@ -139,7 +139,10 @@ def _complaint(kind: int, length: int) -> str:
     shown = chr(kind) if 32 < kind < 127 else f"\\x{kind:02x}"
     if kind not in CLIENT_CAPS:
         return f"a message of the unknown type {shown!r}"
-    return f"a message of type {shown!r} with the length {length}, which is not allowed"
+    least, most = CLIENT_CAPS[kind]
+    if length > most:
+        return f"a message of type {shown!r} of {length:,} bytes: at most {most:,} are taken here"
+    return f"a message of type {shown!r} with the length {length}, where {least} is the least"
 
 
 # -- the server's side -------------------------------------------------------------------------------------------------

@@ -70,22 +70,22 @@ class Names(Generic[T]):
     Of each name the last known meaning and the open changes after it are kept, oldest first.
     """
 
-    __slots__ = ("_open", "_slots", "version")
+    __slots__ = ("_open", "by_name", "version")
 
     def __init__(self) -> None:
-        self._slots: dict[str, list[_Slot[T]]] = {}
+        self.by_name: dict[str, list[_Slot[T]]] = {}
         self._open = 0
         self.version = 0
 
     def __len__(self) -> int:
-        return len(self._slots)
+        return len(self.by_name)
 
     @property
     def settled(self) -> bool:
         return not self._open
 
     def look_up(self, name: str, stretch: int) -> T | Lookup:
-        slots = self._slots.get(name)
+        slots = self.by_name.get(name)
         if slots is None:
             return Lookup.ABSENT
         slot = slots[-1]
@@ -96,33 +96,33 @@ class Names(Generic[T]):
     def enter(self, name: str, meaning: T | Lookup, stretch: int) -> Change[T]:
         """Enter what a message that is being sent makes of the name; `Lookup.ABSENT` removes it."""
         slot = _Slot(meaning, stretch, True)
-        self._slots.setdefault(name, []).append(slot)
+        self.by_name.setdefault(name, []).append(slot)
         self._open += 1
         self.version += bool(name)
         return Change(self, name, slot)
 
     def enter_settled(self, name: str, meaning: T) -> None:
         """Enter what a message has made of the name that is answered already. Nothing of the table may be open."""
-        self._slots[name] = [_Slot(meaning, OUTSIDE, False)]
+        self.by_name[name] = [_Slot(meaning, OUTSIDE, False)]
         self.version += bool(name)
 
     def enter_all_absent(self, stretch: int, *, spared: str | None) -> list[Change[T]]:
         """Enter that every name is gone but `spared`."""
-        return [self.enter(name, Lookup.ABSENT, stretch) for name in list(self._slots) if name != spared]
+        return [self.enter(name, Lookup.ABSENT, stretch) for name in list(self.by_name) if name != spared]
 
     def forget_settled(self, keep: Callable[[T], bool]) -> None:
         """Drop every settled name that is not kept: the transaction that held them has ended."""
         gone = [
             name
-            for name, slots in self._slots.items()
+            for name, slots in self.by_name.items()
             if not slots[-1].open and not (not isinstance(m := slots[-1].meaning, Lookup) and keep(m))
         ]
         for name in gone:
-            del self._slots[name]
+            del self.by_name[name]
         self.version += any(gone)  # the nameless one is in no snapshot that anybody reads
 
     def snapshot(self) -> Mapping[str, T]:
-        return {name: m for name, slots in self._slots.items() if not isinstance(m := slots[-1].meaning, Lookup)}
+        return {name: m for name, slots in self.by_name.items() if not isinstance(m := slots[-1].meaning, Lookup)}
 
     def _close(self, slot: _Slot[T]) -> None:
         if slot.open:
@@ -131,7 +131,7 @@ class Names(Generic[T]):
 
     def _settle(self, change: Change[T]) -> None:
         self._close(change.slot)
-        slots = self._slots.get(change.name)
+        slots = self.by_name.get(change.name)
         if slots is None or change.slot not in slots:
             return
         del slots[: slots.index(change.slot)]
@@ -140,7 +140,7 @@ class Names(Generic[T]):
 
     def _undo(self, change: Change[T]) -> None:
         self._close(change.slot)
-        slots = self._slots.get(change.name)
+        slots = self.by_name.get(change.name)
         if slots is None or change.slot not in slots:
             return
         slots.remove(change.slot)
@@ -149,4 +149,4 @@ class Names(Generic[T]):
 
     def _drop_if_absent(self, name: str, slots: list[_Slot[T]]) -> None:
         if not slots or (len(slots) == 1 and not slots[0].open and slots[0].meaning is Lookup.ABSENT):
-            del self._slots[name]
+            del self.by_name[name]

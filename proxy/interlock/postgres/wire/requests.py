@@ -3,8 +3,9 @@
 Knows: PostgreSQL manual, "Message Formats" (Query, Parse, Bind, Describe, Close, Execute).
 Must not know: policy, identity, sockets.
 
-A message must be used up exactly: a byte too many or too few is a client that breaks the protocol. Describe, Close and
-Execute are small (SMALL_CAP) and repeat byte for byte, so what they mean is remembered.
+A message must be used up exactly: a byte too many or too few is a client that breaks the protocol, and ends its session.
+A message that is whole and asks for what there is not (UnacceptableError) is an ordinary error, as a server makes of it.
+Describe, Close and Execute are small (SMALL_CAP) and repeat byte for byte, so what they mean is remembered.
 """
 
 from __future__ import annotations
@@ -23,10 +24,24 @@ _SIGNED = Struct("!i")
 
 _signed = _SIGNED.unpack_from
 
+_WORDS = {ord("D"): "DESCRIBE", ord("C"): "CLOSE"}
+
 MAX_RECURRING = 1024
 """Bytes of the parts of a Bind that are remembered."""
 MAX_NAME = 1024
 """Bytes of a statement's or portal's name. PostgreSQL compares them whole, drivers use a few dozen."""
+
+
+class UnacceptableError(RemoteProtocolError):
+    """A whole message that every server answers with this error, in these words. Nothing of it may be sent on.
+
+    Not even for the server to refuse it: a Bind fails at its first wrong format code, when the input functions of the
+    types of the values before it have run.
+    """
+
+    def __init__(self, sqlstate: str, message: str) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
 
 
 class Parse(NamedTuple):
@@ -36,7 +51,7 @@ class Parse(NamedTuple):
 
 
 class Bind(NamedTuple):
-    """`formats` holds 0, 1 or one entry a value: 0 text, 1 binary."""
+    """`formats` holds 0, 1 or one entry a value: 0 text, 1 binary. `result_formats` is the server's to judge, by the columns."""
 
     portal: str
     statement: str
@@ -99,15 +114,16 @@ class _Reader:
             raise RemoteProtocolError("a name is too long")
         try:
             return value.decode()
-        except UnicodeDecodeError:
-            raise RemoteProtocolError("a name is not UTF-8") from None
+        except UnicodeDecodeError as error:
+            raise UnacceptableError("22021", _no_encoding(value, error.start)) from None
 
     def count(self) -> int:
         (value,) = self._unpack(_COUNT, 2)
         return value
 
-    def counts(self, number: int) -> tuple[int, ...]:
-        return self._unpack(_array("H", number), 2 * number)
+    def codes(self) -> tuple[int, ...]:
+        number = self.count()
+        return self._unpack(_array("H", number), 2 * number) if number else ()
 
     def oids(self, number: int) -> tuple[int, ...]:
         return self._unpack(_array("I", number), 4 * number) if number else ()
@@ -183,41 +199,43 @@ def values(data: bytes, at: int) -> tuple[tuple[int, ...], tuple[bytes | None, .
     """Return (format codes, values) of a Bind whose format codes begin at `at`. Raise ValueError when there is no such thing."""
     reader = _Reader(data, at)
     try:
-        codes = _formats(reader)
-        number = reader.count()
-        if len(codes) not in (0, 1, number):
-            raise RemoteProtocolError("the number of parameter formats fits neither the values nor one for all")
+        codes, number = _formats(reader)
         found = tuple(reader.value() for _ in range(number))
     except RemoteProtocolError:
         raise ValueError("there are no values of a Bind at this place") from None
     return codes, found
 
 
-def _formats(reader: _Reader) -> tuple[int, ...]:
+def _formats(reader: _Reader) -> tuple[tuple[int, ...], int]:
+    """Read the format codes of a Bind and the number of its values."""
+    codes = reader.codes()
     number = reader.count()
-    if not number:
-        return ()
-    formats = reader.counts(number)
-    if max(formats) > 1:
-        raise RemoteProtocolError("a format code is neither 0 nor 1")
-    return formats
+    if len(codes) > 1 and len(codes) != number:
+        raise UnacceptableError("08P01", f"bind message has {len(codes)} parameter formats but {number} parameters")
+    if max(codes, default=0) > 1:
+        wrong = next(code for code in codes if code > 1)
+        raise UnacceptableError("22023", f"unsupported format code: {wrong - 0x10000 if wrong > 0x7FFF else wrong}")
+    return codes, number
+
+
+def _no_encoding(value: bytes, at: int) -> str:
+    """Say as a server does that no character begins at this place."""
+    first = value[at]
+    length = 1 if first < 0xC0 or first >= 0xF8 else 2 if first < 0xE0 else 3 if first < 0xF0 else 4
+    shown = " ".join(f"0x{byte:02x}" for byte in value[at : at + length])
+    return f'invalid byte sequence for encoding "UTF8": {shown}'
 
 
 def _read_head(head: bytes) -> tuple[str, str, tuple[int, ...], int]:
     """Read a Bind's body up to its values: portal, statement, format codes, number of values."""
     reader = _Reader(head, 0)
-    portal, statement = reader.name(), reader.name()
-    formats = _formats(reader)
-    number = reader.count()
-    if len(formats) not in (0, 1, number):
-        raise RemoteProtocolError("the number of parameter formats fits neither the values nor one for all")
-    return portal, statement, formats, number
+    return reader.name(), reader.name(), *_formats(reader)
 
 
 def _read_result_formats(rest: bytes) -> tuple[int, ...]:
     """Read what follows the values of a Bind."""
     reader = _Reader(rest, 0)
-    formats = _formats(reader)
+    formats = reader.codes()
     reader.end()
     return formats
 
@@ -228,11 +246,11 @@ _result_formats = lru_cache(maxsize=256)(_read_result_formats)
 
 @lru_cache(maxsize=256)
 def named(raw: bytes) -> Named:
-    if raw[5] not in b"SP":
-        raise RemoteProtocolError("Describe and Close take S or P")
     reader = _Reader(raw, 6)
     name = reader.name()
     reader.end()
+    if raw[5] not in b"SP":
+        raise UnacceptableError("08P01", f"invalid {_WORDS[raw[0]]} message subtype {raw[5]}")
     return Named(chr(raw[5]), name)
 
 

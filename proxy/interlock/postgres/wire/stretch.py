@@ -61,7 +61,9 @@ def asked_plain(data: bytes, /) -> Stretch | None:
         bind = requests.bind(data[start:end])
     except RemoteProtocolError:
         return None
-    return (data[:start], bind.statement, described, start + bind.at) if not bind.portal else None
+    if bind.portal or max(bind.result_formats, default=0) > 1:
+        return None
+    return data[:start], bind.statement, described, start + bind.at
 
 
 def query_plain(data: bytes, /) -> bytes | None:
