@@ -129,7 +129,7 @@ def judge(patch: Patch, clean: Path, before: Outcome | None) -> str | None:
                     print(f"weak  {patch.name}: its test noticed only at look {look}", flush=True)
                 return None
             if done.status == NEVER_ENDED:
-                break  # what neither passed nor failed broke by itself, on a machine that stood still, and says nothing yet
+                break  # anything else that is no failure broke by itself, on a machine that stood still: it says nothing yet
     return f"its test did not fail on the sabotaged tree (exit {done.status})\n{done.printed}"
 
 
