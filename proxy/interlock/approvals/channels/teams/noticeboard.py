@@ -116,15 +116,22 @@ class Noticeboard:
 
     def show(self, request: str) -> None:
         """Bring a request's messages up to date, soon. Never blocks."""
+        for key in self._running:
+            if key[0] == request and key[1]:  # it may be posting what was true before, and no row tells of it yet
+                self._mark(key)
         self._run((request, ""), lambda: self._tend(request))
 
     # -- one task a key -----------------------------------------------------------------------------------------------
 
     def _run(self, key: tuple[str, str], work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         if key in self._running:
-            self._again.add(key)
+            self._mark(key)
         else:
             self._running[key] = asyncio.get_running_loop().create_task(self._until_done(key, work), name=f"teams {key[0]}")
+
+    def _mark(self, key: tuple[str, str]) -> None:
+        """Let a task that runs look once more when it is done."""
+        self._again.add(key)
 
     async def _until_done(self, key: tuple[str, str], work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
